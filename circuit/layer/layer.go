@@ -1,0 +1,130 @@
+// Package layer is the encryption of one hop of a circuit in one direction: a
+// tweakable wide-block cipher (Counter Galois Onion with AES-128 and POLYVAL)
+// whose keys depend on every cell that went before.
+//
+// A body is n bytes: a tag of 16 bytes and the message. Whoever makes a cell
+// for the other end of a layer Seals it; whoever passes it on adds a layer with
+// Wrap or removes one with Peel, which says whether the cell ends here. A body
+// that was changed, left out, repeated or put in another place on its way is
+// noise at both ends, and so is every body after it.
+//
+// A hop has two layers, forward and backward, and each has two ends, one at the
+// relay and one at the client, which hold the same keys (spec/layer.md).
+package layer
+
+import (
+	"crypto/subtle"
+	"fmt"
+)
+
+const (
+	// KeySize is the length of the keys of one layer, in bytes.
+	KeySize = 80
+	// MinSize and MaxSize bound the length of a body, in bytes, its tag included.
+	MinSize = 33
+	MaxSize = 4112
+
+	tagSize = 16
+)
+
+// A Layer is one end of one direction of one hop. It is owned by one goroutine
+// at a time. Its methods work in place, allocate nothing, and take the same
+// time whatever the keys and the bodies are.
+//
+// Every method takes the whole body, of exactly the length that the Layer was
+// made for, and panics when it has another length or when the Layer was erased;
+// ad is the command byte of the cell, which both ends must agree on.
+type Layer struct {
+	keys   keys
+	nonce  [tagSize]byte // N: the tag, inside all layers, of the next cell that ends here
+	prev   [tagSize]byte // T': the tag, outside this layer, of the cell before
+	n      int           // bytes in a body; 0 once erased
+	client bool          // the end that deciphers; the relay's end enciphers
+}
+
+// NewRelay returns the relay's end of a layer for bodies of n bytes. It copies
+// keys, which the caller should overwrite.
+func NewRelay(keys *[KeySize]byte, n int) *Layer { return newLayer(keys, n, false) }
+
+// NewClient returns the client's end of a layer for bodies of n bytes. It
+// copies keys, which the caller should overwrite.
+func NewClient(keys *[KeySize]byte, n int) *Layer { return newLayer(keys, n, true) }
+
+func newLayer(k *[KeySize]byte, n int, client bool) *Layer {
+	if n < MinSize || n > MaxSize {
+		panic(fmt.Sprintf("layer: a body of %d bytes: it must have %d to %d", n, MinSize, MaxSize))
+	}
+	l := &Layer{n: n, client: client}
+	l.setKeys(k)
+	return l
+}
+
+// Seal makes the message in body[16:] a cell that ends at the other end of this
+// layer: it sets the tag, enciphers the body and moves the keys on.
+func (l *Layer) Seal(ad byte, body []byte) {
+	l.check(body)
+	copy(body, l.nonce[:])
+	l.crypt(ad, body)
+	if !l.client {
+		l.nonce = l.prev
+	}
+	l.update()
+}
+
+// Wrap adds this layer to a cell on its way: at a relay to a cell from a hop
+// further on, at a client to a cell for a hop further on.
+func (l *Layer) Wrap(ad byte, body []byte) {
+	l.check(body)
+	l.crypt(ad, body)
+}
+
+// Peel removes this layer from a cell on its way, and reports whether the cell
+// ends here: then body[16:] is the message that the other end sealed, and the
+// keys have moved on. Otherwise nothing about the body is known, and it must be
+// passed on; a cell that nobody knows ends the circuit.
+func (l *Layer) Peel(ad byte, body []byte) bool {
+	l.check(body)
+	l.crypt(ad, body)
+	if subtle.ConstantTimeCompare(body[:tagSize], l.nonce[:]) == 0 {
+		return false
+	}
+	if l.client {
+		l.nonce = l.prev
+	}
+	l.update()
+	return true
+}
+
+// Erase overwrites the keys. The Layer cannot be used again.
+func (l *Layer) Erase() {
+	*l = Layer{}
+}
+
+func (l *Layer) check(body []byte) {
+	if len(body) != l.n || l.n == 0 {
+		panic(fmt.Sprintf("layer: a body of %d bytes in a layer for %d", len(body), l.n))
+	}
+}
+
+// crypt runs the wide-block cipher over the body and chains its outer tag.
+func (l *Layer) crypt(ad byte, body []byte) {
+	if l.client {
+		l.keys.decipher(&l.prev, ad, body)
+	} else {
+		l.keys.encipher(&l.prev, ad, body)
+	}
+}
+
+// setKeys takes the 80 bytes KB | KU | K | B | N.
+func (l *Layer) setKeys(k *[KeySize]byte) {
+	l.keys.set((*[64]byte)(k[:64]), l.n, l.client)
+	copy(l.nonce[:], k[64:])
+}
+
+// update replaces all keys by what they make of the nonce.
+func (l *Layer) update() {
+	var k [KeySize]byte
+	l.keys.stretch(&l.nonce, &k)
+	l.setKeys(&k)
+	clear(k[:])
+}
