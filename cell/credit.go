@@ -1,0 +1,88 @@
+package cell
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// MaxGrants is how many circuits one CREDIT cell can speak of.
+const MaxGrants = (BodySize - grantsStart) / grantSize // 174
+
+const (
+	grantsStart = 4
+	grantSize   = 8
+)
+
+// CreditCell is the body of a CREDIT cell (spec/flow.md): how many more RELAY cells may come on circuits of this link.
+type CreditCell struct {
+	Ask    uint16  // not 0: answer at once with a CREDIT cell that has Answer = Ask
+	Answer uint16  // not 0: the Ask of a cell that came
+	Grants []Grant // at most MaxGrants, no circuit twice
+}
+
+// A Grant changes the credit of one circuit of the link.
+type Grant struct {
+	Circ  CircID // not 0
+	Cells int32  // more that may come; negative: credit the sender of the cell gives back unused; never 0 nor -2^31
+}
+
+// ParseCreditCell reads the body of a CREDIT cell.
+func ParseCreditCell(body []byte) (CreditCell, error) {
+	if err := cellBody(CmdCredit, body); err != nil {
+		return CreditCell{}, err
+	}
+	c := CreditCell{Ask: binary.BigEndian.Uint16(body), Answer: binary.BigEndian.Uint16(body[2:])}
+	rest := body[grantsStart:]
+	n := 0
+	for n < MaxGrants && binary.BigEndian.Uint32(rest[n*grantSize:]) != 0 {
+		n++
+	}
+	if n > 0 {
+		c.Grants = make([]Grant, n)
+	}
+	for i := range c.Grants {
+		c.Grants[i].Circ = CircID(binary.BigEndian.Uint32(rest))
+		c.Grants[i].Cells = int32(binary.BigEndian.Uint32(rest[4:]))
+		rest = rest[grantSize:]
+	}
+	if err := c.Check(); err != nil {
+		return CreditCell{}, err
+	}
+	return c, padding(CmdCredit, rest)
+}
+
+// Check implements Body.
+func (c CreditCell) Check() error {
+	if len(c.Grants) > MaxGrants {
+		return fmt.Errorf("cell: CREDIT: %d grants, at most %d fit", len(c.Grants), MaxGrants)
+	}
+	if c.Ask == 0 && c.Answer == 0 && len(c.Grants) == 0 {
+		return fmt.Errorf("cell: CREDIT: says nothing")
+	}
+	for i, g := range c.Grants {
+		switch {
+		case g.Circ == 0:
+			return fmt.Errorf("cell: CREDIT: a grant to circuit 0")
+		case g.Cells == 0 || g.Cells == math.MinInt32:
+			return fmt.Errorf("cell: CREDIT: a grant of %d cells", g.Cells)
+		}
+		for _, h := range c.Grants[:i] { // at most 174 of them: looking at all takes microseconds
+			if h.Circ == g.Circ {
+				return fmt.Errorf("cell: CREDIT: two grants to circuit %#x", uint32(g.Circ))
+			}
+		}
+	}
+	return nil
+}
+
+// Append implements Body.
+func (c CreditCell) Append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, c.Ask)
+	b = binary.BigEndian.AppendUint16(b, c.Answer)
+	for _, g := range c.Grants {
+		b = binary.BigEndian.AppendUint32(b, uint32(g.Circ))
+		b = binary.BigEndian.AppendUint32(b, uint32(g.Cells))
+	}
+	return b
+}
