@@ -1,0 +1,70 @@
+package stream
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+)
+
+const copyChunks = 8 // handed to a writer at once: 64 KiB
+
+// WriteTo implements io.WriterTo: it writes to w what comes, from the receive buffer itself, until the other end has
+// ended. Bytes count as read, and make room in the window, when w has taken them.
+func (s *Stream) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	space := make(net.Buffers, 0, copyChunks)
+	for {
+		s.mux.mu.Lock()
+		if err := s.awaitData(false); err != nil {
+			s.mux.mu.Unlock()
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return total, err
+		}
+		first, n := s.in.take(copyChunks)
+		s.mux.mu.Unlock()
+
+		bufs := slices(first, space)
+		written, err := bufs.WriteTo(w)
+		freeChunks(first)
+		total += written
+
+		s.mux.mu.Lock()
+		if err == nil {
+			s.took(n)
+		} else if s.mux.err == nil {
+			s.mux.unread -= n // lost: Close will say so
+		}
+		s.mux.unlock()
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+var copies = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// ReadFrom implements io.ReaderFrom: it writes what r gives until its end.
+func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
+	buf := copies.Get().(*[64 << 10]byte)
+	defer copies.Put(buf)
+	var total int64
+	for {
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			w, werr := s.Write(buf[:n])
+			total += int64(w)
+			if werr != nil {
+				return total, werr
+			}
+		}
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}

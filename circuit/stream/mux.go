@@ -1,0 +1,202 @@
+// Package stream carries many byte streams, each a net.Conn, over one circuit.
+//
+// A Mux holds the streams of one end of a circuit. It has no goroutine and no
+// queue of messages: whoever owns the circuit pulls the next message out of it
+// with Next when the link has credit for one more cell, and hands in what came
+// with Receive. Data go from the slice of the blocked writer straight into the
+// body of the cell (spec/stream.md).
+package stream
+
+import (
+	"sync"
+	"time"
+
+	"peel/cell"
+)
+
+const (
+	// MaxStreams is how many streams a circuit may have at once (spec/stream.md, section 2). One more is a breach.
+	MaxStreams = 4096
+	// InitialWindow is how many bytes of a new stream each end may send before it hears of more.
+	InitialWindow = 1 << 20
+	// MaxWindow is how far a window may grow, in bytes.
+	MaxWindow = 8 << 20
+
+	quarter = InitialWindow / 4 // no WINDOW raises a limit by less
+)
+
+// Config says how a Mux behaves. The zero value opens streams and accepts none.
+type Config struct {
+	// Accept is told of each stream that the other end opens. It is called in Receive, without locks, and must not block.
+	// nil: the other end may open none, and this end may.
+	Accept func(*Stream, Open)
+	// Wake says that there may be something for Next. It is called without locks, by whoever caused it, and must not block.
+	Wake func()
+	// MaxStreams is how many accepted streams may be open at once; the next is refused as busy. 0: MaxStreams.
+	MaxStreams int
+	// Window is how far the window of a stream may grow, in bytes, from InitialWindow to MaxWindow. 0: MaxWindow.
+	Window int
+	// Unread is how many bytes of all streams together may wait to be read; beyond it the stream that holds most is reset
+	// as busy. 0: 64 MiB.
+	Unread int
+	// RTT is the round trip of the circuit, for streams where it is not measured: those accepted. 0: 200 ms.
+	RTT time.Duration
+	// Now is the clock by which windows grow. nil: time.Now.
+	Now func() time.Time
+}
+
+// A Mux is the streams of one end of a circuit. Its methods may be called by any goroutine, but Receive by one at a
+// time, in the order in which messages came, and what Next gives must be sent in that order.
+type Mux struct {
+	cfg Config
+
+	mu      sync.Mutex
+	streams map[cell.StreamID]*Stream
+	control queue // streams with something to say beside data, in the order in which they got it
+	data    queue // streams with data to send, in turn
+	awake   bool  // a queue got an entry since Wake was called
+	unread  int   // bytes that wait to be read, in all streams
+	late    lateSet
+	lastID  cell.StreamID
+	opened  uint64 // streams opened here since the circuit began
+	err     error  // why the Mux was closed
+}
+
+// NewMux returns a Mux without streams.
+func NewMux(cfg Config) *Mux {
+	if cfg.MaxStreams <= 0 || cfg.MaxStreams > MaxStreams {
+		cfg.MaxStreams = MaxStreams
+	}
+	if cfg.Window <= 0 {
+		cfg.Window = MaxWindow
+	}
+	cfg.Window = min(max(cfg.Window, InitialWindow), MaxWindow)
+	if cfg.Unread <= 0 {
+		cfg.Unread = 64 << 20
+	}
+	if cfg.RTT <= 0 {
+		cfg.RTT = 200 * time.Millisecond
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Wake == nil {
+		cfg.Wake = func() {}
+	}
+	return &Mux{
+		cfg:     cfg,
+		streams: make(map[cell.StreamID]*Stream),
+		control: queue{place: func(s *Stream) *place { return &s.control }},
+		data:    queue{place: func(s *Stream) *place { return &s.data }},
+	}
+}
+
+// Streams is how many streams are open: those whose END has not passed both ways.
+func (m *Mux) Streams() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.streams)
+}
+
+// Unread is how many bytes of all streams wait to be read.
+func (m *Mux) Unread() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.unread
+}
+
+// Close fails all streams with err, which Read returns behind what had come. Nothing is sent, and nothing can be opened
+// any more. The first error stays.
+func (m *Mux) Close(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return
+	}
+	m.err = err
+	for _, s := range m.streams {
+		m.control.remove(s)
+		m.data.remove(s)
+		s.readable.Broadcast()
+		s.writable.Broadcast()
+	}
+	clear(m.streams)
+	m.late = lateSet{}
+	m.unread = 0
+}
+
+// Next writes the next message to send into the body of a cell, all but its tag, and says whether there was one.
+// Control goes before data, and data by turns: one cell of each stream.
+func (m *Mux) Next(body []byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for {
+		s, data := m.control.pop(), false
+		if s == nil {
+			s, data = m.data.pop(), true
+		}
+		if s == nil {
+			return false
+		}
+		said := false
+		if data {
+			said = s.sendData(body)
+		} else {
+			said = s.sendControl(body)
+		}
+		m.schedule(s)
+		m.awake = false // the caller asks again
+		if said {
+			return true
+		}
+	}
+}
+
+// schedule puts a stream into the queues it belongs in now, or takes it off the Mux when it is over. Called after every
+// change, with mu held.
+func (m *Mux) schedule(s *Stream) {
+	if m.err != nil || m.streams[s.id] != s {
+		return
+	}
+	if s.over() {
+		m.forget(s)
+		return
+	}
+	if s.duty() != 0 && m.control.push(s) {
+		m.awake = true
+	}
+	if s.sendable() && m.data.push(s) {
+		m.awake = true
+	}
+}
+
+// forget takes a stream off the Mux: its id is free.
+func (m *Mux) forget(s *Stream) {
+	delete(m.streams, s.id)
+	m.control.remove(s)
+	m.data.remove(s)
+	if s.heardDone && !s.heardReset {
+		m.late.add(s.id, s.send.lateWindows(), m.opened)
+	}
+}
+
+// unlock unlocks mu and wakes the owner of the circuit if there is something new to send.
+func (m *Mux) unlock() {
+	awake := m.awake
+	m.awake = false
+	m.mu.Unlock()
+	if awake {
+		m.cfg.Wake()
+	}
+}
+
+// shed resets the stream that holds most of what waits to be read.
+func (m *Mux) shed() {
+	var most *Stream
+	for _, s := range m.streams {
+		if most == nil || s.in.len > most.in.len {
+			most = s
+		}
+	}
+	most.abort(cell.EndBusy)
+}
