@@ -1,94 +1,88 @@
 package layer
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/subtle"
 	"encoding/binary"
-	"math/bits"
 )
 
-// keys are the four keys of the wide-block cipher, and room to work in.
-type keys struct {
-	kb, k  cipher.Block
-	ku, b  element
-	blocks int    // of keystream in a cell
-	mask   uint64 // of the last 64 bits of a counter block
-	block  [16]byte
-	stream [MaxSize]byte
+// The generic kernel: Go alone, constant time on every machine, and what the
+// other kernels are measured against. Of the powers of KU it keeps one.
+
+func (s *keys) setGeneric(k *[64]byte) {
+	s.kb.expand(k[:16])
+	copy(s.ku[len(s.ku)-16:], k[16:32])
+	s.k.expand(k[32:48])
+	copy(s.b[:], k[48:])
 }
 
-// set takes KB | KU | K | B.
-func (s *keys) set(k *[64]byte, n int, client bool) {
-	s.kb, s.k = newAES(k[:16]), newAES(k[32:48])
-	s.ku, s.b = loadElement(k[16:]), loadElement(k[48:])
-	s.blocks = (n - tagSize + 15) / 16
-	s.mask = counterMask(s.blocks)
-}
-
-func newAES(key []byte) cipher.Block {
-	b, err := aes.NewCipher(key)
-	if err != nil {
-		panic(err) // 16 bytes are a key
-	}
-	return b
-}
-
-// counterMask clears as many low bits of a first counter block as a cell's
-// keystream and the five blocks of a key update count through.
-func counterMask(blocks int) uint64 {
-	return ^uint64(0) << bits.Len(uint(blocks+5-1))
-}
-
-func (s *keys) encipher(prev *[16]byte, ad byte, body []byte) {
+func (s *keys) encipherGeneric(prev *[tagSize]byte, ad byte, body []byte) {
 	left, right := body[:tagSize], body[tagSize:]
 	m := s.tweak(prev, ad, right)
-	s.xorBlock(left, m)
-	s.kb.Encrypt(left, left)
-	s.xorBlock(left, m)
+	xorElement(left, m)
+	s.cryptLeft(left, false)
+	xorElement(left, m)
 	copy(prev[:], left)
-	s.xorStream(right, left, 0)
+	s.xorStreamGeneric(prev, 0, right)
 }
 
-func (s *keys) decipher(prev *[16]byte, ad byte, body []byte) {
+func (s *keys) decipherGeneric(prev *[tagSize]byte, ad byte, body []byte) {
 	left, right := body[:tagSize], body[tagSize:]
-	s.xorStream(right, left, 0)
+	outer := [tagSize]byte(left)
+	s.xorStreamGeneric(&outer, 0, right)
 	m := s.tweak(prev, ad, right)
-	copy(prev[:], left)
-	s.xorBlock(left, m)
-	s.kb.Decrypt(left, left)
-	s.xorBlock(left, m)
+	xorElement(left, m)
+	s.cryptLeft(left, true)
+	xorElement(left, m)
+	*prev = outer
 }
 
 // tweak is POLYVAL_KU(T' | AD | right).
-func (s *keys) tweak(prev *[16]byte, ad byte, right []byte) element {
+func (s *keys) tweak(prev *[tagSize]byte, ad byte, right []byte) element {
 	var second [16]byte
 	second[0] = ad
 	copy(second[1:], right)
-	return element{}.absorb(s.ku, prev[:]).absorb(s.ku, second[:]).absorb(s.ku, right[15:])
+	ku := loadElement(s.ku[len(s.ku)-16:])
+	return element{}.absorb(ku, prev[:]).absorb(ku, second[:]).absorb(ku, right[15:])
 }
 
-func (s *keys) xorBlock(b []byte, e element) {
-	v := loadElement(b)
-	element{v.lo ^ e.lo, v.hi ^ e.hi}.store(b)
+func xorElement(left []byte, m element) {
+	v := loadElement(left)
+	element{v.lo ^ m.lo, v.hi ^ m.hi}.store(left)
 }
 
-// stretch gives the keys that follow on the nonce.
-func (s *keys) stretch(nonce *[16]byte, out *[KeySize]byte) {
-	clear(out[:])
-	s.xorStream(out[:], nonce[:], s.blocks)
-}
-
-// xorStream adds the keystream that y selects to p, from block number first on.
-func (s *keys) xorStream(p, y []byte, first int) {
-	element{}.absorb(s.b, y).store(s.block[:])
-	counter := binary.BigEndian.Uint64(s.block[8:])&s.mask + uint64(first)
-	stream := s.stream[:len(p)+15&^15]
-	for i := 0; i < len(stream); i += 16 {
-		binary.BigEndian.PutUint64(s.block[8:], counter)
-		s.k.Encrypt(stream[i:i+16], s.block[:])
-		counter++
+// cryptLeft runs AES under KB over one block.
+func (s *keys) cryptLeft(left []byte, inverse bool) {
+	var key sliced
+	s.kb.slice(&key)
+	var blocks [64]byte
+	copy(blocks[:], left)
+	if inverse {
+		key.decrypt(&blocks)
+	} else {
+		key.encrypt(&blocks)
 	}
-	subtle.XORBytes(p, p, stream)
-	clear(stream)
+	copy(left, blocks[:])
+	clear(key[:])
+}
+
+// xorStreamGeneric adds to p the keystream that y selects, from its block
+// number first on.
+func (s *keys) xorStreamGeneric(y *[tagSize]byte, first uint64, p []byte) {
+	var iv [16]byte
+	element{}.absorb(loadElement(s.b[:]), y[:]).store(iv[:])
+	counter := binary.BigEndian.Uint64(iv[8:])&binary.BigEndian.Uint64(s.mask[8:]) + first
+
+	var key sliced
+	s.k.slice(&key)
+	for len(p) > 0 {
+		var blocks [64]byte
+		for i := 0; i < len(blocks); i += 16 {
+			copy(blocks[i:], iv[:8])
+			binary.BigEndian.PutUint64(blocks[i+8:], counter)
+			counter++
+		}
+		key.encrypt(&blocks)
+		p = p[subtle.XORBytes(p, p, blocks[:]):]
+	}
+	clear(key[:])
 }

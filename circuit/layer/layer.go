@@ -1,12 +1,13 @@
 // Package layer is the encryption of one hop of a circuit in one direction: a
 // tweakable wide-block cipher (Counter Galois Onion with AES-128 and POLYVAL)
-// whose keys depend on every cell that went before.
+// whose tweak depends on every cell before, and whose keys move on with every
+// cell that ends at the layer.
 //
 // A body is n bytes: a tag of 16 bytes and the message. Whoever makes a cell
 // for the other end of a layer Seals it; whoever passes it on adds a layer with
 // Wrap or removes one with Peel, which says whether the cell ends here. A body
-// that was changed, left out, repeated or put in another place on its way is
-// noise at both ends, and so is every body after it.
+// that was changed, left out, repeated or moved to another place on its way is
+// recognised by nobody, and neither is any body after it.
 //
 // A hop has two layers, forward and backward, and each has two ends, one at the
 // relay and one at the client, which hold the same keys (spec/layer.md).
@@ -40,21 +41,27 @@ type Layer struct {
 	prev   [tagSize]byte // T': the tag, outside this layer, of the cell before
 	n      int           // bytes in a body; 0 once erased
 	client bool          // the end that deciphers; the relay's end enciphers
+	kernel kernel
 }
 
 // NewRelay returns the relay's end of a layer for bodies of n bytes. It copies
 // keys, which the caller should overwrite.
-func NewRelay(keys *[KeySize]byte, n int) *Layer { return newLayer(keys, n, false) }
+func NewRelay(keys *[KeySize]byte, n int) *Layer {
+	return newLayer(kernels[len(kernels)-1], keys, n, false)
+}
 
 // NewClient returns the client's end of a layer for bodies of n bytes. It
 // copies keys, which the caller should overwrite.
-func NewClient(keys *[KeySize]byte, n int) *Layer { return newLayer(keys, n, true) }
+func NewClient(keys *[KeySize]byte, n int) *Layer {
+	return newLayer(kernels[len(kernels)-1], keys, n, true)
+}
 
-func newLayer(k *[KeySize]byte, n int, client bool) *Layer {
+func newLayer(kern kernel, k *[KeySize]byte, n int, client bool) *Layer {
 	if n < MinSize || n > MaxSize {
 		panic(fmt.Sprintf("layer: a body of %d bytes: it must have %d to %d", n, MinSize, MaxSize))
 	}
-	l := &Layer{n: n, client: client}
+	l := &Layer{n: n, client: client, kernel: kern}
+	l.keys.mask = counterMask(streamBlocks(n))
 	l.setKeys(k)
 	return l
 }
@@ -80,8 +87,8 @@ func (l *Layer) Wrap(ad byte, body []byte) {
 
 // Peel removes this layer from a cell on its way, and reports whether the cell
 // ends here: then body[16:] is the message that the other end sealed, and the
-// keys have moved on. Otherwise nothing about the body is known, and it must be
-// passed on; a cell that nobody knows ends the circuit.
+// keys have moved on. Otherwise the body must be passed on unread; a cell that
+// no hop recognises ends the circuit.
 func (l *Layer) Peel(ad byte, body []byte) bool {
 	l.check(body)
 	l.crypt(ad, body)
@@ -109,22 +116,22 @@ func (l *Layer) check(body []byte) {
 // crypt runs the wide-block cipher over the body and chains its outer tag.
 func (l *Layer) crypt(ad byte, body []byte) {
 	if l.client {
-		l.keys.decipher(&l.prev, ad, body)
+		l.keys.decipher(l.kernel, &l.prev, ad, body)
 	} else {
-		l.keys.encipher(&l.prev, ad, body)
+		l.keys.encipher(l.kernel, &l.prev, ad, body)
 	}
 }
 
 // setKeys takes the 80 bytes KB | KU | K | B | N.
 func (l *Layer) setKeys(k *[KeySize]byte) {
-	l.keys.set((*[64]byte)(k[:64]), l.n, l.client)
+	l.keys.set(l.kernel, (*[64]byte)(k[:64]), l.client)
 	copy(l.nonce[:], k[64:])
 }
 
 // update replaces all keys by what they make of the nonce.
 func (l *Layer) update() {
 	var k [KeySize]byte
-	l.keys.stretch(&l.nonce, &k)
+	l.keys.xorStream(l.kernel, &l.nonce, uint64(streamBlocks(l.n)), &k)
 	l.setKeys(&k)
 	clear(k[:])
 }

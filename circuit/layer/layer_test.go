@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 )
 
 // command is the associated data of the cells in these tests.
@@ -30,13 +31,31 @@ func newCircuit(seed uint64, hops, n int) *circuit {
 	c := new(circuit)
 	for i := range hops {
 		k := random(seed*16+uint64(i), 2*KeySize)
-		f, b := [KeySize]byte(k), [KeySize]byte(k[KeySize:])
-		c.clientForward = append(c.clientForward, NewClient(&f, n))
-		c.relayForward = append(c.relayForward, NewRelay(&f, n))
-		c.clientBackward = append(c.clientBackward, NewClient(&b, n))
-		c.relayBackward = append(c.relayBackward, NewRelay(&b, n))
+		c.add(kernels[len(kernels)-1], (*[KeySize]byte)(k), (*[KeySize]byte)(k[KeySize:]), n)
 	}
 	return c
+}
+
+func (c *circuit) add(kern kernel, forward, backward *[KeySize]byte, n int) {
+	c.clientForward = append(c.clientForward, newLayer(kern, forward, n, true))
+	c.relayForward = append(c.relayForward, newLayer(kern, forward, n, false))
+	c.clientBackward = append(c.clientBackward, newLayer(kern, backward, n, true))
+	c.relayBackward = append(c.relayBackward, newLayer(kern, backward, n, false))
+}
+
+func (c *circuit) clone() *circuit {
+	return &circuit{
+		clone(c.clientForward), clone(c.clientBackward),
+		clone(c.relayForward), clone(c.relayBackward),
+	}
+}
+
+func clone(ls []*Layer) (out []*Layer) {
+	for _, l := range ls {
+		same := *l
+		out = append(out, &same)
+	}
+	return out
 }
 
 // send is what a client does with a body for a hop.
@@ -112,4 +131,134 @@ func TestThreeHopsCarryCellsBothWays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Bodies of every length go through and come back.
+func TestEveryLength(t *testing.T) {
+	for n := MinSize; n <= MaxSize; n += 1 + n/1500*6 {
+		c := newCircuit(uint64(n), 1, n)
+		body := random(uint64(n), n)
+		message := bytes.Clone(body[tagSize:])
+		c.send(0, body)
+		if bytes.Equal(body[tagSize:], message) || c.carry(body) != 0 || !bytes.Equal(body[tagSize:], message) {
+			t.Fatalf("a body of %d bytes did not arrive", n)
+		}
+		c.answer(0, body)
+		if bytes.Equal(body[tagSize:], message) || c.receive(body) != 0 || !bytes.Equal(body[tagSize:], message) {
+			t.Fatalf("a body of %d bytes did not come back", n)
+		}
+	}
+}
+
+func TestWrongCommandIsNotRecognised(t *testing.T) {
+	c := newCircuit(1, 1, 509)
+	body := random(1, 509)
+	c.clientForward[0].Seal(4, body)
+	if c.relayForward[0].Peel(3, body) {
+		t.Error("a cell sealed under one command was recognised under another")
+	}
+}
+
+func TestBodyOfAnotherLengthPanics(t *testing.T) {
+	for _, n := range []int{0, 15, 508, 510} {
+		for name, verb := range map[string]func(*Layer, byte, []byte){
+			"Seal": (*Layer).Seal, "Wrap": (*Layer).Wrap, "Peel": func(l *Layer, ad byte, b []byte) { l.Peel(ad, b) },
+		} {
+			mustPanic(t, fmt.Sprintf("%s of %d bytes", name, n), func() {
+				verb(NewRelay(new([KeySize]byte), 509), command, make([]byte, n))
+			})
+		}
+	}
+	for _, n := range []int{MinSize - 1, MaxSize + 1} {
+		mustPanic(t, fmt.Sprintf("a layer for %d bytes", n), func() { NewClient(new([KeySize]byte), n) })
+	}
+}
+
+func mustPanic(t *testing.T, what string, f func()) {
+	t.Helper()
+	defer func() {
+		if recover() == nil {
+			t.Errorf("%s did not panic", what)
+		}
+	}()
+	f()
+}
+
+// memory returns the bytes that a Layer consists of.
+func memory(l *Layer) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(l)), unsafe.Sizeof(*l))
+}
+
+func TestKeysAreOverwritten(t *testing.T) {
+	for _, kern := range kernels {
+		k := [KeySize]byte(random(7, KeySize))
+		ends := map[string]*Layer{"client": newLayer(kern, &k, 509, true), "relay": newLayer(kern, &k, 509, false)}
+		for end, l := range ends {
+			for i, name := range []string{"KB", "KU", "K", "B", "N"} {
+				if !bytes.Contains(memory(l), k[16*i:16*i+16]) {
+					t.Fatalf("%v, %s: %s is not in the layer: the test looks in the wrong place", kern, end, name)
+				}
+			}
+			l.Seal(command, make([]byte, 509))
+			for i, name := range []string{"KB", "KU", "K", "B"} { // N was the tag of the cell, and is chained
+				if bytes.Contains(memory(l), k[16*i:16*i+16]) {
+					t.Errorf("%v, %s: the old %s outlived a cell", kern, end, name)
+				}
+			}
+			l.Erase()
+			if m := memory(l); !bytes.Equal(m, make([]byte, len(m))) {
+				t.Errorf("%v, %s: an erased layer holds %x", kern, end, m)
+			}
+			mustPanic(t, "Wrap of an erased layer", func() { l.Wrap(command, make([]byte, 509)) })
+			mustPanic(t, "Wrap of no body in an erased layer", func() { l.Wrap(command, nil) })
+		}
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	for _, kern := range kernels {
+		c := new(circuit)
+		k := [KeySize]byte(random(8, KeySize))
+		c.add(kern, &k, &k, 1403)
+		body := make([]byte, 1403)
+		if n := testing.AllocsPerRun(10, func() {
+			c.clientForward[0].Seal(command, body)
+			c.relayForward[0].Peel(command, body)
+			c.relayBackward[0].Wrap(command, body)
+			c.clientBackward[0].Peel(command, body)
+		}); n != 0 {
+			t.Errorf("%v: %v allocations", kern, n)
+		}
+	}
+}
+
+// Whatever the keys and the body: the client's end undoes what the relay's does,
+// both chain the same tag, and a cell that one end seals the other recognises.
+func FuzzLayer(f *testing.F) {
+	f.Add(make([]byte, KeySize), make([]byte, MinSize), byte(0))
+	f.Add(random(1, KeySize), random(2, 509), byte(3))
+	f.Add(random(3, KeySize), random(4, 1403), byte(4))
+	f.Add(bytes.Repeat([]byte{0xff}, KeySize), bytes.Repeat([]byte{0xff}, 640), byte(0xff))
+	f.Fuzz(func(t *testing.T, k, body []byte, ad byte) {
+		if len(k) != KeySize || len(body) < MinSize || len(body) > MaxSize {
+			t.Skip()
+		}
+		relay, client := NewRelay((*[KeySize]byte)(k), len(body)), NewClient((*[KeySize]byte)(k), len(body))
+		got := bytes.Clone(body)
+		for range 2 {
+			relay.Wrap(ad, got)
+			client.Wrap(ad, got)
+			if !bytes.Equal(got, body) || relay.prev != client.prev {
+				t.Fatal("the client's end does not undo the relay's")
+			}
+			relay.Seal(ad, got)
+			if !client.Peel(ad, got) || !bytes.Equal(got[tagSize:], body[tagSize:]) {
+				t.Fatal("the client does not know the relay's cell")
+			}
+			if relay.nonce != client.nonce || relay.prev != client.prev {
+				t.Fatal("the ends went apart")
+			}
+			copy(got, body)
+		}
+	})
 }
