@@ -1,0 +1,151 @@
+package directory
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"peel/cell"
+)
+
+// Descriptor is what a relay says about itself, signed by its identity.
+type Descriptor struct {
+	Network   cell.NetworkID
+	ID        cell.NodeID
+	Nickname  string // 1 to 19 letters and digits
+	Published time.Time
+	LinkKey   cell.Key
+	OnionKey  cell.Key
+	Addrs     []netip.AddrPort // one of a family, IPv4 first
+	Bandwidth uint64           // what the relay is willing to give, bytes per second
+	Observed  uint64           // the most it has seen itself carry over 10 seconds of the last day, bytes per second
+	Version   string
+	Contact   string        // how to reach its operator; may be empty
+	Family    []cell.NodeID // other relays of its operator, sorted by their bytes (SortFamily)
+	Policy    Policy
+	Signature Signature64
+}
+
+// Advertised is the lesser of what the relay is willing to give and what it has seen itself carry.
+func (d *Descriptor) Advertised() uint64 { return min(d.Bandwidth, d.Observed) }
+
+// Sign fills in ID and Signature and returns the text. It refuses what has no text.
+func (d *Descriptor) Sign(identity ed25519.PrivateKey) ([]byte, error) {
+	pub, err := publicOf(identity)
+	if err != nil {
+		return nil, fmt.Errorf("directory: descriptor: %w", err)
+	}
+	d.ID = pub
+	if err := d.check(); err != nil {
+		return nil, fmt.Errorf("directory: descriptor: %w", err)
+	}
+	text := d.appendBody(nil)
+	d.Signature = sign(contextDescriptor, text, identity)
+	text = appendLine(text, "signature", d.Signature.String())
+	if len(text) > MaxDescriptor {
+		return nil, fmt.Errorf("directory: descriptor: %d bytes, but at most %d are allowed", len(text), MaxDescriptor)
+	}
+	return text, nil
+}
+
+func (d *Descriptor) check() error {
+	if d.Network.IsZero() {
+		return fmt.Errorf("it names no network")
+	}
+	if err := CheckNickname(d.Nickname); err != nil {
+		return err
+	}
+	if !writableTime(d.Published) {
+		return fmt.Errorf("published: must be a whole second of 1970 to 9999")
+	}
+	if d.LinkKey.IsZero() || d.OnionKey.IsZero() {
+		return fmt.Errorf("link key or onion key missing")
+	}
+	if d.LinkKey == d.OnionKey {
+		return fmt.Errorf("link key and onion key are the same")
+	}
+	if err := CheckAddrs(d.Addrs); err != nil {
+		return err
+	}
+	if d.Bandwidth > MaxBandwidth || d.Observed > MaxBandwidth {
+		return fmt.Errorf("bandwidth: at most %d bytes per second can be written", uint64(MaxBandwidth))
+	}
+	if err := checkVersion(d.Version); err != nil {
+		return err
+	}
+	if err := checkContact(d.Contact); err != nil {
+		return err
+	}
+	if err := checkFamily(d.ID, d.Family); err != nil {
+		return err
+	}
+	return d.Policy.Check()
+}
+
+// Append appends the text, with the signature as it is.
+func (d *Descriptor) Append(b []byte) []byte {
+	return appendLine(d.appendBody(b), "signature", d.Signature.String())
+}
+
+func (d *Descriptor) appendBody(b []byte) []byte {
+	b = appendUint(b, "peel-descriptor", 1)
+	b = appendLine(b, "network", d.Network.String())
+	b = appendLine(b, "identity", d.ID.String())
+	b = appendLine(b, "nickname", d.Nickname)
+	b = appendTime(b, "published", d.Published)
+	b = appendLine(b, "link-key", d.LinkKey.String())
+	b = appendLine(b, "onion-key", d.OnionKey.String())
+	b = appendAddrs(b, "addresses", d.Addrs)
+	b = appendUint(b, "bandwidth", d.Bandwidth)
+	b = appendUint(b, "observed", d.Observed)
+	b = appendLine(b, "version", d.Version)
+	if d.Contact != "" {
+		b = appendLine(b, "contact", d.Contact)
+	}
+	b = appendFamily(b, "family", d.Family)
+	return appendRules(b, d.Policy)
+}
+
+// ParseDescriptor parses a descriptor and verifies that its identity is a sound key and signed it:
+// the relay's proof that it is who it says.
+func ParseDescriptor(text []byte) (*Descriptor, error) {
+	r := newReader("descriptor", text, MaxDescriptor)
+	r.title("peel-descriptor")
+	d := &Descriptor{
+		Network:   r.network("network"),
+		ID:        r.nodeID("identity"),
+		Nickname:  r.nickname("nickname"),
+		Published: r.time("published"),
+		LinkKey:   r.key32("link-key"),
+		OnionKey:  r.key32("onion-key"),
+		Addrs:     r.addrs("addresses"),
+		Bandwidth: r.uint("bandwidth", MaxBandwidth),
+		Observed:  r.uint("observed", MaxBandwidth),
+		Version:   r.version("version"),
+	}
+	if r.has("contact") {
+		d.Contact = r.take("contact")
+	}
+	d.Family = r.family("family", d.ID)
+	d.Policy = r.rules()
+	signed := r.pos
+	d.Signature = r.signature("signature")
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	if err := d.check(); err != nil {
+		return nil, &ParseError{Document: "descriptor", Reason: err.Error(), Err: err}
+	}
+	r.same(0, d.Append(nil))
+	if err := d.ID.Check(); err != nil {
+		r.failAt(0, "identity: %w", err)
+	}
+	if r.err == nil && !verify(contextDescriptor, text[:signed], d.ID, d.Signature) {
+		r.fail("the signature is not by %s over this text", d.ID)
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	return d, nil
+}

@@ -1,0 +1,265 @@
+package directory
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"peel/cell"
+)
+
+// MaxNetworkFile bounds network.toml, in bytes.
+const MaxNetworkFile = 64 << 10
+
+// networkFile is network.toml as it is written.
+type networkFile struct {
+	Name      string           `toml:"name"`
+	Threshold int              `toml:"threshold"`
+	Schedule  scheduleTable    `toml:"schedule"`
+	Authority []authorityTable `toml:"authority"`
+}
+
+type scheduleTable struct {
+	Period  string    `toml:"period"`
+	Start   time.Time `toml:"start"`
+	Vote    any       `toml:"vote"`
+	Fetch   any       `toml:"fetch"`
+	Sign    any       `toml:"sign"`
+	Collect any       `toml:"collect"`
+}
+
+type authorityTable struct {
+	Nickname  string   `toml:"nickname"`
+	Identity  string   `toml:"identity"`
+	LinkKey   string   `toml:"link_key"`
+	Addresses []string `toml:"addresses"`
+}
+
+// networkKeys are the keys known in each table.
+var networkKeys = map[string][]string{
+	"":          {"name", "threshold", "schedule", "authority"},
+	"schedule":  {"period", "start", "vote", "fetch", "sign", "collect"},
+	"authority": {"nickname", "identity", "link_key", "addresses"},
+}
+
+// ParseNetwork parses and checks network.toml. A key it does not know is refused, with its line and
+// the nearest key there is. The schedule comes back with its defaults filled in.
+func ParseNetwork(text []byte) (*Network, error) {
+	if len(text) > MaxNetworkFile {
+		return nil, fmt.Errorf("directory: network: %d bytes, but at most %d are allowed", len(text), MaxNetworkFile)
+	}
+	var f networkFile
+	md, err := toml.Decode(string(text), &f)
+	if err != nil {
+		var p toml.ParseError
+		if errors.As(err, &p) {
+			return nil, fmt.Errorf("directory: network, line %d: %s", p.Position.Line, p.Message)
+		}
+		return nil, fmt.Errorf("directory: network: %w", err)
+	}
+	if unknown := md.Undecoded(); len(unknown) > 0 {
+		return nil, unknownKey(string(text), unknown[0])
+	}
+	n, err := f.network()
+	if err != nil {
+		return nil, fmt.Errorf("directory: network: %w", err)
+	}
+	if err := n.Check(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func (f *networkFile) network() (*Network, error) {
+	s, err := f.Schedule.schedule()
+	if err != nil {
+		return nil, fmt.Errorf("schedule: %w", err)
+	}
+	n := &Network{Name: f.Name, Threshold: f.Threshold, Schedule: s}
+	for i, t := range f.Authority {
+		a, err := t.info()
+		if err != nil {
+			return nil, fmt.Errorf("authority %d (%s): %w", i+1, clip(t.Nickname), err)
+		}
+		n.Authorities = append(n.Authorities, a)
+	}
+	return n, nil
+}
+
+func (t *authorityTable) info() (AuthorityInfo, error) {
+	a := AuthorityInfo{Nickname: t.Nickname}
+	var err error
+	if a.ID, err = cell.ParseNodeID(t.Identity); err != nil {
+		return a, fmt.Errorf("identity: %w", err)
+	}
+	if a.LinkKey, err = cell.ParseKey(t.LinkKey); err != nil {
+		return a, fmt.Errorf("link_key: %w", err)
+	}
+	for _, s := range t.Addresses {
+		addr, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return a, fmt.Errorf("addresses: %q is not an address and a port, such as 192.0.2.1:9001 or [2001:db8::1]:9001", clip(s))
+		}
+		a.Addrs = append(a.Addrs, addr)
+	}
+	return a, nil
+}
+
+func (t *scheduleTable) schedule() (Schedule, error) {
+	s := Schedule{Start: t.Start}
+	if t.Period != "" {
+		p, err := time.ParseDuration(t.Period)
+		if err != nil || p <= 0 {
+			return s, fmt.Errorf("period: %q is not a duration, such as \"1h\"", clip(t.Period))
+		}
+		s.Period = p
+	}
+	s.Period = s.WithDefaults().Period
+	for _, ph := range []struct {
+		name string
+		v    any
+		to   *time.Duration
+	}{{"vote", t.Vote, &s.Vote}, {"fetch", t.Fetch, &s.Fetch}, {"sign", t.Sign, &s.Sign}, {"collect", t.Collect, &s.Collect}} {
+		d, err := phase(ph.v, s.Period)
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", ph.name, err)
+		}
+		*ph.to = d
+	}
+	return s.WithDefaults(), nil
+}
+
+// phase reads a duration before the period's beginning, or the fraction of the period that it is.
+func phase(v any, period time.Duration) (time.Duration, error) {
+	switch v := v.(type) {
+	case nil:
+		return 0, nil
+	case string:
+		if d, err := time.ParseDuration(v); err == nil && d > 0 && d < period {
+			return d, nil
+		}
+	case float64:
+		if d := time.Duration(v * float64(period)); v > 0 && v < 1 && d > 0 {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("must be a duration shorter than the period, such as \"10m\", or a fraction of it, such as 0.25")
+}
+
+// unknownKey says where a key stands that is not known, and which one may have been meant.
+func unknownKey(text string, key toml.Key) error {
+	table, name := "", key[len(key)-1]
+	if len(key) > 1 {
+		table = key[0]
+	}
+	known, ok := networkKeys[table]
+	if !ok { // the table is what is not known
+		table, name, known = "", key[0], networkKeys[""]
+	}
+	where := ""
+	if line := lineOfKey(text, table, name); line > 0 {
+		where = fmt.Sprintf(", line %d", line)
+	}
+	return fmt.Errorf("directory: network%s: there is no key %q; did you mean %q?", where, clip(name), nearest(name, known))
+}
+
+// lineOfKey returns the first line of a table on which a key or a table of that name is set, or 0.
+func lineOfKey(text, table, name string) int {
+	in, n := "", 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			in, _, _ = strings.Cut(strings.Trim(line, "[] "), "]")
+			if table == "" && (in == name || strings.HasPrefix(in, name+".")) {
+				return n
+			}
+			continue
+		}
+		k, _, ok := strings.Cut(line, "=")
+		k = strings.Trim(strings.TrimSpace(k), `"'`)
+		if ok && (in == table && k == name || in == "" && k == table+"."+name || strings.HasPrefix(k, name+".")) {
+			return n
+		}
+	}
+	return 0
+}
+
+// nearest returns the known word with the fewest edits to s.
+func nearest(s string, known []string) string {
+	if len(s) > 64 {
+		s = s[:64]
+	}
+	return slices.MinFunc(known, func(a, b string) int { return edits(s, a) - edits(s, b) })
+}
+
+// edits counts the letters to insert, delete or change to make b of a.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range a {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range b {
+			d := diag
+			if a[i] != b[j] {
+				d++
+			}
+			diag = row[j+1]
+			row[j+1] = min(d, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// Encode returns the network as a commented network.toml that ParseNetwork takes.
+func (n *Network) Encode() ([]byte, error) {
+	if err := n.Check(); err != nil {
+		return nil, err
+	}
+	s := n.Schedule.WithDefaults()
+	var b strings.Builder
+	fmt.Fprintf(&b, `# A peel network. Every node needs this file, the same on all: the name, the threshold and the
+# identities of the authorities make the network's id, and nodes of two networks do not talk.
+# Network id: %s
+
+name = %q
+
+# How many of the authorities must sign a directory. With %d authorities it must be at least %d:
+# then %d dishonest ones cannot give two clients two different directories.
+threshold = %d
+
+[schedule]
+# A new directory is made every period, counted from start.
+period = %q
+start = %s
+# How long before a period begins (a duration, or a fraction of the period): votes are exchanged,
+# missing votes are fetched, signatures are exchanged, missing signatures are fetched.
+vote = %q
+fetch = %q
+sign = %q
+collect = %q
+`, n.ID(), n.Name, len(n.Authorities), MinThreshold(len(n.Authorities)), Faults(len(n.Authorities)), n.Threshold,
+		s.Period.String(), s.Start.Format(timeFormat), s.Vote.String(), s.Fetch.String(), s.Sign.String(), s.Collect.String())
+	for _, a := range n.Authorities {
+		addrs := make([]string, len(a.Addrs))
+		for i, addr := range a.Addrs {
+			addrs[i] = fmt.Sprintf("%q", addr.String())
+		}
+		fmt.Fprintf(&b, `
+[[authority]]
+nickname = %q
+identity = %q
+link_key = %q
+addresses = [%s]
+`, a.Nickname, a.ID.String(), a.LinkKey.String(), strings.Join(addrs, ", "))
+	}
+	return []byte(b.String()), nil
+}
