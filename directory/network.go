@@ -18,6 +18,7 @@ const (
 	MaxNetworkName = 64
 	MinPeriod      = time.Second
 	MaxPeriod      = 24 * time.Hour
+	MinVoting      = 100 * time.Millisecond
 )
 
 // Network is all that a new client or relay must know: who the authorities are, how many of them
@@ -25,7 +26,7 @@ const (
 type Network struct {
 	Name        string
 	Threshold   int // how many authorities must sign a consensus
-	Schedule    Schedule
+	Schedule        // when
 	Authorities []AuthorityInfo
 }
 
@@ -37,42 +38,28 @@ type AuthorityInfo struct {
 	Addrs    []netip.AddrPort
 }
 
-// Schedule says when a consensus is made. Periods begin at Start and every Period after and before;
-// the phases are told by how long before a period's beginning they start. Zero values stand for
-// their defaults (see WithDefaults).
+// Schedule says when a consensus is made. One begins to hold at Start and at every whole number of
+// Periods after it; the authorities use the Voting time before that moment to agree on it. Zero
+// values stand for their defaults (see WithDefaults).
 type Schedule struct {
-	Period  time.Duration // whole seconds; 1 hour
-	Start   time.Time     // 1970-01-01T00:00:00Z
-	Vote    time.Duration // votes are made and exchanged; 1/6 of Period
-	Fetch   time.Duration // missing votes are asked for; 1/8 of Period
-	Sign    time.Duration // the consensus is computed and signatures are exchanged; 1/12 of Period
-	Collect time.Duration // missing signatures are asked for; 1/24 of Period
+	Start  time.Time     // whole seconds; 1970-01-01T00:00:00Z
+	Period time.Duration // whole seconds; 1 hour
+	Voting time.Duration // half of Period, at most 10 minutes
 }
 
 // WithDefaults returns the schedule with its zero values replaced.
 func (s Schedule) WithDefaults() Schedule {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&s.Period, time.Hour)
-	def(&s.Vote, s.Period/6)
-	def(&s.Fetch, s.Period/8)
-	def(&s.Sign, s.Period/12)
-	def(&s.Collect, s.Period/24)
 	if s.Start.IsZero() {
 		s.Start = time.Unix(0, 0)
 	}
 	s.Start = s.Start.UTC()
+	if s.Period == 0 {
+		s.Period = time.Hour
+	}
+	if s.Voting == 0 {
+		s.Voting = min(s.Period/2, 10*time.Minute)
+	}
 	return s
-}
-
-// Lifetime returns until when a consensus that holds from validAfter is fresh, and until when it
-// holds: one period, and three.
-func (s Schedule) Lifetime(validAfter time.Time) (freshUntil, validUntil time.Time) {
-	p := s.WithDefaults().Period
-	return validAfter.Add(p), validAfter.Add(3 * p)
 }
 
 func (s Schedule) check() error {
@@ -82,8 +69,8 @@ func (s Schedule) check() error {
 		return fmt.Errorf("period %s: must be whole seconds, %s to %s", s.Period, MinPeriod, MaxPeriod)
 	case !writableTime(s.Start):
 		return fmt.Errorf("start: must be a whole second of 1970 to 9999")
-	case !(0 < s.Collect && s.Collect < s.Sign && s.Sign < s.Fetch && s.Fetch < s.Vote && s.Vote < s.Period):
-		return fmt.Errorf("the phases vote %s, fetch %s, sign %s, collect %s: each must begin after the one before it, within the period of %s", s.Vote, s.Fetch, s.Sign, s.Collect, s.Period)
+	case s.Voting < MinVoting || s.Voting > s.Period:
+		return fmt.Errorf("voting %s: must be %s to the period, %s", s.Voting, MinVoting, s.Period)
 	}
 	return nil
 }

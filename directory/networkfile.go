@@ -25,12 +25,9 @@ type networkFile struct {
 }
 
 type scheduleTable struct {
-	Period  string    `toml:"period"`
-	Start   time.Time `toml:"start"`
-	Vote    any       `toml:"vote"`
-	Fetch   any       `toml:"fetch"`
-	Sign    any       `toml:"sign"`
-	Collect any       `toml:"collect"`
+	Start  time.Time `toml:"start"`
+	Period string    `toml:"period"`
+	Voting any       `toml:"voting"`
 }
 
 type authorityTable struct {
@@ -43,7 +40,7 @@ type authorityTable struct {
 // networkKeys are the keys known in each table.
 var networkKeys = map[string][]string{
 	"":          {"name", "threshold", "schedule", "authority"},
-	"schedule":  {"period", "start", "vote", "fetch", "sign", "collect"},
+	"schedule":  {"start", "period", "voting"},
 	"authority": {"nickname", "identity", "link_key", "addresses"},
 }
 
@@ -119,28 +116,20 @@ func (t *scheduleTable) schedule() (Schedule, error) {
 		}
 		s.Period = p
 	}
-	s.Period = s.WithDefaults().Period
-	for _, ph := range []struct {
-		name string
-		v    any
-		to   *time.Duration
-	}{{"vote", t.Vote, &s.Vote}, {"fetch", t.Fetch, &s.Fetch}, {"sign", t.Sign, &s.Sign}, {"collect", t.Collect, &s.Collect}} {
-		d, err := phase(ph.v, s.Period)
-		if err != nil {
-			return s, fmt.Errorf("%s: %w", ph.name, err)
-		}
-		*ph.to = d
+	var err error
+	if s.Voting, err = voting(t.Voting, s.WithDefaults().Period); err != nil {
+		return s, err
 	}
 	return s.WithDefaults(), nil
 }
 
-// phase reads a duration before the period's beginning, or the fraction of the period that it is.
-func phase(v any, period time.Duration) (time.Duration, error) {
+// voting reads a duration, or the fraction of the period that it is.
+func voting(v any, period time.Duration) (time.Duration, error) {
 	switch v := v.(type) {
 	case nil:
 		return 0, nil
 	case string:
-		if d, err := time.ParseDuration(v); err == nil && d > 0 && d < period {
+		if d, err := time.ParseDuration(v); err == nil && d > 0 {
 			return d, nil
 		}
 	case float64:
@@ -148,7 +137,7 @@ func phase(v any, period time.Duration) (time.Duration, error) {
 			return d, nil
 		}
 	}
-	return 0, fmt.Errorf("must be a duration shorter than the period, such as \"10m\", or a fraction of it, such as 0.25")
+	return 0, fmt.Errorf("voting: must be a duration, such as \"10m\", or a fraction of the period, such as 0.25")
 }
 
 // unknownKey says where a key stands that is not known, and which one may have been meant.
@@ -237,17 +226,13 @@ name = %q
 threshold = %d
 
 [schedule]
-# A new directory is made every period, counted from start.
-period = %q
+# A new directory begins to hold at start and at every period after it. The authorities use the
+# voting time before that moment to agree on it (a duration, or a fraction of the period).
 start = %s
-# How long before a period begins (a duration, or a fraction of the period): votes are exchanged,
-# missing votes are fetched, signatures are exchanged, missing signatures are fetched.
-vote = %q
-fetch = %q
-sign = %q
-collect = %q
+period = %q
+voting = %q
 `, n.ID(), n.Name, len(n.Authorities), MinThreshold(len(n.Authorities)), Faults(len(n.Authorities)), n.Threshold,
-		s.Period.String(), s.Start.Format(timeFormat), s.Vote.String(), s.Fetch.String(), s.Sign.String(), s.Collect.String())
+		s.Start.Format(timeFormat), s.Period.String(), s.Voting.String())
 	for _, a := range n.Authorities {
 		addrs := make([]string, len(a.Addrs))
 		for i, addr := range a.Addrs {

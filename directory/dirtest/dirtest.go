@@ -122,10 +122,10 @@ func New(seed uint64, n int, opts ...Option) *Net {
 	slices.SortFunc(t.Relays, func(a, b Relay) int { return bytes.Compare(a.Descriptor.ID[:], b.Descriptor.ID[:]) })
 	slices.SortFunc(entries, func(a, b directory.Entry) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 
-	fresh, until := t.Network.Schedule.Lifetime(o.validAfter)
+	after, period := o.validAfter.UTC(), t.Network.Period
 	c := &directory.Consensus{Entries: entries}
 	c.Header = directory.Header{
-		Network: id, Method: 1, ValidAfter: o.validAfter.UTC(), FreshUntil: fresh.UTC(), ValidUntil: until.UTC(),
+		Network: id, Method: 1, ValidAfter: after, FreshUntil: after.Add(period), ValidUntil: after.Add(3 * period),
 		Params: o.params, Weights: directory.WeightsOf(entries), Relays: n, Root: directory.Root(entries),
 	}
 	t.Text = t.Sign(c, o.authorities)
