@@ -80,7 +80,7 @@ func TestBadMessagesAreRefused(t *testing.T) {
 		{"RESOLVE, unknown kind", "06 0001 0004 0010 01 61", "unknown kind 16"},
 		{"RESOLVE, empty name", "06 0001 0003 0000 00", "name of 0 bytes"},
 		{"RESOLVE PTR of a name", "06 0001 0004 000c 01 61", "PTR of what is not an address"},
-		{"RESOLVE PTR, second spelling", "06 0001 000a 000c 07 303a303a3a3a31", "PTR of what is not an address"},
+		{"RESOLVE PTR, second spelling", "06 0001 0009 000c 06 303a303a3a31", "PTR of what is not an address"},
 		{"RESOLVE PTR with a zone", "06 0001 000c 000c 09 666538303a3a312561", "zone"},
 		{"RESOLVE PTR, IPv4 as IPv6", "06 0001 0011 000c 0e 3a3a666666663a312e322e332e34", "IPv4 address as IPv6"},
 
