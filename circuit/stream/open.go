@@ -160,7 +160,7 @@ func (m *Mux) accept(msg cell.Message) (*Stream, error) {
 	busy := len(m.streams) >= m.cfg.MaxStreams
 	s := m.newStream(msg.Stream, o)
 	s.asked = true
-	s.recv.since = m.cfg.Now()
+	s.recv.begin(m.cfg.Now())
 	if msg.Type == cell.MsgResolve {
 		s.heardDone, s.heardReset = true, true // it will say no more
 	}

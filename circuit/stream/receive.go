@@ -100,7 +100,8 @@ func (s *Stream) receiveConnected(data []byte) (wrong string, err error) {
 	}
 	now := s.mux.cfg.Now()
 	s.connected, s.info = true, c
-	s.rtt, s.recv.since = now.Sub(s.askedAt), now
+	s.rtt = now.Sub(s.askedAt)
+	s.recv.begin(now)
 	s.readable.Broadcast()
 	return "", nil
 }

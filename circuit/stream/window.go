@@ -3,7 +3,8 @@ package stream
 import "time"
 
 // A recvWindow is what the other end may send on a stream. It is granted in advance and moves when the reader has taken
-// a quarter of it; it doubles when a quarter came within one round trip (spec/stream.md, section 4).
+// a quarter of it; it doubles when a quarter came within one round trip and was taken within one (spec/stream.md,
+// section 4).
 type recvWindow struct {
 	size        uint64 // how far the limit is ahead of what was taken, when it is set
 	limit       uint64 // bytes the other end may have sent in all
@@ -11,6 +12,7 @@ type recvWindow struct {
 	mark        uint64    // what had come when since was
 	since       time.Time // when the quarter that is coming began
 	fast        bool      // the last quarter came within one round trip
+	granted     time.Time // when the limit was set
 }
 
 // received counts n bytes in; false: the other end had no leave for them. now is asked once a quarter.
@@ -30,12 +32,15 @@ func (w *recvWindow) received(n int, now func() time.Time, rtt time.Duration) bo
 // due says whether enough was taken for the limit to move.
 func (w *recvWindow) due() bool { return w.taken+w.size-w.limit >= w.size/4 }
 
+// begin says that the stream is open: from now on the other end sends.
+func (w *recvWindow) begin(now time.Time) { w.since, w.granted = now, now }
+
 // grant moves the limit, and returns it.
-func (w *recvWindow) grant(most uint64) uint64 {
-	if w.fast && 2*w.size <= most {
+func (w *recvWindow) grant(now time.Time, rtt time.Duration, most uint64) uint64 {
+	if w.fast && now.Sub(w.granted) <= rtt && 2*w.size <= most {
 		w.size *= 2
 	}
-	w.fast = false
+	w.granted, w.fast = now, false
 	w.limit = w.taken + w.size
 	return w.limit
 }
