@@ -128,6 +128,11 @@ func Bytes(cells []Cell) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(cells))), len(cells)*Size)
 }
 
+// Cells is the opposite of Bytes: the whole cells that b consists of, aliasing it. What is left over is not returned.
+func Cells(b []byte) []Cell {
+	return unsafe.Slice((*Cell)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/Size)
+}
+
 var zeros [BodySize]byte
 
 // isZero says whether b, at most BodySize bytes, is all zero.

@@ -178,3 +178,20 @@ func TestLogsDoNotShowTargets(t *testing.T) {
 		t.Error(s)
 	}
 }
+
+func TestCellsIsTheOppositeOfcell.Bytes(t *testing.T) {
+	cells := make([]cell.Cell, 3)
+	cells[2].SetCirc(7)
+	b := append(cell.Bytes(cells), 1, 2, 3)
+	got := cell.Cells(b)
+	if len(got) != 3 || got[2].Circ() != 7 {
+		t.Fatalf("%d cells, the last of circuit %d", len(got), got[2].Circ())
+	}
+	got[1].SetCirc(9)
+	if (*cell.Cell)(b[cell.Size:]).Circ() != 9 {
+		t.Fatal("the cells do not alias the bytes")
+	}
+	if len(cell.Cells(nil)) != 0 {
+		t.Fatal("cells out of nothing")
+	}
+}
