@@ -1,0 +1,62 @@
+package authority
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/google/renameio/v2"
+)
+
+// keep holds what must outlive a crash, by name: in files of one folder, each replaced as a whole
+// so that the old or the new one is found afterwards, or in memory when there is no folder.
+type keep struct {
+	dir string // "": memory
+
+	mu  sync.Mutex
+	mem map[string][]byte // guarded by mu
+}
+
+func openKeep(dir string) (*keep, error) {
+	if dir == "" {
+		return &keep{mem: map[string][]byte{}}, nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("authority: state: %w", err)
+	}
+	return &keep{dir: dir}, nil
+}
+
+// save keeps b under a name; when it returns, b is on the disk.
+func (k *keep) save(name string, b []byte) error {
+	if k.dir == "" {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.mem[name] = append([]byte(nil), b...)
+		return nil
+	}
+	if err := renameio.WriteFile(filepath.Join(k.dir, name), b, 0o600); err != nil {
+		return fmt.Errorf("authority: state: %w", err)
+	}
+	return nil
+}
+
+// load returns what is kept under a name, nil if nothing is.
+func (k *keep) load(name string) ([]byte, error) {
+	if k.dir == "" {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.mem[name], nil
+	}
+	b, err := os.ReadFile(filepath.Join(k.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("authority: state: %w", err)
+	}
+	return b, nil
+}
