@@ -179,7 +179,7 @@ func TestLogsDoNotShowTargets(t *testing.T) {
 	}
 }
 
-func TestCellsIsTheOppositeOfcell.Bytes(t *testing.T) {
+func TestCellsIsTheOppositeOfBytes(t *testing.T) {
 	cells := make([]cell.Cell, 3)
 	cells[2].SetCirc(7)
 	b := append(cell.Bytes(cells), 1, 2, 3)
