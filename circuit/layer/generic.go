@@ -65,6 +65,11 @@ func (s *keys) cryptLeft(left []byte, inverse bool) {
 	clear(key[:])
 }
 
+func (s *keys) stretchGeneric(y *[tagSize]byte, first uint64, out *[KeySize]byte) {
+	clear(out[:])
+	s.xorStreamGeneric(y, first, out[:])
+}
+
 // xorStreamGeneric adds to p the keystream that y selects, from its block
 // number first on.
 func (s *keys) xorStreamGeneric(y *[tagSize]byte, first uint64, p []byte) {

@@ -1,7 +1,9 @@
+//go:build !amd64 || purego
+
 package layer
 
-// kernels are those that this machine can run, the fastest last.
-var kernels = []kernel{generic}
+// supported returns the kernels that this machine can run, the fastest first.
+func supported() []kernel { return []kernel{generic} }
 
 // set takes the keys KB | KU | K | B.
 func (s *keys) set(_ kernel, k *[64]byte, _ bool) { s.setGeneric(k) }
@@ -16,7 +18,8 @@ func (s *keys) decipher(_ kernel, prev *[tagSize]byte, ad byte, body []byte) {
 	s.decipherGeneric(prev, ad, body)
 }
 
-// xorStream adds to p the keystream that y selects, from block number first on.
-func (s *keys) xorStream(_ kernel, y *[tagSize]byte, first uint64, p *[KeySize]byte) {
-	s.xorStreamGeneric(y, first, p[:])
+// stretch makes of y as many keystream blocks as KeySize takes, from block
+// number first on.
+func (s *keys) stretch(_ kernel, y *[tagSize]byte, first uint64, out *[KeySize]byte) {
+	s.stretchGeneric(y, first, out)
 }

@@ -33,6 +33,8 @@ type kernel uint8
 
 const (
 	generic kernel = iota
+	aesni          // amd64: AES-NI, PCLMULQDQ and AVX
+	vaes           // amd64: VAES and VPCLMULQDQ on 256 bits, and AVX2
 )
 
-func (k kernel) String() string { return [...]string{"generic"}[k] }
+func (k kernel) String() string { return [...]string{"generic", "aesni", "vaes"}[k] }

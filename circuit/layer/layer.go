@@ -47,13 +47,13 @@ type Layer struct {
 // NewRelay returns the relay's end of a layer for bodies of n bytes. It copies
 // keys, which the caller should overwrite.
 func NewRelay(keys *[KeySize]byte, n int) *Layer {
-	return newLayer(kernels[len(kernels)-1], keys, n, false)
+	return newLayer(supported()[0], keys, n, false)
 }
 
 // NewClient returns the client's end of a layer for bodies of n bytes. It
 // copies keys, which the caller should overwrite.
 func NewClient(keys *[KeySize]byte, n int) *Layer {
-	return newLayer(kernels[len(kernels)-1], keys, n, true)
+	return newLayer(supported()[0], keys, n, true)
 }
 
 func newLayer(kern kernel, k *[KeySize]byte, n int, client bool) *Layer {
@@ -131,7 +131,7 @@ func (l *Layer) setKeys(k *[KeySize]byte) {
 // update replaces all keys by what they make of the nonce.
 func (l *Layer) update() {
 	var k [KeySize]byte
-	l.keys.xorStream(l.kernel, &l.nonce, uint64(streamBlocks(l.n)), &k)
+	l.keys.stretch(l.kernel, &l.nonce, uint64(streamBlocks(l.n)), &k)
 	l.setKeys(&k)
 	clear(k[:])
 }

@@ -31,7 +31,7 @@ func newCircuit(seed uint64, hops, n int) *circuit {
 	c := new(circuit)
 	for i := range hops {
 		k := random(seed*16+uint64(i), 2*KeySize)
-		c.add(kernels[len(kernels)-1], (*[KeySize]byte)(k), (*[KeySize]byte)(k[KeySize:]), n)
+		c.add(supported()[0], (*[KeySize]byte)(k), (*[KeySize]byte)(k[KeySize:]), n)
 	}
 	return c
 }
@@ -190,7 +190,7 @@ func memory(l *Layer) []byte {
 }
 
 func TestKeysAreOverwritten(t *testing.T) {
-	for _, kern := range kernels {
+	for _, kern := range supported() {
 		k := [KeySize]byte(random(7, KeySize))
 		ends := map[string]*Layer{"client": newLayer(kern, &k, 509, true), "relay": newLayer(kern, &k, 509, false)}
 		for end, l := range ends {
@@ -216,7 +216,7 @@ func TestKeysAreOverwritten(t *testing.T) {
 }
 
 func TestNoAllocations(t *testing.T) {
-	for _, kern := range kernels {
+	for _, kern := range supported() {
 		c := new(circuit)
 		k := [KeySize]byte(random(8, KeySize))
 		c.add(kern, &k, &k, 1403)

@@ -1,0 +1,268 @@
+//go:build !purego
+
+// The kernel for AES-NI, PCLMULQDQ and AVX, on 128 bits, and what sets up the
+// keys for both kernels. kernel_amd64.h explains the whole.
+
+#include "textflag.h"
+#include "go_asm.h"
+#include "kernel_amd64.h"
+
+// func encipherAESNI(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+TEXT ·encipherAESNI(SB), NOSPLIT, $0-40
+	ENCIPHER(hashAESNI, streamAESNI)
+	RET
+
+// func decipherAESNI(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+TEXT ·decipherAESNI(SB), NOSPLIT, $0-40
+	DECIPHER(hashAESNI, streamAESNI)
+	RET
+
+#define MULX(POWER) MUL(POWER, X0, X1, X2, X3, X4, X5)
+
+// hashAESNI: X7 = POLYVAL_KU(T' | CX bytes at DX), where CX > 0.
+TEXT hashAESNI<>(SB), NOSPLIT, $0-0
+	PRODUCT((R9), keys_ku+BLOCKS(7)(R8), X7)
+
+group:
+	CMPQ    CX, $BLOCKS(8)
+	JLE     tail
+	VPXOR   X1, X1, X1
+	VPXOR   X2, X2, X2
+	VPXOR   X3, X3, X3
+	VMOVDQU BLOCKS(1)(DX), X0
+	MULX(keys_ku+BLOCKS(1)(R8))
+	VMOVDQU BLOCKS(2)(DX), X0
+	MULX(keys_ku+BLOCKS(2)(R8))
+	VMOVDQU BLOCKS(3)(DX), X0
+	MULX(keys_ku+BLOCKS(3)(R8))
+	VMOVDQU BLOCKS(4)(DX), X0
+	MULX(keys_ku+BLOCKS(4)(R8))
+	VMOVDQU BLOCKS(5)(DX), X0
+	MULX(keys_ku+BLOCKS(5)(R8))
+	VMOVDQU BLOCKS(6)(DX), X0
+	MULX(keys_ku+BLOCKS(6)(R8))
+	VMOVDQU BLOCKS(7)(DX), X0
+	MULX(keys_ku+BLOCKS(7)(R8))
+	VPXOR   (DX), X7, X0
+	MULX(keys_ku+BLOCKS(0)(R8))
+	REDUCE(X1, X2, X3, X5, X7)
+	ADDQ    $BLOCKS(8), DX
+	SUBQ    $BLOCKS(8), CX
+	JMP     group
+
+tail:
+	// 1 to 128 bytes: as many powers from the end as there are blocks.
+	LEAQ  15(CX), AX
+	ANDQ  $-16, AX
+	LEAQ  keys_ku+BLOCKS(8)(R8), R10
+	SUBQ  AX, R10
+	VPXOR X1, X1, X1
+	VPXOR X2, X2, X2
+	VPXOR X3, X3, X3
+
+block:
+	CMPQ  CX, $16
+	JLE   last
+	VPXOR (DX), X7, X0
+	VPXOR X7, X7, X7
+	MULX((R10))
+	ADDQ  $16, DX
+	ADDQ  $16, R10
+	SUBQ  $16, CX
+	JMP   block
+
+last:
+	VMOVDQU -16(DX)(CX*1), X0
+	LEAQ    window<>+32(SB), AX
+	SUBQ    CX, AX
+	VPSHUFB (AX), X0, X0
+	VPXOR   X7, X0, X0
+	MULX((R10))
+	REDUCE(X1, X2, X3, X5, X7)
+	RET
+
+// streamAESNI adds the keystream from counter block X13 on to CX bytes at DI,
+// which follow on 16 bytes of the same body.
+TEXT streamAESNI<>(SB), NOSPLIT, $0-0
+	VMOVDQU count<>+BLOCKS(8)(SB), X12
+
+eight:
+	VPXOR  keys_k(R8), X13, X9
+	VPADDB X12, X13, X13
+	WHITEN(0, X9, X0)
+	WHITEN(1, X9, X1)
+	WHITEN(2, X9, X2)
+	WHITEN(3, X9, X3)
+	CMPQ   CX, $BLOCKS(4)
+	JLE    four
+	WHITEN(4, X9, X4)
+	WHITEN(5, X9, X5)
+	WHITEN(6, X9, X6)
+	WHITEN(7, X9, X7)
+	KEYSTREAM8(VMOVDQU, X8, X0, X1, X2, X3, X4, X5, X6, X7)
+	XORBODY(BLOCKS(0), X0)
+	XORBODY(BLOCKS(1), X1)
+	XORBODY(BLOCKS(2), X2)
+	XORBODY(BLOCKS(3), X3)
+	CMPQ   CX, $BLOCKS(8)
+	JLT    half
+	XORBODY(BLOCKS(4), X4)
+	XORBODY(BLOCKS(5), X5)
+	XORBODY(BLOCKS(6), X6)
+	XORBODY(BLOCKS(7), X7)
+	ADDQ   $BLOCKS(8), DI
+	SUBQ   $BLOCKS(8), CX
+	JNE    eight
+	RET
+
+half:
+	ADDQ    $BLOCKS(4), DI
+	SUBQ    $BLOCKS(4), CX
+	VMOVDQU X4, X0
+	VMOVDQU X5, X1
+	VMOVDQU X6, X2
+	VMOVDQU X7, X3
+	JMP     rest
+
+four:
+	KEYSTREAM4(VMOVDQU, X8, X0, X1, X2, X3)
+
+rest:
+	// 1 to 64 bytes, with their keystream in X0 to X3.
+	CMPQ    CX, $16
+	JLT     last
+	XORBODY(0, X0)
+	ADDQ    $16, DI
+	SUBQ    $16, CX
+	VMOVDQU X1, X0
+	VMOVDQU X2, X1
+	VMOVDQU X3, X2
+	JMP     rest
+
+last:
+	TESTQ   CX, CX
+	JEQ     done
+	LEAQ    window<>(SB), AX
+	VPSHUFB (AX)(CX*1), X0, X0
+	VPXOR   -16(DI)(CX*1), X0, X0
+	VMOVDQU X0, -16(DI)(CX*1)
+
+done:
+	RET
+
+// ROUNDKEY makes round key I of the one before in X, and stores it at KEYS.
+#define ROUNDKEY(I, RCON, KEYS, X, T, U) \
+	VAESKEYGENASSIST $RCON, X, T  \
+	VPSHUFD $0xff, T, T           \
+	VPSLLDQ $4, X, U              \
+	VPXOR   U, X, X               \
+	VPSLLDQ $4, U, U              \
+	VPXOR   U, X, X               \
+	VPSLLDQ $4, U, U              \
+	VPXOR   U, X, X               \
+	VPXOR   T, X, X               \
+	VMOVDQU X, KEYS+BLOCKS(I)(R8)
+
+// Both schedules side by side, for each waits long for itself.
+#define ROUNDKEYS(I, RCON) \
+	ROUNDKEY(I, RCON, keys_kb, X0, X1, X2) \
+	ROUNDKEY(I, RCON, keys_k, X3, X4, X5)
+
+// INVERT swaps the round keys I and J of KB, and makes them what VAESDEC takes.
+#define INVERT(I, J) \
+	VAESIMC keys_kb+BLOCKS(I)(R8), X0  \
+	VAESIMC keys_kb+BLOCKS(J)(R8), X1  \
+	VMOVDQU X0, keys_kb+BLOCKS(J)(R8)  \
+	VMOVDQU X1, keys_kb+BLOCKS(I)(R8)
+
+// func expandAMD64(s *keys, k *[64]byte, inverse bool)
+TEXT ·expandAMD64(SB), NOSPLIT, $0-17
+	MOVQ    s+0(FP), R8
+	MOVQ    k+8(FP), SI
+	VMOVDQU 0(SI), X0
+	VMOVDQU 32(SI), X3
+	VMOVDQU X0, keys_kb(R8)
+	VMOVDQU X3, keys_k(R8)
+	ROUNDKEYS(1, 0x01)
+	ROUNDKEYS(2, 0x02)
+	ROUNDKEYS(3, 0x04)
+	ROUNDKEYS(4, 0x08)
+	ROUNDKEYS(5, 0x10)
+	ROUNDKEYS(6, 0x20)
+	ROUNDKEYS(7, 0x40)
+	ROUNDKEYS(8, 0x80)
+	ROUNDKEYS(9, 0x1b)
+	ROUNDKEYS(10, 0x36)
+	MOVBLZX inverse+16(FP), AX
+	TESTL   AX, AX
+	JEQ     powers
+	VMOVDQU keys_kb+BLOCKS(0)(R8), X0
+	VMOVDQU keys_kb+BLOCKS(10)(R8), X1
+	VMOVDQU X0, keys_kb+BLOCKS(10)(R8)
+	VMOVDQU X1, keys_kb+BLOCKS(0)(R8)
+	INVERT(1, 9)
+	INVERT(2, 8)
+	INVERT(3, 7)
+	INVERT(4, 6)
+	INVERT(5, 5)
+
+powers:
+	VMOVDQU field<>(SB), X15
+	VMOVDQU 16(SI), X6
+	PRODUCT(X6, X6, X7)
+	PRODUCT(X7, X6, X8)
+	PRODUCT(X7, X7, X9)
+	PRODUCT(X9, X6, X10)
+	PRODUCT(X9, X7, X11)
+	PRODUCT(X9, X8, X12)
+	PRODUCT(X9, X9, X13)
+	VMOVDQU X13, keys_ku+BLOCKS(0)(R8)
+	VMOVDQU X12, keys_ku+BLOCKS(1)(R8)
+	VMOVDQU X11, keys_ku+BLOCKS(2)(R8)
+	VMOVDQU X10, keys_ku+BLOCKS(3)(R8)
+	VMOVDQU X9, keys_ku+BLOCKS(4)(R8)
+	VMOVDQU X8, keys_ku+BLOCKS(5)(R8)
+	VMOVDQU X7, keys_ku+BLOCKS(6)(R8)
+	VMOVDQU X6, keys_ku+BLOCKS(7)(R8)
+	VMOVDQU 48(SI), X0
+	VMOVDQU X0, keys_b(R8)
+	RET
+
+// COUNTER makes X the counter block whose low half is AX, and counts on.
+#define COUNTER(X) \
+	MOVQ    AX, BX           \
+	BSWAPQ  BX               \
+	VPINSRQ $1, BX, X13, X   \
+	VPXOR   keys_k(R8), X, X \
+	INCQ    AX
+
+// func stretchAMD64(s *keys, y *[tagSize]byte, first uint64, out *[KeySize]byte)
+TEXT ·stretchAMD64(SB), NOSPLIT, $0-32
+	MOVQ    s+0(FP), R8
+	MOVQ    y+8(FP), R9
+	MOVQ    out+24(FP), DI
+	VMOVDQU field<>(SB), X15
+	FIRSTCOUNTER((R9))
+	VPEXTRQ $1, X13, AX
+	BSWAPQ  AX
+	ADDQ    first+16(FP), AX
+	COUNTER(X0)
+	COUNTER(X1)
+	COUNTER(X2)
+	COUNTER(X3)
+	COUNTER(X4)
+	KEYSTREAM8(VMOVDQU, X8, X0, X1, X2, X3, X4, X5, X6, X7)
+	VMOVDQU X0, BLOCKS(0)(DI)
+	VMOVDQU X1, BLOCKS(1)(DI)
+	VMOVDQU X2, BLOCKS(2)(DI)
+	VMOVDQU X3, BLOCKS(3)(DI)
+	VMOVDQU X4, BLOCKS(4)(DI)
+	RET
+
+// func leaf7() (ecx uint32)
+TEXT ·leaf7(SB), NOSPLIT, $0-4
+	MOVL $7, AX
+	XORL CX, CX
+	CPUID
+	MOVL CX, ecx+0(FP)
+	RET

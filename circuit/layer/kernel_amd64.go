@@ -1,0 +1,88 @@
+//go:build !purego
+
+package layer
+
+import "golang.org/x/sys/cpu"
+
+// supported returns the kernels that this machine can run, the fastest first.
+func supported() []kernel {
+	switch {
+	case !cpu.X86.HasAES || !cpu.X86.HasPCLMULQDQ || !cpu.X86.HasAVX:
+		return []kernel{generic}
+	case !cpu.X86.HasAVX2 || leaf7()&(vaesBit|vpclmulqdqBit) != vaesBit|vpclmulqdqBit:
+		return []kernel{aesni, generic}
+	default:
+		return []kernel{vaes, aesni, generic}
+	}
+}
+
+// The bits of ECX of CPUID leaf 7 for instructions on 256-bit registers, which
+// package cpu names only where there are 512-bit ones too.
+const (
+	vaesBit       = 1 << 9
+	vpclmulqdqBit = 1 << 10
+)
+
+// leaf7 is ECX of CPUID leaf 7. Whoever has AVX2 has that leaf.
+func leaf7() (ecx uint32)
+
+// set takes the keys KB | KU | K | B.
+func (s *keys) set(kern kernel, k *[64]byte, client bool) {
+	if kern == generic {
+		s.setGeneric(k)
+		return
+	}
+	expandAMD64(s, k, client)
+}
+
+// encipher is ENC, in place; prev becomes the tag that comes out.
+func (s *keys) encipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) {
+	switch kern {
+	case vaes:
+		encipherVAES(s, prev, ad, &body[0], len(body))
+	case aesni:
+		encipherAESNI(s, prev, ad, &body[0], len(body))
+	default:
+		s.encipherGeneric(prev, ad, body)
+	}
+}
+
+// decipher is DEC, in place; prev becomes the tag that went in.
+func (s *keys) decipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) {
+	switch kern {
+	case vaes:
+		decipherVAES(s, prev, ad, &body[0], len(body))
+	case aesni:
+		decipherAESNI(s, prev, ad, &body[0], len(body))
+	default:
+		s.decipherGeneric(prev, ad, body)
+	}
+}
+
+// stretch makes of y as many keystream blocks as KeySize takes, from block
+// number first on.
+func (s *keys) stretch(kern kernel, y *[tagSize]byte, first uint64, out *[KeySize]byte) {
+	if kern == generic {
+		s.stretchGeneric(y, first, out)
+		return
+	}
+	stretchAMD64(s, y, first, out)
+}
+
+//go:noescape
+func expandAMD64(s *keys, k *[64]byte, inverse bool)
+
+//go:noescape
+func stretchAMD64(s *keys, y *[tagSize]byte, first uint64, out *[KeySize]byte)
+
+//go:noescape
+func encipherAESNI(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+
+//go:noescape
+func decipherAESNI(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+
+//go:noescape
+func encipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+
+//go:noescape
+func decipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)

@@ -1,0 +1,274 @@
+// What the amd64 kernels share. The algebra, once for all of them:
+//
+// Field. A block is a polynomial over GF(2), bit i of its little-endian number
+// the coefficient of x^i, modulo p = x^128 + x^127 + x^126 + x^121 + 1; the
+// product is a·b·x^-128 (RFC 8452, section 3).
+//
+// Product. VPCLMULQDQ multiplies 64 by 64 bits. With a = a1·x^64 + a0 and b the
+// same, Karatsuba takes three of them:
+//
+//	lo = a0·b0    hi = a1·b1    mid = (a0+a1)·(b0+b1)
+//	a·b = hi·x^128 + (mid + lo + hi)·x^64 + lo
+//
+// Sums of products are added up as lo, hi and mid and put together once.
+//
+// Reduction. p = x^128 + q·x^64 + 1 with q = x^63 + x^62 + x^57 (0xc2 << 56), so
+// adding p times the lowest word of a number clears that word; what is left is
+// divided by x^64: the word above it gains the low half of q·word, the one above
+// that the high half and word itself. Of the 128 lowest bits of a product that
+// is one VPCLMULQDQ by q, a swap of the halves and an exclusive or; twice, and
+// the product is divided by x^128.
+//
+// Hash. POLYVAL_h of blocks x1 … x8 that follow on a sum r is
+//
+//	(r + x1)·h^8 + x2·h^7 + … + x8·h
+//
+// with one reduction for the eight. r is the only thing that waits for the
+// reduction before, so the product that takes it comes last.
+//
+// Tweak. The hash runs over T' | AD | X_R. T'·h is the first r. AD is written
+// over the last byte of the tag, which is in a register by then, so that AD | X_R
+// are n-15 bytes in a row.
+//
+// Keystream. The first counter block ends in so many zero bits that block i of
+// at most 256 is the first with i added to its last byte, which needs no carry.
+//
+// Last bytes. A last block of r < 16 bytes is the load of the 16 bytes that end
+// with it, of which VPSHUFB, by a mask out of a sliding window, brings the r to
+// where they belong and makes the rest zero; a body has 33 bytes and more, so
+// that such a load never begins before it. The last store overlaps likewise.
+// Branches and addresses depend on lengths alone.
+//
+// Registers, the same in all kernels (X or Y is the width of the kernel):
+//
+//	R8  keys (the struct; offsets from go_asm.h)     R9  T'
+//	R11 body                                         R12 n
+//	DX  next byte to hash       DI  next byte to add keystream to
+//	CX  bytes left of either    R10 next power       AX  scratch
+//	0     data of the hash     \
+//	1-3   its lo, hi, mid       | blocks 0-7 of keystream
+//	4-5   scratch of products   |
+//	6     unused                |
+//	7     r, then the tweak m  /
+//	8     round key            9   first counter block of eight, whitened
+//	12    what a counter gains 13  counter block
+//	14    left half            15  p's constant, 1 | q << 64
+//
+// The kernels use VEX encodings only, and those with Y registers end in
+// VZEROUPPER.
+
+#define BLOCKS(n) (n*16)
+
+// MUL adds the product D·POWER to LO, HI, MID. It changes D, H and T.
+#define MUL(POWER, D, LO, HI, MID, H, T) \
+	VMOVDQU    POWER, H       \
+	VPCLMULQDQ $0x00, H, D, T \
+	VPXOR      T, LO, LO      \
+	VPCLMULQDQ $0x11, H, D, T \
+	VPXOR      T, HI, HI      \
+	VPSHUFD    $0x4e, H, T    \
+	VPXOR      T, H, H        \
+	VPSHUFD    $0x4e, D, T    \
+	VPXOR      T, D, D        \
+	VPCLMULQDQ $0x00, H, D, T \
+	VPXOR      T, MID, MID
+
+// REDUCE gives OUT, the element that LO, HI, MID are. It changes all of them.
+#define REDUCE(LO, HI, MID, T, OUT) \
+	VPXOR      LO, MID, MID     \
+	VPXOR      HI, MID, MID     \
+	VPSLLDQ    $8, MID, T       \
+	VPSRLDQ    $8, MID, MID     \
+	VPXOR      T, LO, LO        \
+	VPXOR      MID, HI, HI      \
+	VPCLMULQDQ $0x10, X15, LO, T \
+	VPSHUFD    $0x4e, LO, LO    \
+	VPXOR      T, LO, LO        \
+	VPCLMULQDQ $0x10, X15, LO, T \
+	VPSHUFD    $0x4e, LO, LO    \
+	VPXOR      T, LO, LO        \
+	VPXOR      LO, HI, OUT
+
+// PRODUCT gives OUT = A·B. It changes X0 to X5.
+#define PRODUCT(A, B, OUT) \
+	VPXOR   X1, X1, X1                  \
+	VPXOR   X2, X2, X2                  \
+	VPXOR   X3, X3, X3                  \
+	VMOVDQU A, X0                       \
+	MUL(B, X0, X1, X2, X3, X4, X5)      \
+	REDUCE(X1, X2, X3, X5, OUT)
+
+// FIRSTCOUNTER gives X13, the first counter block that the tag in TAG selects.
+#define FIRSTCOUNTER(TAG) \
+	PRODUCT(TAG, keys_b(R8), X13)  \
+	VPAND   keys_mask(R8), X13, X13
+
+// AESBLOCK does the rounds OP and LAST of one block with the round keys at KEYS.
+#define AESBLOCK(OP, LAST, KEYS, X) \
+	VPXOR KEYS+BLOCKS(0)(R8), X, X  \
+	OP    KEYS+BLOCKS(1)(R8), X, X  \
+	OP    KEYS+BLOCKS(2)(R8), X, X  \
+	OP    KEYS+BLOCKS(3)(R8), X, X  \
+	OP    KEYS+BLOCKS(4)(R8), X, X  \
+	OP    KEYS+BLOCKS(5)(R8), X, X  \
+	OP    KEYS+BLOCKS(6)(R8), X, X  \
+	OP    KEYS+BLOCKS(7)(R8), X, X  \
+	OP    KEYS+BLOCKS(8)(R8), X, X  \
+	OP    KEYS+BLOCKS(9)(R8), X, X  \
+	LAST  KEYS+BLOCKS(10)(R8), X, X
+
+// ROUND4 and ROUND8 do one round of four or eight registers with round key I of
+// K; LOAD brings it to all lanes of RK.
+#define ROUND4(OP, LOAD, I, RK, A, B, C, D) \
+	LOAD keys_k+BLOCKS(I)(R8), RK \
+	OP   RK, A, A \
+	OP   RK, B, B \
+	OP   RK, C, C \
+	OP   RK, D, D
+
+#define ROUND8(OP, LOAD, I, RK, A, B, C, D, E, F, G, H) \
+	ROUND4(OP, LOAD, I, RK, A, B, C, D) \
+	OP   RK, E, E \
+	OP   RK, F, F \
+	OP   RK, G, G \
+	OP   RK, H, H
+
+// KEYSTREAM4 and KEYSTREAM8 are the ten rounds after the whitening.
+#define KEYSTREAM4(LOAD, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 1, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 2, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 3, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 4, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 5, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 6, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 7, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 8, RK, A, B, C, D) \
+	ROUND4(VAESENC, LOAD, 9, RK, A, B, C, D) \
+	ROUND4(VAESENCLAST, LOAD, 10, RK, A, B, C, D)
+
+#define KEYSTREAM8(LOAD, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 1, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 2, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 3, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 4, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 5, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 6, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 7, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 8, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENC, LOAD, 9, RK, A, B, C, D, E, F, G, H) \
+	ROUND8(VAESENCLAST, LOAD, 10, RK, A, B, C, D, E, F, G, H)
+
+// WHITEN starts the counter block that is N blocks after the one in BASE.
+#define WHITEN(N, BASE, A) \
+	VPXOR count<>+BLOCKS(N)(SB), BASE, A
+
+// XORBODY adds a register of keystream to the body at OFF.
+#define XORBODY(OFF, A) \
+	VPXOR   OFF(DI), A, A  \
+	VMOVDQU A, OFF(DI)
+
+// ARGUMENTS loads those of encipher and decipher:
+// (s *keys, prev *[tagSize]byte, ad byte, body *byte, n int).
+#define ARGUMENTS \
+	MOVQ    s+0(FP), R8     \
+	MOVQ    prev+8(FP), R9  \
+	MOVQ    body+24(FP), R11 \
+	MOVQ    n+32(FP), R12   \
+	VMOVDQU field<>(SB), X15 \
+	VMOVDQU (R11), X14
+
+// TWEAK gives X7, the hash of T' | AD | X_R, by the kernel's hash routine.
+#define TWEAK(HASH) \
+	MOVB ad+16(FP), AX    \
+	MOVB AX, 15(R11)      \
+	LEAQ 15(R11), DX      \
+	LEAQ -15(R12), CX     \
+	CALL HASH<>(SB)
+
+// LEFT puts the left half X14, through AES under KB between two additions of
+// the tweak, into X0.
+#define LEFT(OP, LAST) \
+	VPXOR X7, X14, X0                \
+	AESBLOCK(OP, LAST, keys_kb, X0)  \
+	VPXOR X7, X0, X0
+
+// RIGHT adds the keystream that follows on X13 to the right half, by the
+// kernel's stream routine.
+#define RIGHT(STREAM) \
+	LEAQ 16(R11), DI   \
+	LEAQ -16(R12), CX  \
+	CALL STREAM<>(SB)
+
+// ENCIPHER and DECIPHER are the bodies of the two functions.
+#define ENCIPHER(HASH, STREAM) \
+	ARGUMENTS                   \
+	TWEAK(HASH)                 \
+	LEFT(VAESENC, VAESENCLAST)  \
+	VMOVDQU X0, (R11)           \
+	VMOVDQU X0, (R9)            \
+	FIRSTCOUNTER(X0)            \
+	RIGHT(STREAM)
+
+#define DECIPHER(HASH, STREAM) \
+	ARGUMENTS                   \
+	FIRSTCOUNTER(X14)           \
+	RIGHT(STREAM)               \
+	TWEAK(HASH)                 \
+	LEFT(VAESDEC, VAESDECLAST)  \
+	VMOVDQU X0, (R11)           \
+	VMOVDQU X14, (R9)
+
+// 1 | q << 64
+DATA field<>+0(SB)/8, $1
+DATA field<>+8(SB)/8, $0xc200000000000000
+GLOBL field<>(SB), RODATA|NOPTR, $16
+
+// The sliding window of VPSHUFB masks, where 0x80 makes a zero: the 16 bytes at
+// window + r move the first r bytes of a register to its end, those at
+// window + 32 - r the last r to its beginning.
+DATA window<>+0(SB)/8, $0x8080808080808080
+DATA window<>+8(SB)/8, $0x8080808080808080
+DATA window<>+16(SB)/8, $0x0706050403020100
+DATA window<>+24(SB)/8, $0x0f0e0d0c0b0a0908
+DATA window<>+32(SB)/8, $0x8080808080808080
+DATA window<>+40(SB)/8, $0x8080808080808080
+GLOBL window<>(SB), RODATA|NOPTR, $48
+
+// Block i has i in its last byte, for i from 0 to 16.
+DATA count<>+0x00(SB)/8, $0
+DATA count<>+0x08(SB)/8, $0
+DATA count<>+0x10(SB)/8, $0
+DATA count<>+0x18(SB)/8, $0x0100000000000000
+DATA count<>+0x20(SB)/8, $0
+DATA count<>+0x28(SB)/8, $0x0200000000000000
+DATA count<>+0x30(SB)/8, $0
+DATA count<>+0x38(SB)/8, $0x0300000000000000
+DATA count<>+0x40(SB)/8, $0
+DATA count<>+0x48(SB)/8, $0x0400000000000000
+DATA count<>+0x50(SB)/8, $0
+DATA count<>+0x58(SB)/8, $0x0500000000000000
+DATA count<>+0x60(SB)/8, $0
+DATA count<>+0x68(SB)/8, $0x0600000000000000
+DATA count<>+0x70(SB)/8, $0
+DATA count<>+0x78(SB)/8, $0x0700000000000000
+DATA count<>+0x80(SB)/8, $0
+DATA count<>+0x88(SB)/8, $0x0800000000000000
+DATA count<>+0x90(SB)/8, $0
+DATA count<>+0x98(SB)/8, $0x0900000000000000
+DATA count<>+0xa0(SB)/8, $0
+DATA count<>+0xa8(SB)/8, $0x0a00000000000000
+DATA count<>+0xb0(SB)/8, $0
+DATA count<>+0xb8(SB)/8, $0x0b00000000000000
+DATA count<>+0xc0(SB)/8, $0
+DATA count<>+0xc8(SB)/8, $0x0c00000000000000
+DATA count<>+0xd0(SB)/8, $0
+DATA count<>+0xd8(SB)/8, $0x0d00000000000000
+DATA count<>+0xe0(SB)/8, $0
+DATA count<>+0xe8(SB)/8, $0x0e00000000000000
+DATA count<>+0xf0(SB)/8, $0
+DATA count<>+0xf8(SB)/8, $0x0f00000000000000
+DATA count<>+0x100(SB)/8, $0
+DATA count<>+0x108(SB)/8, $0x1000000000000000
+DATA count<>+0x110(SB)/8, $0
+DATA count<>+0x118(SB)/8, $0x1000000000000000
+GLOBL count<>(SB), RODATA|NOPTR, $288
