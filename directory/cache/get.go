@@ -1,0 +1,220 @@
+package cache
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Limits of one request. (spec/directory.md, section 9)
+const (
+	Timeout    = time.Minute // from dialling to the last byte, if the context has no earlier end
+	maxHeader  = 16 << 10    // of an answer, bytes
+	chunk      = 256 << 10   // an answer is read in pieces of this size
+	maxMessage = 200         // of an error's text, bytes
+)
+
+// Dial opens a stream to a directory.
+type Dial func(ctx context.Context) (net.Conn, error)
+
+// StatusError is an answer that is not the one hoped for.
+type StatusError struct {
+	Path string
+	Code int    // an HTTP status
+	Text string // the first line of what the directory said, printable
+}
+
+func (e *StatusError) Error() string {
+	return fmt.Sprintf("cache: %s: the directory answered %d %s: %s", e.Path, e.Code, http.StatusText(e.Code), e.Text)
+}
+
+// ErrTooLong is the error of an answer above the limit, compressed or not.
+var ErrTooLong = errors.New("cache: the answer is above its limit")
+
+// Get fetches a document of at most limit bytes. It takes no more than that into memory whatever
+// the directory sends, compressed or not.
+func Get(ctx context.Context, dial Dial, path string, limit int) ([]byte, error) {
+	a, err := do(ctx, dial, http.MethodGet, path, "", nil, limit)
+	if err != nil {
+		return nil, err
+	}
+	if a.code != http.StatusOK {
+		return nil, &StatusError{Path: path, Code: a.code, Text: message(a.body)}
+	}
+	return a.body, nil
+}
+
+// Post sends a document. An answer other than 200, 201, 202 or 204 is a StatusError.
+func Post(ctx context.Context, dial Dial, path string, document []byte) error {
+	a, err := do(ctx, dial, http.MethodPost, path, "", document, chunk)
+	if err != nil {
+		return err
+	}
+	switch a.code {
+	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:
+		return nil
+	}
+	return &StatusError{Path: path, Code: a.code, Text: message(a.body)}
+}
+
+type answer struct {
+	code int
+	body []byte
+}
+
+// do makes one request over a stream of its own.
+func do(ctx context.Context, dial Dial, method, path, etag string, body []byte, limit int) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	nc, err := dial(ctx)
+	if err != nil {
+		return answer{}, fmt.Errorf("cache: %s: %w", path, err)
+	}
+	defer nc.Close()
+	undo := endWith(ctx, nc)
+	a, err := exchange(nc, method, path, etag, body, limit)
+	undo()
+	if err != nil {
+		if ctx.Err() != nil && !errors.Is(err, ErrTooLong) {
+			err = context.Cause(ctx)
+		}
+		return answer{}, fmt.Errorf("cache: %s: %w", path, err)
+	}
+	return a, nil
+}
+
+// endWith makes reads and writes fail once ctx has ended. The caller calls undo, which waits.
+func endWith(ctx context.Context, nc net.Conn) (undo func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		nc.SetDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}
+
+func exchange(nc net.Conn, method, path, etag string, body []byte, limit int) (answer, error) {
+	req := &http.Request{
+		Method: method, URL: &url.URL{Path: path}, Host: "directory", Close: true,
+		Header: http.Header{"Accept-Encoding": {"gzip"}, "User-Agent": {""}},
+	}
+	if body != nil {
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		req.Header.Set("Content-Type", "text/plain; charset=us-ascii")
+	}
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	// The answer may come before the whole request is read, so it is read meanwhile.
+	sent := make(chan error, 1)
+	go func() { sent <- req.Write(nc) }()
+	a, err := readAnswer(nc, req, limit)
+	nc.Close()
+	if serr := <-sent; serr != nil && err != nil {
+		return answer{}, fmt.Errorf("sending the request: %w", serr)
+	}
+	return a, err
+}
+
+func readAnswer(nc net.Conn, req *http.Request, limit int) (answer, error) {
+	wire := &io.LimitedReader{R: nc, N: maxHeader}
+	br := bufio.NewReader(wire)
+	resp, err := http.ReadResponse(br, req)
+	if err != nil {
+		if wire.N == 0 {
+			err = ErrTooLong
+		}
+		return answer{}, fmt.Errorf("reading the answer's head: %w", err)
+	}
+	defer resp.Body.Close()
+	wire.N = int64(limit) + int64(limit)/16 + maxHeader // and what chunks and gzip's own bytes take
+	b, err := readBody(resp, limit)
+	if err != nil {
+		if wire.N == 0 {
+			err = ErrTooLong
+		}
+		return answer{}, fmt.Errorf("reading the answer: %w", err)
+	}
+	return answer{code: resp.StatusCode, body: b}, nil
+}
+
+func readBody(resp *http.Response, limit int) ([]byte, error) {
+	if resp.ContentLength > int64(limit) {
+		return nil, ErrTooLong
+	}
+	switch enc := resp.Header.Get("Content-Encoding"); enc {
+	case "", "identity":
+		return readLimited(resp.Body, limit)
+	case "gzip":
+		return gunzip(resp.Body, limit)
+	default:
+		return nil, fmt.Errorf("it is encoded as %q, which was not asked for", clip(enc))
+	}
+}
+
+// gunzip reads a single gzip member and refuses anything after it.
+func gunzip(r io.Reader, limit int) ([]byte, error) {
+	br := bufio.NewReader(r)
+	z, err := gzip.NewReader(br)
+	if err != nil {
+		return nil, err
+	}
+	z.Multistream(false)
+	b, err := readLimited(z, limit)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := br.ReadByte(); err != io.EOF {
+		return nil, errors.New("more follows after the compressed document")
+	}
+	return b, nil
+}
+
+// readLimited reads to the end, in pieces, so that at no time more than twice the limit is held.
+func readLimited(r io.Reader, limit int) ([]byte, error) {
+	var pieces [][]byte
+	total := 0
+	for {
+		piece := make([]byte, 0, min(chunk, limit+1-total))
+		for len(piece) < cap(piece) {
+			n, err := r.Read(piece[len(piece):cap(piece)])
+			piece, total = piece[:len(piece)+n], total+n
+			if total > limit {
+				return nil, ErrTooLong
+			}
+			if err == io.EOF {
+				return bytes.Join(append(pieces, piece), nil), nil
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		pieces = append(pieces, piece)
+	}
+}
+
+// message returns the first line of an error's text, without what is not printable.
+func message(b []byte) string {
+	line, _, _ := bytes.Cut(b, []byte{'\n'})
+	return clip(strings.Map(func(c rune) rune {
+		if c < 0x20 || c > 0x7e {
+			return -1
+		}
+		return c
+	}, string(line[:min(len(line), maxMessage)])))
+}
+
+func clip(s string) string { return s[:min(len(s), maxMessage)] }

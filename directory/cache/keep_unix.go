@@ -1,0 +1,8 @@
+//go:build !windows
+
+package cache
+
+import "github.com/google/renameio/v2"
+
+// write replaces a file so that a crash at any moment leaves the old or the new one.
+func write(name string, b []byte) error { return renameio.WriteFile(name, b, 0o600) }
