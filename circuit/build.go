@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"time"
 
@@ -126,31 +125,4 @@ func (c *Circuit) add(handshake *hybrid.Initiator, reply []byte) error {
 	}
 	c.hops = append(c.hops, h)
 	return nil
-}
-
-// A directory is a stream to a relay's directory that has a circuit of its own.
-type directory struct {
-	*stream.Stream
-	circuit *Circuit
-}
-
-// Close ends the stream and its circuit at once.
-func (d directory) Close() error {
-	d.Stream.Close()
-	return d.circuit.Close()
-}
-
-// DialDirectory opens a stream to the directory of the link's peer, over a circuit of its own with that one hop. The
-// circuit ends with the stream's Close, and what is still on its way then is lost: read the answer first.
-func DialDirectory(ctx context.Context, lc *link.Conn, cfg Config, to Hop) (net.Conn, error) {
-	c, err := Build(ctx, lc, cfg, []Hop{to})
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.DialDir(ctx)
-	if err != nil {
-		c.Close()
-		return nil, err
-	}
-	return directory{s, c}, nil
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // DialDirectory opens a stream to the directory of the node at the other end of a link, over a circuit of one hop that
-// ends with the stream.
+// ends with the stream: what is still on its way at Close is lost, so read the answer first.
 func DialDirectory(ctx context.Context, lc *link.Conn, cfg Config, node Hop) (net.Conn, error) {
 	c, err := Build(ctx, lc, cfg, []Hop{node})
 	if err != nil {
