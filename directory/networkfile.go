@@ -1,16 +1,13 @@
 package directory
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/BurntSushi/toml"
-
 	"peel/cell"
+	"peel/directory/strict"
 )
 
 // MaxNetworkFile bounds network.toml, in bytes.
@@ -37,13 +34,6 @@ type authorityTable struct {
 	Addresses []string `toml:"addresses"`
 }
 
-// networkKeys are the keys known in each table.
-var networkKeys = map[string][]string{
-	"":          {"name", "threshold", "schedule", "authority"},
-	"schedule":  {"start", "period", "voting"},
-	"authority": {"nickname", "identity", "link_key", "addresses"},
-}
-
 // ParseNetwork parses and checks network.toml. A key it does not know is refused, with its line and
 // the nearest key there is. The schedule comes back with its defaults filled in.
 func ParseNetwork(text []byte) (*Network, error) {
@@ -51,16 +41,8 @@ func ParseNetwork(text []byte) (*Network, error) {
 		return nil, fmt.Errorf("directory: network: %d bytes, but at most %d are allowed", len(text), MaxNetworkFile)
 	}
 	var f networkFile
-	md, err := toml.Decode(string(text), &f)
-	if err != nil {
-		var p toml.ParseError
-		if errors.As(err, &p) {
-			return nil, fmt.Errorf("directory: network, line %d: %s", p.Position.Line, p.Message)
-		}
+	if err := strict.Decode(text, &f); err != nil {
 		return nil, fmt.Errorf("directory: network: %w", err)
-	}
-	if unknown := md.Undecoded(); len(unknown) > 0 {
-		return nil, unknownKey(string(text), unknown[0])
 	}
 	n, err := f.network()
 	if err != nil {
@@ -138,74 +120,6 @@ func voting(v any, period time.Duration) (time.Duration, error) {
 		}
 	}
 	return 0, fmt.Errorf("voting: must be a duration, such as \"10m\", or a fraction of the period, such as 0.25")
-}
-
-// unknownKey says where a key stands that is not known, and which one may have been meant.
-func unknownKey(text string, key toml.Key) error {
-	table, name := "", key[len(key)-1]
-	if len(key) > 1 {
-		table = key[0]
-	}
-	known, ok := networkKeys[table]
-	if !ok { // the table is what is not known
-		table, name, known = "", key[0], networkKeys[""]
-	}
-	where := ""
-	if line := lineOfKey(text, table, name); line > 0 {
-		where = fmt.Sprintf(", line %d", line)
-	}
-	return fmt.Errorf("directory: network%s: there is no key %q; did you mean %q?", where, clip(name), nearest(name, known))
-}
-
-// lineOfKey returns the first line of a table on which a key or a table of that name is set, or 0.
-func lineOfKey(text, table, name string) int {
-	in, n := "", 0
-	for line := range strings.Lines(text) {
-		n++
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "[") {
-			in, _, _ = strings.Cut(strings.Trim(line, "[] "), "]")
-			if table == "" && (in == name || strings.HasPrefix(in, name+".")) {
-				return n
-			}
-			continue
-		}
-		k, _, ok := strings.Cut(line, "=")
-		k = strings.Trim(strings.TrimSpace(k), `"'`)
-		if ok && (in == table && k == name || in == "" && k == table+"."+name || strings.HasPrefix(k, name+".")) {
-			return n
-		}
-	}
-	return 0
-}
-
-// nearest returns the known word with the fewest edits to s.
-func nearest(s string, known []string) string {
-	if len(s) > 64 {
-		s = s[:64]
-	}
-	return slices.MinFunc(known, func(a, b string) int { return edits(s, a) - edits(s, b) })
-}
-
-// edits counts the letters to insert, delete or change to make b of a.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range a {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range b {
-			d := diag
-			if a[i] != b[j] {
-				d++
-			}
-			diag = row[j+1]
-			row[j+1] = min(d, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // Encode returns the network as a commented network.toml that ParseNetwork takes.

@@ -1,0 +1,185 @@
+// Package strict reads the TOML files that people write: a key it does not know, or a value of the wrong kind, is an error
+// with its line and, for a key, the one that may have been meant.
+package strict
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// MostBytes is how long a file may be.
+const MostBytes = 1 << 20
+
+// Error is a mistake in a file. Line is 0 where it cannot be told.
+type Error struct {
+	Line int
+	Text string
+}
+
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return e.Text
+	}
+	return fmt.Sprintf("line %d: %s", e.Line, e.Text)
+}
+
+// Decode reads text into the struct that into points to; its fields need `toml` tags. What the file leaves out keeps its
+// value. Every error is an *Error.
+func Decode(text []byte, into any) error {
+	if len(text) > MostBytes {
+		return &Error{0, fmt.Sprintf("%d bytes, but at most %d are allowed", len(text), MostBytes)}
+	}
+	md, err := toml.Decode(string(text), into)
+	if err != nil {
+		var p toml.ParseError
+		if errors.As(err, &p) {
+			return &Error{p.Position.Line, p.Message}
+		}
+		return kindError(string(text), err)
+	}
+	if unknown := md.Undecoded(); len(unknown) > 0 {
+		return unknownKey(string(text), unknown[0], reflect.TypeOf(into))
+	}
+	return nil
+}
+
+// kindErrors are how the TOML library says that a value is of the wrong kind.
+var (
+	kindErrors = regexp.MustCompile(`^toml: (?:line (\d+) )?\(last key "(.*?)"\): (.*)$`)
+	badKind    = regexp.MustCompile(`^incompatible types: TOML value has type (.*); destination has type (.*)$`)
+)
+
+// kindError is the error of a value of the wrong kind.
+func kindError(text string, err error) error {
+	m := kindErrors.FindStringSubmatch(err.Error())
+	if m == nil {
+		return &Error{0, strings.TrimPrefix(err.Error(), "toml: ")}
+	}
+	what := m[3]
+	if k := badKind.FindStringSubmatch(what); k != nil {
+		what = fmt.Sprintf("must be of the kind %s, but is of the kind %s", k[2], strings.ReplaceAll(k[1], "map[string]any", "table"))
+	}
+	e := At([]byte(text), m[2], errors.New(what)).(*Error)
+	if line, err := strconv.Atoi(m[1]); err == nil {
+		e.Line = line
+	}
+	return e
+}
+
+// At makes the error of a value an *Error with the line on which its key is set.
+func At(text []byte, key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	table, name := "", key
+	if i := strings.LastIndexByte(key, '.'); i >= 0 {
+		table, name = key[:i], key[i+1:]
+	}
+	return &Error{lineOf(string(text), table, name), fmt.Sprintf("%s: %v", key, err)}
+}
+
+// unknownKey says where a key stands that is not known, and which one may have been meant.
+func unknownKey(text string, key toml.Key, into reflect.Type) error {
+	known := keys(into)
+	for i, name := range key {
+		t, ok := known[name]
+		if ok {
+			known = keys(t)
+			continue
+		}
+		line := lineOf(text, strings.Join(key[:i], "."), name)
+		if len(known) == 0 {
+			return &Error{line, fmt.Sprintf("there is no key %q", clip(name))}
+		}
+		names := make([]string, 0, len(known))
+		for k := range known {
+			names = append(names, k)
+		}
+		slices.Sort(names)
+		return &Error{line, fmt.Sprintf("there is no key %q; did you mean %q?", clip(name), nearest(name, names))}
+	}
+	return &Error{0, fmt.Sprintf("there is no key %q", clip(key.String()))}
+}
+
+// keys are the keys of a table, and what each holds.
+func keys(t reflect.Type) map[string]reflect.Type {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	known := make(map[string]reflect.Type)
+	if t.Kind() != reflect.Struct {
+		return known
+	}
+	for i := range t.NumField() {
+		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("toml"), ","); name != "" && name != "-" {
+			known[name] = t.Field(i).Type
+		}
+	}
+	return known
+}
+
+// lineOf returns the first line of a table on which a key or a table of that name is set, or 0.
+func lineOf(text, table, name string) int {
+	in, n := "", 0
+	full := strings.TrimPrefix(table+"."+name, ".")
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			in, _, _ = strings.Cut(strings.Trim(line, "[] "), "]")
+			if in == full || strings.HasPrefix(in, full+".") {
+				return n
+			}
+			continue
+		}
+		k, _, ok := strings.Cut(line, "=")
+		k = strings.Trim(strings.TrimSpace(k), `"'`)
+		k = strings.TrimPrefix(in+"."+k, ".")
+		if ok && (k == full || strings.HasPrefix(k, full+".")) {
+			return n
+		}
+	}
+	return 0
+}
+
+// nearest returns the known word with the fewest edits to s.
+func nearest(s string, known []string) string {
+	s = s[:min(len(s), 64)]
+	return slices.MinFunc(known, func(a, b string) int { return edits(s, a) - edits(s, b) })
+}
+
+// edits counts the letters to insert, delete or change to make b of a.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range a {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range b {
+			d := diag
+			if a[i] != b[j] {
+				d++
+			}
+			diag = row[j+1]
+			row[j+1] = min(d, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// clip keeps an error readable whatever a file holds.
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
+}

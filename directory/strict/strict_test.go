@@ -1,0 +1,84 @@
+package strict
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+type file struct {
+	Name  string   `toml:"name"`
+	Port  int      `toml:"port"`
+	List  []string `toml:"list"`
+	Limit limits   `toml:"limit"`
+	Node  []node   `toml:"node"`
+}
+
+type limits struct {
+	Rate int `toml:"rate"`
+}
+
+type node struct {
+	Address string `toml:"address"`
+}
+
+func TestMistakesSayWhereAndWhat(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"unknown key", "name = \"a\"\nprot = 3\n", `line 2: there is no key "prot"; did you mean "port"?`},
+		{"unknown table", "name = \"a\"\n\n[limits]\nrate = 3\n", `line 3: there is no key "limits"; did you mean "limit"?`},
+		{"unknown key in a table", "[limit]\nrat = 3\n", `line 2: there is no key "rat"; did you mean "rate"?`},
+		{"unknown key, dotted", "limit.rat = 3\n", `line 1: there is no key "rat"; did you mean "rate"?`},
+		{"unknown key in a list of tables", "[[node]]\naddress = \"x\"\n[[node]]\nadress = \"y\"\n", `line 4: there is no key "adress"; did you mean "address"?`},
+		{"table where a value should be", "[name.deep]\nx = 1\n", "line 1: "},
+		{"wrong kind", "name = \"a\"\nport = \"x\"\n", "line 2: "},
+		{"twice", "name = \"a\"\nname = \"b\"\n", "line 2: "},
+		{"no TOML", "name = \n", "line 1: "},
+		{"long key", strings.Repeat("x", 1000) + " = 1\n", "…"},
+		{"too long", strings.Repeat("#", MostBytes+1), "at most 1048576 are allowed"},
+	} {
+		var f file
+		err := Decode([]byte(c.text), &f)
+		var e *Error
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestWhatIsLeftOutKeepsItsValue(t *testing.T) {
+	f := file{Port: 7, Limit: limits{Rate: 9}}
+	if err := Decode([]byte("name = \"a\"\nlist = [\"x\"]\n"), &f); err != nil {
+		t.Fatal(err)
+	}
+	if f.Name != "a" || f.Port != 7 || f.Limit.Rate != 9 || len(f.List) != 1 {
+		t.Fatalf("%+v", f)
+	}
+}
+
+func TestAtFindsTheLine(t *testing.T) {
+	text := []byte("# port = 1\nname = \"a\"\nport = 99999\n[limit]\nrate = -1\n")
+	if err := At(text, "port", errors.New("too large")); err.Error() != "line 3: port: too large" {
+		t.Error(err)
+	}
+	if err := At(text, "limit.rate", errors.New("negative")); err.Error() != "line 5: limit.rate: negative" {
+		t.Error(err)
+	}
+	if err := At(text, "list", errors.New("empty")); err.Error() != "list: empty" {
+		t.Error(err)
+	}
+	if At(text, "port", nil) != nil {
+		t.Error("an error out of none")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, s := range []string{"name = \"a\"\nport = 3\n", "[limit]\nrate = 3\n", "[[node]]\naddress = \"x\"\nx.y = 1\n", "a.b.c = 1", "\"\" = 1", "[a.\"b.c\"]\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var x file
+		if err := Decode(text, &x); err != nil && err.Error() == "" {
+			t.Fatal("an error that says nothing")
+		}
+	})
+}
