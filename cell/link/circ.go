@@ -1,96 +1,102 @@
 package link
 
 import (
-	"bytes"
-	"errors"
+	"fmt"
+	"time"
 
 	"peel/cell"
 )
 
-// ahead is how many cells that begin here a circuit may have queued: a sealed cell can no longer be overtaken, so they are
-// sealed late (spec/flow.md, section 5).
-const ahead = 32
+// mostOwn is how many cells that begin here may wait in a circuit's queue: what is sealed early waits where no window
+// sees it (spec/flow.md, section 5).
+const mostOwn = 32
 
-// state is how far a circuit's end has come: each side sends exactly one DESTROY.
+// maxRefused is how many circuits that there was no room for may wait for the DESTROY that ends them: an honest peer
+// opens no more in the time that takes.
+const maxRefused = 4096
+
+// A Receiver takes what comes on one circuit. The link's goroutines call it, without any lock held, so it may use the
+// Circ; it must not block. After Close none of it is called any more, but a call that another goroutine has begun may
+// still be running.
+type Receiver interface {
+	Created(reply []byte)             // the peer took the circuit opened here: once, before all else; reply is valid during the call
+	Receive(cells []cell.Cell)        // a run of RELAY and RELAY_EARLY cells, in order; valid, and ours to change, during the call
+	Room()                            // Circ.Room was 0 and is not now
+	Closed(reason cell.DestroyReason) // the peer ended the circuit, or the link is gone (DestroyLinkClosed): once, the last call
+}
+
+// state is how far a circuit is.
 type state uint8
 
 const (
-	open    state = iota
-	closing       // ours is sent, the peer's has not come: what still comes is ignored
-	closed
+	opening state = iota // opened here, the peer does not know it yet
+	asked                // opened here, CREATE is sent
+	offered              // the peer opened it, and waits for CREATED
+	open
+	closing // closed at this end, by us or in answer: the number is free when both DESTROYs have passed
 )
 
-// Circ is one circuit on one link: its number, its queue and its credit. Its methods may be called from any goroutine.
+// A Circ is one circuit on one link: its number, its queue, and the credit of both directions. Its methods may be called
+// by any goroutine, with the caller's own locks held, but not with one that its Receiver takes where they say so.
 type Circ struct {
 	conn *Conn
 	id   cell.CircID
-	ours bool // we opened it
 
-	// All below is guarded by conn.mu.
-	state    state
-	receiver Receiver
-	ready    bool // CREATED has come or gone: RELAY cells may follow
-	window   Window
-	credit   int64 // cells that the peer lets us send
-	queue    queue
-	entry    entry
-	source   *Circ // the circuit whose cells are forwarded here
-	wants    bool  // Room was 0: the receiver is told when it is not
-	owing    bool  // stands in conn.owing
-	gone     int   // forwarded cells in the batch being written
-	counted  bool  // stands in the writer's list of those
+	// Under conn.mu.
+	state   state
+	recv    Receiver
+	window  window // what the peer may send
+	credit  int64  // what we may send
+	queue   queue  // cells to the peer
+	own     int    // cells in queue that began here
+	transit bool   // cells of other circuits come through
+	had     bool   // Room was not 0
+	turn    turn
+
+	control *cell.Cell // CREATE or CREATED to be sent
+	next    *Circ      // in conn.controls
+	listed  bool       // is there
+	owing   bool       // is in conn.owing
+	refused bool       // there was no room for it
+
+	mine                    bool // closed by Close: no Closed
+	destroy                 bool // DESTROY is to be sent
+	sentDestroy, gotDestroy bool
+	created                 bool               // CREATED came
+	why, told               cell.DestroyReason // that we give; that we were given
 }
 
-// Errors of circuits.
-var (
-	ErrNoCircuit = errors.New("link: the circuit is closed")
-	ErrBusy      = errors.New("link: as many circuits as this link may carry")
-	errNoRoom    = errors.New("link: more cells than there is room for")
-)
-
-// Conn is the link that the circuit is on.
-func (c *Circ) Conn() *Conn { return c.conn }
-
-// ID is the circuit's number on its link.
-func (c *Circ) ID() cell.CircID { return c.id }
-
-func (c *Conn) newCirc(id cell.CircID, ours bool) *Circ {
-	k := &Circ{conn: c, id: id, ours: ours, window: newWindow(c.cfg.credit())}
-	k.entry.circ = k
-	c.circs[id] = k
-	if ours {
-		c.opened++
-	}
-	return k
-}
-
-// Open begins a circuit: it sends CREATE, with the credit this link grants filled in. What comes of it goes to r.
-func (c *Conn) Open(r Receiver, create cell.Create) (*Circ, error) {
-	create.Credit = c.cfg.credit()
-	create.Request = bytes.Clone(create.Request)
-	if err := create.Check(); err != nil {
-		return nil, err
-	}
+// Open opens a circuit: m goes out as CREATE, with the credit of this link's Config in it. It works as soon as there is
+// a link, even before Serve. ErrBusy: the link has as many circuits as it may; ErrClosed: it has ended.
+func (c *Conn) Open(r Receiver, m cell.Create) (*Circ, error) {
+	m.Credit = c.cfg.Credit
+	k := new(cell.Cell)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		return nil, c.err
+		return nil, ErrClosed
 	}
-	if c.opened >= c.cfg.maxCircuits() {
+	if len(c.circs) >= c.cfg.MaxCircuits {
 		return nil, ErrBusy
 	}
-	k := c.newCirc(c.freeID(), true)
-	k.receiver = r
-	c.say(control{k.id, cell.CmdCreate, create})
-	return k, nil
+	id := c.freeID()
+	if err := k.Pack(id, cell.CmdCreate, m); err != nil {
+		return nil, fmt.Errorf("link: opening a circuit: %w", err)
+	}
+	circ := &Circ{conn: c, id: id, recv: r, control: k}
+	circ.turn.circ = circ
+	circ.window.Open(c.cfg.Credit)
+	c.circs[id] = circ
+	c.say(circ)
+	return circ, nil
 }
 
-// freeID is the next number on our side that no circuit has. There are more numbers than circuits.
+// freeID is the next number in our half that no circuit has. There are far more numbers than circuits.
 func (c *Conn) freeID() cell.CircID {
 	for {
-		c.id++
-		id := c.id &^ cell.DialBit
-		if c.dialled {
+		c.nextID++
+		id := cell.CircID(c.nextID) &^ cell.DialBit
+		if c.dialer {
 			id |= cell.DialBit
 		}
 		if c.circs[id] == nil && id != 0 {
@@ -99,34 +105,61 @@ func (c *Conn) freeID() cell.CircID {
 	}
 }
 
-// Attach says who takes what comes for a circuit that the peer opened. It goes before Reply. If the circuit has ended in the
-// meantime, r is told at once.
+// say lists a circuit among those with a CREATE, CREATED or DESTROY to send. The caller holds mu.
+func (c *Conn) say(circ *Circ) {
+	c.controls.push(circ)
+	if c.rouse() {
+		c.signal()
+	}
+}
+
+// Conn is the link the circuit is on.
+func (c *Circ) Conn() *Conn { return c.conn }
+
+// ID is the circuit's number on its link.
+func (c *Circ) ID() cell.CircID { return c.id }
+
+// Attach sets who takes what comes on a circuit that the peer opened. If the circuit is gone already, Closed is called
+// before Attach returns.
 func (c *Circ) Attach(r Receiver) {
 	c.conn.mu.Lock()
-	gone := c.state != open
-	if !gone {
-		c.receiver = r
+	c.recv = r
+	late := c.state == closing && !c.mine
+	why := c.told
+	if c.state == closing {
+		c.recv = nil
 	}
 	c.conn.mu.Unlock()
-	if gone {
-		r.Closed(cell.DestroyNone)
+	if late {
+		r.Closed(why)
 	}
 }
 
-// Reply sends CREATED. From then on cells may go both ways.
-func (c *Circ) Reply(reply []byte) {
+// Reply answers CREATE with CREATED: from now on cells may come and go. The circuit must have a Receiver. ErrClosed: it
+// is gone, as the Receiver has heard.
+func (c *Circ) Reply(reply []byte) error {
 	l := c.conn
-	created := cell.Created{Credit: l.cfg.credit(), Reply: bytes.Clone(reply)}
+	k := new(cell.Cell)
+	if err := k.Pack(c.id, cell.CmdCreated, cell.Created{Credit: l.cfg.Credit, Reply: reply}); err != nil {
+		return fmt.Errorf("link: answering CREATE: %w", err)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c.state != open || c.ours || c.ready {
-		return
+	switch {
+	case l.err != nil || c.state == closing:
+		return ErrClosed
+	case c.state != offered || c.recv == nil:
+		return fmt.Errorf("link: answering CREATE: the circuit has its answer, or nobody attached to it")
 	}
-	c.ready = true
-	l.say(control{c.id, cell.CmdCreated, created})
+	c.state, c.control = open, k
+	c.window.Open(l.cfg.Credit)
+	c.had = c.room() > 0
+	l.say(c)
+	return nil
 }
 
-// Room is how many cells Send takes now; when it is 0, the receiver's Room is called once it is not.
+// Room is how many cells Send takes now: as many as there is credit for, at most 32 in all waiting. On a circuit that
+// cells were ever forwarded to it does not depend on credit, since a queue that never empties would starve our own.
 func (c *Circ) Room() int {
 	c.conn.mu.Lock()
 	defer c.conn.mu.Unlock()
@@ -134,99 +167,179 @@ func (c *Circ) Room() int {
 }
 
 func (c *Circ) room() int {
-	if c.state != open || !c.ready {
-		c.wants = true
+	switch {
+	case c.state != open:
 		return 0
+	case c.transit:
+		return mostOwn - c.own
+	default:
+		return max(0, int(min(c.credit, mostOwn))-c.own)
 	}
-	n := int(min(c.credit, ahead)) - c.queue.n
-	if n <= 0 {
-		c.wants = true
-		return 0
-	}
-	return n
 }
 
-// Send queues cells that begin here, at most Room of them. They are copied, and their CircID is set.
+// grew says, under mu, whether Room was 0 and is not now, once for each time.
+func (c *Circ) grew() bool {
+	has := c.room() > 0
+	was := c.had
+	c.had = has
+	return has && !was
+}
+
+// Send queues RELAY and RELAY_EARLY cells that begin here; it copies them and sets their number. It takes all or none:
+// ErrRoom if they are more than Room, ErrClosed if the circuit is gone.
 func (c *Circ) Send(cells []cell.Cell) error {
 	l := c.conn
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c.state != open {
-		return ErrNoCircuit
+	switch {
+	case c.state != open || l.err != nil:
+		l.mu.Unlock()
+		return ErrClosed
+	case len(cells) > c.room():
+		l.mu.Unlock()
+		return ErrRoom
 	}
-	if len(cells) > c.room() {
-		return errNoRoom
+	c.own += len(cells)
+	wake := c.enqueue(cells, nil)
+	c.had = c.room() > 0
+	l.mu.Unlock()
+	if wake {
+		l.signal()
 	}
-	c.push(cells, false)
 	return nil
 }
 
-// Forward queues cells that came in on from, which stays the same for the circuit's life. They are copied, and their CircID is
-// set. Once they have been written, from's peer gets its credit back. What from was granted bounds the queue.
+// Forward queues cells that came in on another circuit, of this link or another; it copies them and sets their number,
+// and leaves the command. The credit for them returns to from's peer when they have been written, and until then they
+// count as from's: the queue holds no more than what was granted to from. It is meant to be called within from's
+// Receive; the link wakes its writer when the batch they came in is done. ErrClosed if this circuit is gone.
 func (c *Circ) Forward(from *Circ, cells []cell.Cell) error {
 	l := c.conn
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c.state != open {
-		return ErrNoCircuit
+	if c.state != open || l.err != nil {
+		l.mu.Unlock()
+		return ErrClosed
 	}
-	if c.source == nil {
-		c.source = from
+	c.transit = true
+	wake := c.enqueue(cells, from)
+	l.mu.Unlock()
+	if wake {
+		from.conn.wakes.add(l)
 	}
-	c.push(cells, true)
 	return nil
 }
 
-func (c *Circ) push(cells []cell.Cell, forwarded bool) {
-	l := c.conn
-	c.queue.push(cells, c.id, forwarded)
-	if c.credit > 0 && c.ready {
-		l.sched.add(&c.entry)
-		l.poke()
+// enqueue appends cells to the queue; wake: signal the writer. The caller holds mu.
+func (c *Circ) enqueue(cells []cell.Cell, from *Circ) (wake bool) {
+	for i := range cells {
+		c.queue.push(&cells[i], c.id, from)
 	}
+	if c.credit <= 0 || c.queue.n == 0 {
+		return false
+	}
+	c.conn.sched.Add(&c.turn)
+	return c.conn.rouse()
 }
 
-// Taken says that n received cells were consumed here, so that the peer may send as many again.
+// Taken says that n cells that came on this circuit have been consumed here, so that credit for them may return. Every
+// cell is either Taken or Forwarded, once; else the circuit comes to a stop.
 func (c *Circ) Taken(n int) {
 	l := c.conn
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	c.left(n)
-}
-
-func (c *Circ) left(n int) {
-	if c.state != open {
-		return
-	}
-	c.window.Left(n)
-	l := c.conn
-	if !c.owing {
-		c.owing = true
-		l.owing = append(l.owing, c)
-	}
-	if !l.due && c.window.Due(l.rested()) {
-		l.due = true
-		l.poke()
+	wake := l.left(c, n, time.Now())
+	l.mu.Unlock()
+	if wake {
+		l.wakes.add(l)
 	}
 }
 
-// Close ends the circuit: it sends DESTROY with the reason given and drops what is queued. The receiver hears nothing more of
-// it, but a call that is under way in the link's goroutines may still finish.
+// Close ends the circuit: what is queued is dropped, for which no credit returns, and DESTROY goes out. It may be called
+// again, and on a circuit that is gone, to no effect.
 func (c *Circ) Close(reason cell.DestroyReason) {
 	l := c.conn
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c.state != open {
+	if c.state == closing {
 		return
 	}
-	c.end()
-	c.state = closing
-	l.say(control{c.id, cell.CmdDestroy, cell.Destroy{Reason: reason}})
+	c.mine = true
+	c.end(reason)
 }
 
-// end stops a circuit's traffic. The caller holds conn.mu.
-func (c *Circ) end() {
-	c.state = closed
-	c.receiver = nil
+// end closes this side of the circuit, which has not been. The caller holds mu.
+func (c *Circ) end(reason cell.DestroyReason) {
+	unknown := c.state == opening
+	c.lose(reason)
+	if unknown { // the peer has not heard of it, and never will
+		delete(c.conn.circs, c.id)
+		c.conn.emptied()
+		return
+	}
+	c.destroy = true
+	c.conn.say(c)
+}
+
+// lose drops all that the circuit, which has not been closed, holds. The caller holds mu.
+func (c *Circ) lose(reason cell.DestroyReason) {
+	c.why = reason
+	c.state, c.recv, c.control = closing, nil, nil
 	c.queue.drop()
+	c.own = 0
+}
+
+// free gives the circuit's number back, once both DESTROYs have passed. The caller holds mu.
+func (c *Circ) free() {
+	if !c.sentDestroy || !c.gotDestroy {
+		return
+	}
+	delete(c.conn.circs, c.id)
+	if c.refused {
+		c.conn.refused--
+	}
+	c.conn.emptied()
+}
+
+// grant adds n cells of credit, or takes back what the peer does. The caller holds mu.
+func (c *Circ) grant(n int32) error {
+	switch {
+	case n < 0:
+		if !c.window.Returned(-int64(n)) {
+			return fault(ReasonCredit, "credit given back that was used already")
+		}
+	default:
+		if c.credit += int64(n); c.credit > maxCredit {
+			return fault(ReasonCredit, "credit for more than %d cells", int64(maxCredit))
+		}
+		if c.queue.n > 0 {
+			c.conn.sched.Add(&c.turn)
+		}
+	}
+	return nil
+}
+
+// controls is the queue of circuits that have a CREATE, CREATED or DESTROY to send. Each is in it at most once.
+type controls struct{ head, tail *Circ }
+
+func (q *controls) push(c *Circ) {
+	if c.listed {
+		return
+	}
+	c.listed, c.next = true, nil
+	if q.tail == nil {
+		q.head = c
+	} else {
+		q.tail.next = c
+	}
+	q.tail = c
+}
+
+func (q *controls) pop() *Circ {
+	c := q.head
+	if c == nil {
+		return nil
+	}
+	if q.head = c.next; q.head == nil {
+		q.tail = nil
+	}
+	c.listed, c.next = false, nil
+	return c
 }

@@ -1,257 +1,301 @@
-// Package link is the encrypted channel between two nodes: a Noise handshake, then records of whole cells under AEAD, with a
-// queue and a credit for each circuit in each direction (spec/link.md, spec/flow.md).
+// Package link is the encrypted channel between two neighbours of the network: a Noise handshake, records of whole
+// cells under AES-GCM, and on top of them circuits that share the link fairly, each under credit.
+//
+//	byte 0            pattern and version: 0x11 NK (a client calls), 0x12 IK (a relay calls)
+//	handshake         one message each way, of fixed size
+//	records           uint16 length | AEAD(1 to 46 cells), in both directions
+//
+// A Conn has one goroutine that reads and one that writes, both within Serve. Each circuit has a queue of its own, which
+// cannot hold more than what its sender was granted, so a circuit that stands still harms nobody else (spec/link.md,
+// spec/flow.md).
 package link
 
 import (
-	"context"
 	"crypto/ecdh"
-	"errors"
-	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"peel/cell"
 )
 
-// Config is what the links of a node share. Network is needed; the rest has defaults.
+const defaultCircuits = 16384
+
+// Config is what one node brings to all its links. It is not changed once in use.
 type Config struct {
-	Network  cell.NetworkID
-	ID       cell.NodeID                        // who we are
-	Key      *ecdh.PrivateKey                   // our X25519 link key; nil: a client, anonymous, which cannot Accept
-	Identify func(cell.Key) (cell.NodeID, bool) // names the relay behind a link key, from the consensus; nil or false: nameless
-	Log      *slog.Logger                       // nil: silent
-	Tap      func(in bool, cells []cell.Cell)   // for tests and instruments: every batch in clear, received or about to be sent; nil costs nothing
+	Network  cell.NetworkID                     // both ends must be of the same network
+	ID       cell.NodeID                        // who we are, if Key is not nil
+	Key      *ecdh.PrivateKey                   // our X25519 link key; nil: a client, who stays anonymous and cannot Accept
+	Identify func(cell.Key) (cell.NodeID, bool) // names the relay behind a link key; nil or false: an accepted link stays nameless
+	Credit   uint16                             // cells granted per circuit and direction; 0: 1024
 
-	Credit      uint16        // cells the peer may send on a new circuit before we grant more; 0: 1024
-	MaxCircuits int           // that each side may open on a link; 0: 16384
-	Idle        time.Duration // a link without circuits is closed after this; 0: never
+	MaxCircuits int // circuits on one link, from both ends together; 0: 16384
+
+	// Tap sees every batch of cells in clear, received or about to be sent, from the goroutines of the link; it must not
+	// keep or change them. For tests and instruments; nil costs nothing.
+	Tap func(in bool, cells []cell.Cell)
+	Log *slog.Logger // nil: silence
 }
 
-const (
-	defaultCredit      = 1024
-	defaultMaxCircuits = 16384
-)
-
-func (c *Config) credit() uint16 {
+func (c Config) withDefaults() Config {
 	if c.Credit == 0 {
-		return defaultCredit
+		c.Credit = defaultCredit
 	}
-	return c.Credit
-}
-
-func (c *Config) maxCircuits() int {
 	if c.MaxCircuits == 0 {
-		return defaultMaxCircuits
+		c.MaxCircuits = defaultCircuits
 	}
-	return c.MaxCircuits
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
 }
 
-// Peer is a node to link to: who it is, its link key, and where it listens.
+// Peer says whom to dial: the relay, its link key, and where it listens (for a Pool).
 type Peer struct {
 	ID    cell.NodeID
 	Key   cell.Key
 	Addrs []netip.AddrPort
 }
 
-// Handler takes the circuits that the peer opens.
+// A Handler takes the circuits that the peer opens.
 type Handler interface {
-	// Create is called by the link's reader: it must not block, and must copy what it keeps of m. Sooner or later it is
-	// answered by Attach and Reply, or by Close.
+	// Create is called by the link's reader for each CREATE: it must not block, and must copy what it keeps of m.
+	// Sooner or later somebody calls c.Attach and c.Reply, or c.Close.
 	Create(c *Circ, m cell.Create)
 }
 
-// Receiver takes what arrives for one circuit. Its methods are called by the goroutines of the link and must not block.
-type Receiver interface {
-	// Created brings the answer to our CREATE, once; reply is valid during the call.
-	Created(reply []byte)
-	// Receive brings a run of RELAY and RELAY_EARLY cells in order. They may be changed in place and are valid during the call.
-	Receive(cells []cell.Cell)
-	// Room says that Circ.Room has been 0 and is not now. It may be called at the same time as the others.
-	Room()
-	// Closed says that a DESTROY came or the link was lost (LinkClosed). It is the last call, and does not follow our own Close.
-	Closed(reason cell.DestroyReason)
-}
-
-// Conn is a link. Dial or Accept makes it, Serve works it.
+// A Conn is a link to one neighbour. Its methods may be called by any goroutine.
 type Conn struct {
-	cfg      *Config
-	nc       net.Conn
-	dialled  bool
+	nc  net.Conn
+	cfg Config
+
+	// Set by the handshake.
+	dialer   bool
 	peer     cell.NodeID
 	named    bool
 	observed netip.Addr
 	skew     time.Duration
-	in, out  *half // in belongs to the reader, out to the writer
-	stats    Stats
-	last     atomic.Int64 // when a record last went either way, in nanoseconds since 1970
-	wake     chan struct{}
-	done     chan struct{}
+	in, out  *half // owned by the reader and the writer
 
-	mu      sync.Mutex
-	err     error // why the link is over; nil: it is not
-	served  bool
-	circs   map[cell.CircID]*Circ
-	opened  int // circuits in circs that we opened
-	id      cell.CircID
-	control []control // cells that need no credit, in order
-	sched   sched
-	owing   []*Circ // circuits to whose sender credit is owed
-	due     bool    // some of it should go now
-	granted time.Time
-	answer  uint16    // to a CREDIT cell that asked; 0: none
-	empty   time.Time // since when there is no circuit
+	wake chan struct{} // the writer may have something to do; capacity 1
+	stop chan struct{} // closed when err is set
+	done chan struct{} // closed when all is over
+	over sync.Once     // closes done
+
+	wakes wakes // the reader's
+
+	mu       sync.Mutex
+	err      error // why the link ended; nil: it has not
+	serving  bool
+	idle     bool // the writer waits for wake; whoever has something for it clears this
+	timer    *time.Timer
+	padding  padding
+	pad      bool // a PADDING cell is due
+	stats    Stats
+	circs    map[cell.CircID]*Circ
+	nextID   uint32
+	refused  int       // circuits of circs that there was no room for
+	unused   time.Time // since when there has been no circuit
+	sched    sched
+	controls controls // circuits with a CREATE, CREATED or DESTROY to send
+	answer   uint16   // Answer of the next CREDIT cell; 0: nobody asked
+
+	owing      []*Circ // circuits whose cells left since credit was last granted to them
+	creditDue  bool
+	lastCredit time.Time
+	grants     cell.CreditCell // the CREDIT cell in the making; kept for its memory
+
+	idleAfter time.Duration // close when there has been no circuit for so long; 0: never
 }
 
-func newConn(nc net.Conn, cfg *Config, dialled bool) *Conn {
-	c := &Conn{
-		cfg: cfg, nc: nc, dialled: dialled,
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		circs: make(map[cell.CircID]*Circ), empty: time.Now(),
+// newConn makes a link of what the handshake agreed on: keys of keySize bytes each, which are erased.
+func newConn(nc net.Conn, cfg Config, dialer bool, keyIn, keyOut []byte) *Conn {
+	if t, ok := nc.(*net.TCPConn); ok {
+		t.SetNoDelay(true) // a record is written at once; an error would come back with the first Write
 	}
-	c.last.Store(time.Now().UnixNano())
+	c := &Conn{
+		nc: nc, cfg: cfg, dialer: dialer,
+		in: newHalf(keyIn), out: newHalf(keyOut),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		circs:  make(map[cell.CircID]*Circ),
+		unused: time.Now(),
+		// The timer is set when the writer first waits.
+	}
+	clear(keyIn)
+	clear(keyOut)
 	return c
 }
 
-// PeerID is who the peer is; false: a client, or a relay whose link key Config.Identify does not know.
-func (c *Conn) PeerID() (cell.NodeID, bool) { return c.peer, c.named }
+// Serve runs the link until Close, loss or an error, and returns why it ended (Err) when its goroutines are gone and
+// every circuit has been told. A nil h makes a CREATE the peer's error, as a client must. Call it exactly once.
+func (c *Conn) Serve(h Handler) error {
+	c.mu.Lock()
+	c.serving = true
+	now := time.Now()
+	c.unused = now
+	c.padding.Heard(now, rand.Uint64())
+	c.timer = time.NewTimer(c.padding.Wait(now))
+	c.mu.Unlock()
+	defer c.timer.Stop()
 
-// Observed is our own address as the responder saw it; not valid on links that were accepted.
-func (c *Conn) Observed() netip.Addr { return c.observed }
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.fail(c.write())
+	}()
+	c.fail(c.read(h))
+	<-written
+	c.finish()
+	c.over.Do(func() { close(c.done) })
+	return c.Err()
+}
 
-// Skew is how far the responder's clock was ahead of ours, give or take a second and the round trip; 0 on links that were
-// accepted.
-func (c *Conn) Skew() time.Duration { return c.skew }
+// Close ends the link at once: what is queued is lost, circuits that have a Receiver hear of it from Serve. It does not
+// wait: Done does. It returns nil.
+func (c *Conn) Close() error {
+	c.fail(&Error{ReasonClosed, ErrClosed})
+	c.mu.Lock()
+	serving := c.serving
+	c.mu.Unlock()
+	if !serving {
+		c.over.Do(func() { close(c.done) })
+	}
+	return nil
+}
 
-// RemoteAddr is the peer's address.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+// fail ends the link for the first reason given; nil is none.
+func (c *Conn) fail(err error) {
+	if err == nil {
+		return
+	}
+	c.mu.Lock()
+	first := c.err == nil
+	if first {
+		c.err = err
+		c.stats.Errors[ReasonOf(err)]++
+		close(c.stop)
+	}
+	c.mu.Unlock()
+	if first {
+		c.nc.Close()
+		c.cfg.Log.Debug("link ended", "why", err)
+	}
+}
 
-// Done is closed when the link is over.
+// finish tells the circuits of a link that has ended. Reader and writer are gone.
+func (c *Conn) finish() {
+	c.in.erase()
+	c.out.erase()
+	var told []Receiver
+	c.mu.Lock()
+	for id, circ := range c.circs {
+		if circ.state != closing {
+			if circ.recv != nil {
+				told = append(told, circ.recv)
+			}
+			circ.lose(cell.DestroyLinkClosed)
+			circ.told = cell.DestroyLinkClosed
+		}
+		delete(c.circs, id)
+	}
+	c.sched, c.controls, c.owing = sched{}, controls{}, nil
+	c.mu.Unlock()
+	for _, r := range told {
+		r.Closed(cell.DestroyLinkClosed)
+	}
+}
+
+// Done is closed when Serve is about to return, or at Close of a link that nobody serves.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// Err is why the link is over; nil: it is not.
+// Err is nil while the link lasts; then it is an *Error that says why it ended, after Close one that is ErrClosed.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// Stats are the link's counters.
-func (c *Conn) Stats() *Stats { return &c.stats }
+// PeerID is who is at the other end; false: somebody without a name, as clients are. It is proved, not claimed.
+func (c *Conn) PeerID() (cell.NodeID, bool) { return c.peer, c.named }
 
-// Circuits is how many circuits the link carries, those included whose end the peer has not yet confirmed.
+// Observed is our own address as the responder saw it; invalid on accepted links, and if it did not say.
+func (c *Conn) Observed() netip.Addr { return c.observed }
+
+// Skew is how far the responder's clock is ahead of ours, give or take half a round trip; 0 on accepted links.
+func (c *Conn) Skew() time.Duration { return c.skew }
+
+// RemoteAddr is the address at the other end of the connection.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// Circuits is how many circuits there are, those included that the peer has not yet confirmed to be closed.
 func (c *Conn) Circuits() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.circs)
 }
 
-// ErrClosed is why a link is over that we closed ourselves.
-var ErrClosed = errors.New("link: closed")
-
-// ErrIdle is why a link is over that carried no circuit for long.
-var ErrIdle = errors.New("link: closed for want of circuits")
-
-// Close ends the link at once. What is queued is lost, and every circuit hears of it. Serve then returns.
-func (c *Conn) Close() error {
-	c.fail(ErrClosed)
-	return nil
-}
-
-// fail ends the link for the first reason given. The circuits are told when the link's goroutines are gone, so that Closed
-// is the last they hear; at once if there are none.
-func (c *Conn) fail(err error) {
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return
-	}
-	c.err = err
-	close(c.done)
-	served := c.served
-	c.mu.Unlock()
-	c.nc.Close()
-	if !served {
-		c.bury()
-	}
-}
-
-// bury tells every circuit that the link is over.
-func (c *Conn) bury() {
-	c.mu.Lock()
-	var lost []Receiver
-	for _, circ := range c.circs {
-		if circ.receiver != nil {
-			lost = append(lost, circ.receiver)
-		}
-		circ.end()
-	}
-	clear(c.circs)
-	c.control, c.owing = nil, nil
-	c.mu.Unlock()
-	for _, r := range lost {
-		r.Closed(cell.DestroyLinkClosed)
-	}
-}
-
-// Serve works the link until it is over and returns why when both of its goroutines are gone: nil after Close. It is called
-// once. h takes the circuits that the peer opens; with nil the peer may open none.
-func (c *Conn) Serve(h Handler) error {
-	c.mu.Lock()
-	if c.served || c.err != nil {
-		defer c.mu.Unlock()
-		if c.err == nil {
-			return errors.New("link: Serve called twice")
-		}
-		return c.over()
-	}
-	c.served = true
-	c.mu.Unlock()
-	var wg sync.WaitGroup
-	wg.Go(func() { c.fail(c.write()) })
-	c.fail(c.read(h))
-	wg.Wait()
-	c.bury()
+// Stats is what went over the link so far.
+func (c *Conn) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.over()
+	s := c.stats
+	s.Circuits = len(c.circs)
+	return s
 }
 
-// over is what Serve returns. The caller holds mu.
-func (c *Conn) over() error {
-	if c.err == ErrClosed {
-		return nil
-	}
-	return c.err
+// rouse says, under mu, whether the writer must be signalled: it waits, and nobody has promised to signal it.
+func (c *Conn) rouse() bool {
+	was := c.idle
+	c.idle = false
+	return was
 }
 
-// poke wakes the writer.
-func (c *Conn) poke() {
+// signal wakes the writer.
+func (c *Conn) signal() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// handshake is the work that a dialled and an accepted link have in common around their handshake: a deadline, and an end when
-// ctx ends.
-func handshake(ctx context.Context, nc net.Conn, do func() (*Conn, error)) (*Conn, error) {
-	nc.SetDeadline(time.Now().Add(handshakeTimeout))
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
-	c, err := do()
-	if !stop() && err == nil {
-		err = ctx.Err()
+// wakes are the writers that a reader wakes once it is through with a batch of cells, so that each finds all of it.
+type wakes struct {
+	mu    sync.Mutex
+	on    bool // a batch is being handled
+	conns []*Conn
+}
+
+// begin starts a batch.
+func (w *wakes) begin() {
+	w.mu.Lock()
+	w.on = true
+	w.mu.Unlock()
+}
+
+// add wakes c's writer at the end of the batch; now, if there is none.
+func (w *wakes) add(c *Conn) {
+	w.mu.Lock()
+	on := w.on
+	if on {
+		w.conns = append(w.conns, c)
 	}
-	if err != nil {
-		nc.Close()
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return nil, fmt.Errorf("link: handshake with %v: %w", nc.RemoteAddr(), err)
+	w.mu.Unlock()
+	if !on {
+		c.signal()
 	}
-	nc.SetDeadline(time.Time{})
-	return c, nil
+}
+
+// end ends the batch. Only the reader that began it calls it.
+func (w *wakes) end() {
+	w.mu.Lock()
+	w.on = false
+	for i, c := range w.conns {
+		c.signal()
+		w.conns[i] = nil
+	}
+	w.conns = w.conns[:0]
+	w.mu.Unlock()
 }

@@ -1,43 +1,52 @@
 package link
 
-// creditMost is the most that a sender's credit may come to; a CREDIT beyond it is the peer's error.
-const creditMost = 1 << 31
+import "time"
 
-// A Window says how many cells the peer may send in one direction of one circuit of one link (spec/flow.md, section 2). It is
-// of fixed size.
-type Window struct {
+const (
+	defaultCredit = 1024                  // cells granted per circuit and direction
+	maxCredit     = 1 << 31               // more credit than this a peer cannot mean
+	creditPause   = 10 * time.Millisecond // CREDIT cells of a link are this far apart, unless a circuit is about to run dry
+)
+
+// A window says how many RELAY cells the peer may send in one direction of one circuit of one link (spec/flow.md,
+// section 3). Its size is fixed when it opens. It knows no time: durations are arguments. One holds
+//
+//	left ≤ recv ≤ limit and limit − left ≤ size
+//
+// as long as Received and Returned report true. The zero window lets nothing come.
+type window struct {
 	size              int64 // cells granted and not yet gone on
 	limit, recv, left int64 // since the circuit began: allowed to come, came, went on
 }
 
-// newWindow is the window of a circuit whose peer was told an initial credit of size.
-func newWindow(size uint16) Window { return Window{size: int64(size), limit: int64(size)} }
+// Open grants the first credit, as CREATE or CREATED tells it.
+func (w *window) Open(size uint16) { w.size, w.limit = int64(size), int64(size) }
 
 // Received counts n cells in; false: the peer had no credit for them, which ends the link.
-func (w *Window) Received(n int) bool {
+func (w *window) Received(n int) bool {
 	w.recv += int64(n)
 	return w.recv <= w.limit
 }
 
-// Left counts n cells out: written to the next link, or taken by their stream.
-func (w *Window) Left(n int) { w.left += int64(n) }
+// Left counts n cells out: they were written to the next link, or taken by their stream.
+func (w *window) Left(n int) { w.left += int64(n) }
 
 // Owed is the credit that may be returned.
-func (w *Window) Owed() int64 { return max(0, w.left+w.size-w.limit) }
+func (w *window) Owed() int64 { return max(0, w.left+w.size-w.limit) }
 
-// Due says whether it should be returned now: when the peer has half of its window left, or, once the last CREDIT cell of the
-// link is a while ago, an eighth of it is owed. It never waits for more than can come: a peer without cells in our queue
-// holds at least half of its window.
-func (w *Window) Due(rested bool) bool {
+// Due says whether a CREDIT cell should go out for this circuit now, sinceLast after the link's last; it then carries
+// what every circuit of the link is owed. No timer is needed to come back here: a peer out of credit has cells queued
+// with us, and the last of them to leave makes it due.
+func (w *window) Due(sinceLast time.Duration) bool {
 	owed := w.Owed()
-	return owed > 0 && (owed >= w.size/2 || owed >= w.size/8 && rested)
+	return owed > 0 && (owed >= w.size/2 || owed >= w.size/8 && sinceLast >= creditPause)
 }
 
 // Grant notes that n credits went out.
-func (w *Window) Grant(n int64) { w.limit += n }
+func (w *window) Grant(n int64) { w.limit += n }
 
-// Returned notes that the peer gave n credits back; false: it did not have them.
-func (w *Window) Returned(n int64) bool {
+// Returned notes that the peer gave n credits back; false: it did not have them, which ends the link.
+func (w *window) Returned(n int64) bool {
 	w.limit -= n
 	return w.limit >= w.recv
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -15,184 +15,217 @@ import (
 	"peel/cell/hybrid"
 )
 
-// The first byte on the wire says which handshake follows, and which version of the protocol (spec/link.md, section 1).
+// The handshake (spec/link.md, section 2).
 const (
-	helloNK byte = 0x11 // a client
-	helloIK byte = 0x12 // a relay
-)
-
-const (
-	prologueName     = "peel link v1"
-	keyLabel         = "peel link v1 keys"
+	version          = 1
+	firstNK          = version<<4 | 1
+	firstIK          = version<<4 | 2
+	protocol         = "peel link v1" // begins the prologue
+	recordLabel      = "peel link v1 records"
+	clockSize        = 8
+	payloadSize      = clockSize + 16 // of message 2: the responder's clock, the address it sees
+	replySize        = hybrid.ReplyOverhead + payloadSize
+	confirmSize      = headerSize + cell.Size + tagSize // the initiator's first record: one PADDING cell
 	handshakeTimeout = 5 * time.Second
-	replyPayload     = 8 + 1 + 16 // clock, family, address
 )
 
-// Errors of a handshake. They are wrapped with more words.
-var (
-	// ErrSilent: the peer did not answer within 5 seconds.
-	ErrSilent = errors.New("no answer within 5 s: not a relay, or one that is overloaded")
-	// ErrRefused: the peer closed the connection. It cannot say why without saying who it is.
-	ErrRefused = errors.New("the peer ended the handshake: it may be another relay than expected, of another network, or overloaded")
-	// ErrGarbage: what came is not the protocol.
-	ErrGarbage = errors.New("what came is not this protocol")
-	// ErrProof: a message whose proof does not hold.
-	ErrProof = errors.New("the proof does not hold: another relay or another network than expected, or the link was tampered with")
-)
-
-// prologue binds the handshake to the network and to the node that is expected.
+// prologue binds a handshake to the protocol, the network and the node that is to answer.
 func prologue(network cell.NetworkID, responder cell.NodeID) []byte {
-	b := append([]byte(prologueName), network[:]...)
-	return append(b, responder[:]...)
+	p := append([]byte(protocol), network[:]...)
+	return append(p, responder[:]...)
 }
 
-// Dial makes the link over nc to the peer given, within 5 seconds: as a relay that proves who it is, or, if cfg has no key, as
-// an anonymous client. On error it closes nc.
+// Dial makes nc, a fresh connection to peer, a link to it: proving who we are if cfg has a key, else anonymously. It
+// takes at most 5 s, and closes nc if it fails or ctx ends first. Every error is an *Error with ReasonHandshake.
+// peer.Addrs is not looked at.
 func Dial(ctx context.Context, nc net.Conn, cfg *Config, peer Peer) (*Conn, error) {
-	return handshake(ctx, nc, func() (*Conn, error) { return dial(nc, cfg, peer) })
+	return guarded(ctx, nc, func() (*Conn, error) { return dial(nc, cfg.withDefaults(), peer) })
 }
 
-func dial(nc net.Conn, cfg *Config, peer Peer) (*Conn, error) {
-	hc := hybrid.Config{Pattern: hybrid.NK, Prologue: prologue(cfg.Network, peer.ID), Peer: peer.Key}
-	hello := helloNK
-	if cfg.Key != nil {
-		hc.Pattern, hc.Static, hello = hybrid.IK, cfg.Key, helloIK
-	}
-	ini, request, err := hybrid.Initiate(hc)
-	if err != nil {
-		return nil, err
-	}
-	began := time.Now()
-	if _, err := nc.Write(append([]byte{hello}, request...)); err != nil {
-		return nil, told(err)
-	}
-	reply := make([]byte, hybrid.ReplyOverhead+replyPayload)
-	if _, err := io.ReadFull(nc, reply); err != nil {
-		return nil, told(err)
-	}
-	payload, secrets, err := ini.Finish(reply)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProof, err)
-	}
-	defer secrets.Erase()
-	c := newConn(nc, cfg, true)
-	c.peer, c.named = peer.ID, true
-	if err := c.told(payload, began); err != nil {
-		return nil, err
-	}
-	return c, c.keys(secrets)
-}
-
-// Accept answers the handshake of whoever dialled nc, within 5 seconds. A peer that proves nothing costs less than 8 KiB. On
-// error it closes nc.
+// Accept makes nc, a connection that somebody opened to us, a link. It returns when the other end has proved that it
+// took part in this very handshake and holds the keys, so that the replay of an old one comes to nothing. It reads at
+// most 8 KiB, takes at most 5 s, and closes nc if it fails or ctx ends first. Every error is an *Error with
+// ReasonHandshake.
 func Accept(ctx context.Context, nc net.Conn, cfg *Config) (*Conn, error) {
-	return handshake(ctx, nc, func() (*Conn, error) { return accept(nc, cfg) })
+	return guarded(ctx, nc, func() (*Conn, error) { return accept(nc, cfg.withDefaults()) })
 }
 
-func accept(nc net.Conn, cfg *Config) (*Conn, error) {
-	if cfg.Key == nil {
-		return nil, errors.New("a client accepts no links")
-	}
-	var hello [1]byte
-	if _, err := io.ReadFull(nc, hello[:]); err != nil {
-		return nil, told(err)
-	}
-	hc := hybrid.Config{Prologue: prologue(cfg.Network, cfg.ID), Static: cfg.Key}
-	switch hello[0] {
-	case helloNK:
-		hc.Pattern = hybrid.NK
-	case helloIK:
-		hc.Pattern = hybrid.IK
-	default:
-		return nil, fmt.Errorf("%w: first byte %#02x", ErrGarbage, hello[0])
-	}
-	request := make([]byte, hybrid.RequestSize(hc.Pattern))
-	if _, err := io.ReadFull(nc, request); err != nil {
-		return nil, told(err)
-	}
-	reply, secrets, err := hybrid.Respond(hc, request, tell(nc, time.Now()))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProof, err)
-	}
-	defer secrets.Erase()
-	if _, err := nc.Write(reply); err != nil {
-		return nil, told(err)
-	}
-	c := newConn(nc, cfg, false)
-	if hc.Pattern == hybrid.IK && cfg.Identify != nil {
-		c.peer, c.named = cfg.Identify(cell.Key(secrets.Peer))
-	}
-	return c, c.keys(secrets)
-}
-
-// told says what a failed read or write of the handshake means.
-func told(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return ErrSilent
-	}
-	return fmt.Errorf("%w (%w)", ErrRefused, err)
-}
-
-// tell is what the responder says in its message: its clock, and the address it sees.
-func tell(nc net.Conn, now time.Time) []byte {
-	b := make([]byte, replyPayload)
-	binary.BigEndian.PutUint64(b, uint64(now.Unix()))
-	if a := addrOf(nc); a.Is4() {
-		b[8] = 4
-		copy(b[9:], a.AsSlice())
-	} else if a.IsValid() {
-		b[8] = 6
-		copy(b[9:], a.AsSlice())
-	}
-	return b
-}
-
-func addrOf(nc net.Conn) netip.Addr {
-	a, ok := nc.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	return a.AddrPort().Addr().Unmap().WithZone("")
-}
-
-// told reads what tell wrote.
-func (c *Conn) told(b []byte, began time.Time) error {
-	if len(b) != replyPayload {
-		return fmt.Errorf("%w: %d bytes of greeting, want %d", ErrGarbage, len(b), replyPayload)
-	}
-	var rest []byte
-	switch b[8] {
-	case 0:
-		rest = b[9:]
-	case 4:
-		c.observed, rest = netip.AddrFrom4([4]byte(b[9:])), b[13:]
-	case 6:
-		c.observed = netip.AddrFrom16([16]byte(b[9:]))
-	default:
-		return fmt.Errorf("%w: address family %d", ErrGarbage, b[8])
-	}
-	for _, x := range rest {
-		if x != 0 {
-			return fmt.Errorf("%w: unused bytes of the greeting are not zero", ErrGarbage)
+// guarded runs a handshake over nc within the time it may take.
+func guarded(ctx context.Context, nc net.Conn, handshake func() (*Conn, error)) (*Conn, error) {
+	err := nc.SetDeadline(time.Now().Add(handshakeTimeout))
+	var c *Conn
+	if err == nil {
+		stop := context.AfterFunc(ctx, func() { nc.Close() })
+		c, err = handshake()
+		if !stop() {
+			err = context.Cause(ctx)
 		}
 	}
-	clock := binary.BigEndian.Uint64(b)
-	if clock > 1<<40 {
-		return fmt.Errorf("%w: a clock of %d s", ErrGarbage, clock)
+	if err == nil {
+		err = nc.SetDeadline(time.Time{})
+	}
+	if err == nil {
+		return c, nil
+	}
+	nc.Close()
+	var e *Error
+	if !errors.As(err, &e) {
+		e = fault(ReasonHandshake, "handshake: %w", err)
+	}
+	return nil, e
+}
+
+// dial is the initiator's side.
+func dial(nc net.Conn, cfg Config, peer Peer) (*Conn, error) {
+	hc := hybrid.Config{Pattern: hybrid.NK, Prologue: prologue(cfg.Network, peer.ID), Peer: peer.Key}
+	first := byte(firstNK)
+	if cfg.Key != nil {
+		hc.Pattern, hc.Static, first = hybrid.IK, cfg.Key, firstIK
+	}
+	hs, request, err := hybrid.Initiate(hc)
+	if err != nil {
+		return nil, fault(ReasonHandshake, "handshake with %v: %w", peer.ID, err)
+	}
+	began := time.Now()
+	if _, err := nc.Write(append([]byte{first}, request...)); err != nil {
+		return nil, fault(ReasonHandshake, "handshake with %v: %w", peer.ID, err)
+	}
+	reply := make([]byte, replySize)
+	if _, err := io.ReadFull(nc, reply); err != nil {
+		return nil, noReply(peer, err)
 	}
 	now := time.Now()
-	c.skew = time.Unix(int64(clock), 0).Sub(began.Add(now.Sub(began) / 2)).Round(time.Second)
+	payload, secrets, err := hs.Finish(reply)
+	if err != nil {
+		return nil, fault(ReasonHandshake, "%v is not at the other end: the reply does not verify: %w", peer.ID, err)
+	}
+	defer secrets.Erase()
+	ours, theirs := keys(secrets)
+	c := newConn(nc, cfg, true, theirs, ours)
+	c.peer, c.named = peer.ID, true
+	if err := c.readPayload(payload, now.Add(began.Sub(now)/2)); err != nil {
+		return nil, err
+	}
+	confirm, err := c.out.seal(make([]byte, confirmSize), 1)
+	if err != nil {
+		return nil, err
+	}
+	_, err = nc.Write(confirm)
+	return c, err
+}
+
+// noReply says what it may mean that message 2 did not come. The responder says nothing to callers it does not
+// understand, so a wrong key, a wrong identity and a wrong network look the same here.
+func noReply(peer Peer, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fault(ReasonHandshake, "handshake with %v: no answer within %v: is there a relay at this address? %w", peer.ID, handshakeTimeout, err)
+	}
+	return fault(ReasonHandshake, "handshake with %v: the other end hung up: it may be another relay, hold another link key, "+
+		"be of another network, or have no room: %w", peer.ID, err)
+}
+
+// accept is the responder's side. Before message 1 verifies it keeps nothing but that message.
+func accept(nc net.Conn, cfg Config) (*Conn, error) {
+	if cfg.Key == nil {
+		return nil, fault(ReasonHandshake, "handshake: cannot accept links without a link key")
+	}
+	buf := make([]byte, confirmSize)
+	if _, err := io.ReadFull(nc, buf[:1]); err != nil {
+		return nil, silent(err)
+	}
+	hc := hybrid.Config{Prologue: prologue(cfg.Network, cfg.ID), Static: cfg.Key}
+	switch buf[0] {
+	case firstNK:
+		hc.Pattern = hybrid.NK
+	case firstIK:
+		hc.Pattern = hybrid.IK
+	default:
+		return nil, fault(ReasonHandshake, "handshake: it begins with %#02x, which is no handshake of version %d: not a node of this "+
+			"kind, or one of another version", buf[0], version)
+	}
+	request := buf[:hybrid.RequestSize(hc.Pattern)]
+	if _, err := io.ReadFull(nc, request); err != nil {
+		return nil, silent(err)
+	}
+	reply, secrets, err := hybrid.Respond(hc, request, appendPayload(nil, time.Now(), nc.RemoteAddr()))
+	if err != nil {
+		return nil, fault(ReasonHandshake, "handshake: the caller means another network, another relay or an old link key, or is "+
+			"none of ours: %w", err)
+	}
+	defer secrets.Erase()
+	theirs, ours := keys(secrets)
+	if _, err := nc.Write(reply); err != nil {
+		return nil, err
+	}
+	c := newConn(nc, cfg, false, theirs, ours)
+	// Message 1 may be a replay. Whoever sends the first record has the keys.
+	if _, err := io.ReadFull(nc, buf); err != nil {
+		return nil, silent(err)
+	}
+	if n, err := recordSize(buf); err != nil || n != confirmSize {
+		return nil, fault(ReasonHandshake, "handshake: the first record is not one cell")
+	}
+	cells, err := c.in.open(buf)
+	if err != nil {
+		return nil, fault(ReasonHandshake, "handshake: the caller does not have the keys: it repeats an old call: %w", err)
+	}
+	if cells[0] != (cell.Cell{}) {
+		return nil, fault(ReasonHandshake, "handshake: the first cell is not PADDING")
+	}
+	if hc.Pattern == hybrid.IK && cfg.Identify != nil {
+		c.peer, c.named = cfg.Identify(secrets.Peer)
+	}
+	return c, nil
+}
+
+// silent says what it means that the caller stopped.
+func silent(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fault(ReasonHandshake, "handshake: the caller was silent for %v: %w", handshakeTimeout, err)
+	}
+	return fault(ReasonHandshake, "handshake: the caller hung up: %w", err)
+}
+
+// keys are the first keys of the records: those the initiator sends, those the responder sends.
+func keys(s *hybrid.Secrets) (initiator, responder []byte) {
+	k := s.Expand(recordLabel, 2*keySize)
+	return k[:keySize], k[keySize:]
+}
+
+// appendPayload appends the payload of message 2: milliseconds since 1970, and the caller's address, IPv4 mapped into
+// IPv6, zero if it has none.
+func appendPayload(b []byte, now time.Time, caller net.Addr) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(now.UnixMilli()))
+	a := netip.IPv6Unspecified()
+	if t, ok := caller.(*net.TCPAddr); ok {
+		if ip := t.AddrPort().Addr(); ip.IsValid() {
+			a = ip
+		}
+	}
+	as16 := a.As16()
+	return append(b, as16[:]...)
+}
+
+// readPayload takes the payload of message 2; asked is when it was written, by our clock.
+func (c *Conn) readPayload(b []byte, asked time.Time) error {
+	if len(b) != payloadSize {
+		return fault(ReasonHandshake, "handshake: a payload of %d bytes, want %d", len(b), payloadSize)
+	}
+	ms := binary.BigEndian.Uint64(b)
+	if ms > math.MaxInt64 {
+		return fault(ReasonHandshake, "handshake: the responder's clock shows no time")
+	}
+	c.skew = time.UnixMilli(int64(ms)).Sub(asked.Round(0))
+	if a := netip.AddrFrom16([16]byte(b[clockSize:])); !a.IsUnspecified() {
+		c.observed = a.Unmap()
+	}
 	return nil
 }
 
-// keys takes the keys of both directions from the handshake.
-func (c *Conn) keys(s *hybrid.Secrets) error {
-	k := s.Expand(keyLabel, 64)
-	defer clear(k)
-	if c.dialled {
-		c.out, c.in = newHalf([32]byte(k[:32])), newHalf([32]byte(k[32:]))
-	} else {
-		c.in, c.out = newHalf([32]byte(k[:32])), newHalf([32]byte(k[32:]))
+// ReasonOf is why err, the error of a link, ended it; ReasonLost if err does not say.
+func ReasonOf(err error) Reason {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e.Reason
 	}
-	return nil
+	return ReasonLost
 }

@@ -13,112 +13,119 @@ import (
 	"peel/cell"
 )
 
-// PoolConfig is what a pool is told. Link and Dial are needed.
+const (
+	attemptTimeout = 10 * time.Second // to connect to one address, handshake included
+	defaultIdle    = 3 * time.Minute
+)
+
+// PoolConfig is what a Pool is made of. Its zero value dials by TCP as a client of network zero.
 type PoolConfig struct {
 	Link    Config
-	Dial    func(ctx context.Context, network, addr string) (net.Conn, error)
-	Handler Handler       // of the circuits that peers open; nil: they may open none
-	Idle    time.Duration // a link without circuits is closed after this; 0: never
+	Dial    func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer's
+	Handler Handler                                                           // takes the circuits that peers open; nil: they may open none
+	Idle    time.Duration                                                     // a link without circuits is closed after this; 0: 3 minutes
 }
 
-// dialTimeout bounds the connection and handshake to one node, all of its addresses together.
-const dialTimeout = 15 * time.Second
-
-// Pool keeps the links of a node: at most one that it dialled to each peer at a time, and all that it accepted. It runs Serve
-// of each and waits for them in Close.
+// A Pool keeps the links of a node: one to each peer it dials, and those it accepted. It runs Serve of each, and closes
+// those that carry nothing. Its methods may be called by any goroutine.
 type Pool struct {
 	cfg    PoolConfig
-	ctx    context.Context
+	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	conns  map[*Conn]struct{}
-	peers  map[cell.NodeID]*pooled
+	mu    sync.Mutex
+	conns map[*Conn]struct{} // all that are served
+	nodes map[cell.NodeID]*attempt
+	ended Stats // of links that are gone
 }
 
-// pooled is the link to one peer, or the attempt to make one.
-type pooled struct {
-	ready chan struct{} // closed when conn or err is set
-	conn  *Conn
-	err   error
+// An attempt is the link that Get returns for a node, there or being dialled.
+type attempt struct {
+	done chan struct{} // closed when conn or err is set
+	conn *Conn
+	err  error
 }
-
-// ErrPoolClosed is what Get says after Close.
-var ErrPoolClosed = errors.New("link: the pool is closed")
 
 // NewPool makes a pool. It starts nothing.
 func NewPool(cfg PoolConfig) *Pool {
-	p := &Pool{cfg: cfg, conns: make(map[*Conn]struct{}), peers: make(map[cell.NodeID]*pooled)}
-	p.cfg.Link.Idle = cfg.Idle
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	if cfg.Idle == 0 {
+		cfg.Idle = defaultIdle
+	}
+	cfg.Link = cfg.Link.withDefaults()
+	p := &Pool{cfg: cfg, conns: make(map[*Conn]struct{}), nodes: make(map[cell.NodeID]*attempt)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
 
-// Get returns the link to a peer, dialling it if there is none; calls at the same time share one attempt.
+// Get returns a link to peer: one that is there, dialled or accepted, or a new one, for which it tries the peer's
+// addresses in order. Calls for one peer at the same time share one attempt, which goes on when a caller's ctx ends.
+// The link stays at least Idle, unless it breaks: a circuit opened on it at once finds it open or is told ErrClosed.
 func (p *Pool) Get(ctx context.Context, peer Peer) (*Conn, error) {
 	p.mu.Lock()
-	if p.closed {
+	if p.ctx.Err() != nil {
 		p.mu.Unlock()
-		return nil, ErrPoolClosed
+		return nil, ErrClosed
 	}
-	e := p.peers[peer.ID]
-	if e != nil && e.conn != nil && !e.conn.hold() {
-		e = nil
-	}
-	if e == nil {
-		e = &pooled{ready: make(chan struct{})}
-		p.peers[peer.ID] = e
-		p.wg.Go(func() { p.dial(e, peer) })
+	a := p.nodes[peer.ID]
+	if a == nil || a.conn != nil && !a.conn.touch() {
+		a = &attempt{done: make(chan struct{})}
+		p.nodes[peer.ID] = a
+		p.wg.Go(func() { p.dial(a, peer) })
 	}
 	p.mu.Unlock()
 	select {
-	case <-e.ready:
-		return e.conn, e.err
+	case <-a.done:
+		return a.conn, a.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("link: waiting for a link to %v: %w", peer.ID, ctx.Err())
+		return nil, fmt.Errorf("link: no link to %v yet: %w", peer.ID, context.Cause(ctx))
 	}
 }
 
-// dial makes a link and serves it.
-func (p *Pool) dial(e *pooled, peer Peer) {
-	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
-	conn, err := p.try(ctx, peer)
-	cancel()
+// touch puts off the end of an idle link; false: it has ended.
+func (c *Conn) touch() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unused = time.Now()
+	return c.err == nil
+}
+
+// dial makes the attempt, and then serves the link.
+func (p *Pool) dial(a *attempt, peer Peer) {
+	c, err := p.try(peer)
 	p.mu.Lock()
-	if err == nil && p.closed {
-		conn.Close()
-		err = ErrPoolClosed
+	if err == nil && p.ctx.Err() != nil {
+		c.Close()
+		err = ErrClosed
 	}
 	if err != nil {
-		e.err = err
-		if p.peers[peer.ID] == e {
-			delete(p.peers, peer.ID)
+		if p.nodes[peer.ID] == a {
+			delete(p.nodes, peer.ID)
 		}
+		a.err = err
 		p.mu.Unlock()
-		close(e.ready)
+		close(a.done)
 		return
 	}
-	e.conn = conn
-	p.conns[conn] = struct{}{}
+	p.keep(c)
+	a.conn = c
 	p.mu.Unlock()
-	close(e.ready)
-	p.serve(conn)
+	close(a.done)
+	p.serve(c)
 }
 
-// try dials the peer's addresses in turn.
-func (p *Pool) try(ctx context.Context, peer Peer) (*Conn, error) {
+// try dials one address after the other.
+func (p *Pool) try(peer Peer) (*Conn, error) {
 	var errs []error
-	for _, a := range peer.Addrs {
-		nc, err := p.cfg.Dial(ctx, "tcp", a.String())
+	for _, addr := range peer.Addrs {
+		c, err := p.tryAddr(peer, addr.String())
 		if err == nil {
-			var conn *Conn
-			if conn, err = Dial(ctx, nc, &p.cfg.Link, peer); err == nil {
-				return conn, nil
-			}
+			return c, nil
 		}
-		errs = append(errs, err)
+		errs = append(errs, fmt.Errorf("%v: %w", addr, err))
 	}
 	if len(errs) == 0 {
 		return nil, fmt.Errorf("link: no address of %v is known", peer.ID)
@@ -126,62 +133,92 @@ func (p *Pool) try(ctx context.Context, peer Peer) (*Conn, error) {
 	return nil, fmt.Errorf("link: cannot reach %v: %w", peer.ID, errors.Join(errs...))
 }
 
-// Add serves a link that was accepted, and uses it for Get if it says who the peer is and there is no other. After Close it
-// closes the link.
-func (p *Pool) Add(conn *Conn) {
+func (p *Pool) tryAddr(peer Peer, addr string) (*Conn, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
+	defer cancel()
+	nc, err := p.cfg.Dial(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c, err := Dial(ctx, nc, &p.cfg.Link, peer)
+	if err != nil {
+		p.mu.Lock()
+		p.ended.Errors[ReasonHandshake]++
+		p.mu.Unlock()
+	}
+	return c, err
+}
+
+// Add serves c, a link that was accepted, until it ends. If the peer has a name and there is no link to it, Get returns
+// this one. After Close it closes c.
+func (p *Pool) Add(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
-		conn.Close()
+	if p.ctx.Err() != nil {
+		c.Close()
 		return
 	}
-	p.conns[conn] = struct{}{}
-	if id, ok := conn.PeerID(); ok && p.peers[id] == nil {
-		e := &pooled{ready: make(chan struct{}), conn: conn}
-		close(e.ready)
-		p.peers[id] = e
+	p.keep(c)
+	if id, ok := c.PeerID(); ok && p.nodes[id] == nil {
+		a := &attempt{done: make(chan struct{}), conn: c}
+		close(a.done)
+		p.nodes[id] = a
 	}
-	p.wg.Go(func() { p.serve(conn) })
+	p.wg.Go(func() { p.serve(c) })
 }
 
-// serve works a link to its end and forgets it.
-func (p *Pool) serve(conn *Conn) {
-	err := conn.Serve(p.cfg.Handler)
-	if p.cfg.Link.Log != nil {
-		p.cfg.Link.Log.Debug("link over", "why", err)
-	}
+// keep lists a link that is about to be served. The caller holds mu.
+func (p *Pool) keep(c *Conn) {
+	c.closeIdle(p.cfg.Idle)
+	p.conns[c] = struct{}{}
+}
+
+// closeIdle lets the link end when it has carried no circuit for so long.
+func (c *Conn) closeIdle(after time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.idleAfter = after
+}
+
+// serve runs a link to its end and forgets it.
+func (p *Pool) serve(c *Conn) {
+	c.Serve(p.cfg.Handler) // why it ended is in its log and counted
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.conns, conn)
-	if id, ok := conn.PeerID(); ok && p.peers[id] != nil && p.peers[id].conn == conn {
-		delete(p.peers, id)
+	delete(p.conns, c)
+	if id, ok := c.PeerID(); ok && p.nodes[id] != nil && p.nodes[id].conn == c {
+		delete(p.nodes, id)
 	}
+	p.ended.Add(c.Stats())
 }
 
-// Links is how many links there are.
+// Links is how many links are served now.
 func (p *Pool) Links() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.conns)
 }
 
-// Close ends every link and every attempt to make one, and waits for them.
+// Stats is what went over all links of the pool, those that are gone included. Links that failed to be accepted are not
+// its business.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.ended
+	for c := range p.conns {
+		s.Add(c.Stats())
+	}
+	return s
+}
+
+// Close ends all links and attempts, and returns when their goroutines are gone.
 func (p *Pool) Close() {
 	p.mu.Lock()
-	p.closed = true
+	p.cancel()
 	conns := slices.Collect(maps.Keys(p.conns))
 	p.mu.Unlock()
-	p.cancel()
 	for _, c := range conns {
 		c.Close()
 	}
 	p.wg.Wait()
-}
-
-// hold keeps a link that is about to be used from being closed as idle; false: it is over.
-func (c *Conn) hold() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.empty = time.Now()
-	return c.err == nil
 }

@@ -6,73 +6,70 @@ import (
 	"peel/cell"
 )
 
-// chunkCells is how many cells a queue takes memory for at a time.
+// chunkCells is how many cells a chunk holds: a circuit with one cell waiting occupies 11 KiB, one without nothing.
 const chunkCells = 8
 
-// chunk is a part of a queue.
+// A chunk is a piece of a queue. The pointers stand first, so that the garbage collector does not look at the cells.
 type chunk struct {
-	cells     [chunkCells]cell.Cell
-	forwarded [chunkCells]bool // came in on the circuit's source, whose credit returns when it has been written
-	begin, n  int              // the cells from begin to n wait
-	next      *chunk
+	next  *chunk
+	from  [chunkCells]*Circ
+	cells [chunkCells]cell.Cell
 }
 
 var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
-// queue holds the cells of one circuit that wait for the link. Its bound is its owner's: see Circ.Send and Circ.Forward.
+// A queue holds the cells of a circuit that wait to leave, in order, each with the circuit it came in on; nil: it began
+// here. It bounds nothing itself: what may be in it was granted to somebody.
 type queue struct {
-	first, last *chunk
-	n           int
+	head, tail *chunk
+	first, end int // of the first cell in head; behind the last one in tail
+	n          int
 }
 
-// push copies cells in.
-func (q *queue) push(cells []cell.Cell, id cell.CircID, forwarded bool) {
-	q.n += len(cells)
-	for len(cells) > 0 {
-		if q.last == nil || q.last.n == chunkCells {
-			c := chunks.Get().(*chunk)
-			c.begin, c.n, c.next = 0, 0, nil
-			if q.last == nil {
-				q.first = c
-			} else {
-				q.last.next = c
-			}
-			q.last = c
+// push appends a copy of c as a cell of circuit id.
+func (q *queue) push(c *cell.Cell, id cell.CircID, from *Circ) {
+	if q.tail == nil || q.end == chunkCells {
+		k := chunks.Get().(*chunk)
+		if q.tail == nil {
+			q.head, q.first = k, 0
+		} else {
+			q.tail.next = k
 		}
-		c := q.last
-		k := copy(c.cells[c.n:], cells)
-		for i := c.n; i < c.n+k; i++ {
-			c.cells[i].SetCirc(id)
-			c.forwarded[i] = forwarded
-		}
-		c.n += k
-		cells = cells[k:]
+		q.tail, q.end = k, 0
 	}
+	q.tail.cells[q.end] = *c
+	q.tail.cells[q.end].SetCirc(id)
+	q.tail.from[q.end] = from
+	q.end++
+	q.n++
 }
 
-// pop copies the first cell to where it goes and says whether it was forwarded. The queue is not empty.
-func (q *queue) pop(to *cell.Cell) (forwarded bool) {
-	c := q.first
-	*to = c.cells[c.begin]
-	forwarded = c.forwarded[c.begin]
-	c.begin++
+// pop moves the first cell to c. The queue must not be empty.
+func (q *queue) pop(c *cell.Cell) (from *Circ) {
+	k := q.head
+	*c = k.cells[q.first]
+	from, k.from[q.first] = k.from[q.first], nil
+	q.first++
 	q.n--
-	if c.begin == c.n {
-		q.first = c.next
-		if q.first == nil {
-			q.last = nil
-		}
-		chunks.Put(c)
+	switch {
+	case q.n == 0:
+		q.drop()
+	case q.first == chunkCells:
+		q.head, q.first = k.next, 0
+		k.next = nil
+		chunks.Put(k)
 	}
-	return forwarded
+	return from
 }
 
-// drop empties the queue.
+// drop forgets what is queued.
 func (q *queue) drop() {
-	for c := q.first; c != nil; {
-		next := c.next
-		chunks.Put(c)
-		c = next
+	for k := q.head; k != nil; {
+		next := k.next
+		k.next = nil
+		clear(k.from[:])
+		chunks.Put(k)
+		k = next
 	}
 	*q = queue{}
 }

@@ -2,322 +2,372 @@ package link
 
 import (
 	"errors"
-	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"os"
+	"sync"
 	"time"
 
 	"peel/cell"
 )
 
-// readBuffer is what a link reads into: as much as the socket has, and a whole record at least.
-const readBuffer = 2 * recordBuffer
+const (
+	smallBuffer = 4 << 10 // what an idle link waits with
+	bigBuffer   = 64 << 10
+	quietReads  = 16 // so many short reads in a row, and a link is idle again
+)
 
-// PeerError is a breach of the protocol by the peer, which ends the link.
-type PeerError struct{ Err error }
+// buffers are big input buffers, lent to links while much comes in.
+var buffers = sync.Pool{New: func() any { return new([bigBuffer]byte) }}
 
-func (e *PeerError) Error() string { return "link: the peer broke the protocol: " + e.Err.Error() }
-func (e *PeerError) Unwrap() error { return e.Err }
-
-func breach(format string, args ...any) error { return &PeerError{fmt.Errorf(format, args...)} }
-
-// ErrLost is why a link is over whose connection broke.
-var ErrLost = errors.New("link: lost")
-
-// lost says why a read or write failed: because the link is over already, or because the connection broke.
-func (c *Conn) lost(err error) error {
-	if e := c.Err(); e != nil {
-		return e
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("%w: the peer closed it", ErrLost)
-	}
-	return fmt.Errorf("%w: %w", ErrLost, err)
+// An inbox takes from the socket as much as there is, and gives it out as whole records.
+type inbox struct {
+	buf   []byte
+	big   *[bigBuffer]byte // buf, if not small
+	small [smallBuffer]byte
+	r, w  int // what came and was not given out is buf[r:w]
+	short int // reads in a row that a small buffer could have held
 }
 
-// read handles what comes until the link is over.
+// fill reads once. It makes room for a whole record when one has begun.
+func (b *inbox) fill(nc net.Conn) error {
+	switch {
+	case b.buf == nil:
+		b.buf = b.small[:]
+	case b.big == nil && b.w == len(b.small): // it may have more
+		b.big = buffers.Get().(*[bigBuffer]byte)
+		b.w = copy(b.big[:], b.buf[b.r:b.w])
+		b.buf, b.r, b.short = b.big[:], 0, 0
+	case b.big != nil && b.r == b.w && b.short >= quietReads:
+		b.release()
+	}
+	if b.r > 0 {
+		b.w = copy(b.buf, b.buf[b.r:b.w])
+		b.r = 0
+	}
+	n, err := nc.Read(b.buf[b.w:])
+	b.w += n
+	if b.short++; n >= smallBuffer {
+		b.short = 0
+	}
+	if n > 0 {
+		return nil // an error comes again
+	}
+	if err == nil {
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+// release goes back to the small buffer, which is then empty.
+func (b *inbox) release() {
+	if b.big != nil {
+		buffers.Put(b.big)
+	}
+	b.big, b.buf, b.r, b.w = nil, b.small[:], 0, 0
+}
+
+// record gives out the next whole record, valid until the next fill; nil: not all of it is here.
+func (b *inbox) record() ([]byte, error) {
+	have := b.buf[b.r:b.w]
+	if len(have) < headerSize {
+		return nil, nil
+	}
+	n, err := recordSize(have)
+	if err != nil || len(have) < n {
+		return nil, err
+	}
+	b.r += n
+	return have[:n], nil
+}
+
+// read is the reader: it returns why it ended.
 func (c *Conn) read(h Handler) error {
-	buf := make([]byte, readBuffer)
-	var d deliver
-	have, used := 0, 0 // buf[used:have] is read and not yet opened
+	box := new(inbox)
+	defer box.release()
 	for {
-		n, err := c.nc.Read(buf[have:])
-		have += n
-		for have-used >= recordHead {
-			size, lerr := length(buf[used:])
-			if lerr != nil {
-				return &PeerError{lerr}
-			}
-			if have-used < recordHead+size {
-				break
-			}
-			cells, oerr := c.in.open(buf[used : used+recordHead+size])
-			if oerr != nil {
-				return &PeerError{oerr}
-			}
-			used += recordHead + size
-			c.stats.RecordsIn.Add(1)
-			c.stats.CellsIn.Add(uint64(len(cells)))
-			c.stats.BytesIn.Add(uint64(recordHead + size))
-			if c.cfg.Tap != nil {
-				c.cfg.Tap(true, cells)
-			}
-			if err := c.handle(h, &d, cells); err != nil {
-				return err
-			}
+		if err := box.fill(c.nc); err != nil {
+			return lost(err)
 		}
-		if err != nil {
-			return c.lost(err)
-		}
-		c.last.Store(time.Now().UnixNano())
-		if used == have {
-			have, used = 0, 0
-		} else if len(buf)-used < recordBuffer {
-			have, used = copy(buf, buf[used:have]), 0
-		}
-	}
-}
-
-// deliver holds the runs of a record's cells between look-up and delivery.
-type deliver struct {
-	runs [mostCells]run
-	n    int
-}
-
-type run struct {
-	to    Receiver // nil: a circuit that we have closed
-	cells []cell.Cell
-}
-
-// handle handles the cells of a record in order. Runs of RELAY cells are looked up together, under one lock.
-func (c *Conn) handle(h Handler, d *deliver, cells []cell.Cell) error {
-	for len(cells) > 0 {
-		n, err := c.lookup(d, cells)
-		for i := range d.runs[:d.n] {
-			r := &d.runs[i]
-			if r.to != nil {
-				r.to.Receive(r.cells)
-			} else {
-				c.stats.Late.Add(uint64(len(r.cells)))
-			}
-			*r = run{}
-		}
-		if err != nil {
+		if err := c.readBatch(box, h); err != nil {
 			return err
 		}
-		if cells = cells[n:]; len(cells) == 0 {
+	}
+}
+
+// readBatch handles the records that are in box.
+func (c *Conn) readBatch(box *inbox, h Handler) error {
+	c.wakes.begin()
+	defer c.wakes.end()
+	for {
+		record, err := box.record()
+		if err != nil {
+			return &Error{ReasonLength, err}
+		}
+		if record == nil {
 			return nil
 		}
-		if err := c.command(h, &cells[0]); err != nil {
+		cells, err := c.in.open(record)
+		if err != nil {
+			return &Error{ReasonRecord, err}
+		}
+		c.heard(len(record), cells)
+		if c.cfg.Tap != nil {
+			c.cfg.Tap(true, cells)
+		}
+		if err := c.receive(cells, h); err != nil {
 			return err
 		}
-		cells = cells[1:]
+	}
+}
+
+// heard counts a record that came, and puts padding off.
+func (c *Conn) heard(size int, cells []cell.Cell) {
+	now := time.Now()
+	c.mu.Lock()
+	c.stats.RecordsIn++
+	c.stats.BytesIn += uint64(size)
+	c.stats.CellsIn += uint64(len(cells))
+	c.padding.Heard(now, rand.Uint64())
+	if c.idle {
+		c.setTimer(now)
+	}
+	c.mu.Unlock()
+}
+
+// lost says in words why the connection ended.
+func lost(err error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		return fault(ReasonLost, "the peer closed the connection: %w", err)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fault(ReasonLost, "the connection timed out: %w", err)
+	}
+	return fault(ReasonLost, "connection lost: %w", err)
+}
+
+// receive handles the cells of one record, those of one circuit that follow one another together.
+func (c *Conn) receive(cells []cell.Cell, h Handler) error {
+	for len(cells) > 0 {
+		n := 1
+		x := &cells[0]
+		err := error(nil)
+		if bad := x.Check(); bad != nil {
+			return &Error{ReasonCell, bad}
+		}
+		switch x.Command() {
+		case cell.CmdRelay, cell.CmdRelayEarly:
+			for n < len(cells) && relayed(&cells[n]) && cells[n].Circ() == x.Circ() {
+				n++
+			}
+			err = c.relay(x.Circ(), cells[:n])
+		case cell.CmdCredit:
+			err = c.credit(x)
+		case cell.CmdCreate:
+			err = c.create(x, h)
+		case cell.CmdCreated:
+			err = c.created(x)
+		case cell.CmdDestroy:
+			err = c.destroyed(x)
+		case cell.CmdPadding:
+			c.mu.Lock()
+			c.stats.PaddingIn++
+			c.mu.Unlock()
+		}
+		if err != nil {
+			return err
+		}
+		cells = cells[n:]
 	}
 	return nil
 }
 
-func ofCircuit(k *cell.Cell) bool {
-	return k.Command() == cell.CmdRelay || k.Command() == cell.CmdRelayEarly
+func relayed(c *cell.Cell) bool {
+	return c.Command() == cell.CmdRelay || c.Command() == cell.CmdRelayEarly
 }
 
-// lookup finds whose the RELAY cells are with which cells begin, and counts their credit; it says how many they are.
-func (c *Conn) lookup(d *deliver, cells []cell.Cell) (int, error) {
+// relay hands a run of cells to their circuit.
+func (c *Conn) relay(id cell.CircID, cells []cell.Cell) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	d.n = 0
-	i := 0
-	for i < len(cells) && ofCircuit(&cells[i]) {
-		id := cells[i].Circ()
-		j := i + 1
-		for j < len(cells) && ofCircuit(&cells[j]) && cells[j].Circ() == id {
-			j++
-		}
-		circ := c.circs[id]
-		if circ == nil {
-			return i, breach("a cell of circuit %#x, which does not exist", uint32(id))
-		}
-		if !circ.window.Received(j - i) {
-			return i, breach("more cells on circuit %#x than it was granted", uint32(id))
-		}
-		if circ.state == open && (!circ.ready || circ.receiver == nil) {
-			return i, breach("a RELAY cell on circuit %#x before its CREATED", uint32(id))
-		}
-		d.runs[d.n] = run{circ.receiver, cells[i:j]}
-		d.n++
-		i = j
-	}
-	return i, nil
-}
-
-// command does what a cell asks that is not RELAY.
-func (c *Conn) command(h Handler, k *cell.Cell) error {
-	if err := k.Check(); err != nil {
-		return &PeerError{err}
-	}
-	switch k.Command() {
-	case cell.CmdPadding:
-		c.stats.PaddingIn.Add(1)
-		return nil
-	case cell.CmdCreate:
-		return c.create(h, k)
-	case cell.CmdCreated:
-		return c.created(k)
-	case cell.CmdDestroy:
-		return c.destroyed(k)
-	default: // Check knows no other than CREDIT
-		return c.credited(k)
-	}
-}
-
-// create begins a circuit that the peer opens.
-func (c *Conn) create(h Handler, k *cell.Cell) error {
-	m, err := cell.ParseCreate(k.Body())
-	if err != nil {
-		return &PeerError{err}
-	}
-	id := k.Circ()
-	c.mu.Lock()
-	switch {
-	case h == nil:
-		err = breach("a CREATE to a node that is no relay")
-	case (id&cell.DialBit != 0) == c.dialled:
-		err = breach("CREATE with id %#x, which is ours to use", uint32(id))
-	case c.circs[id] != nil:
-		err = breach("CREATE with id %#x, which is in use", uint32(id))
-	case len(c.circs)-c.opened >= 2*c.cfg.maxCircuits() || len(c.control) > c.mostControl():
-		err = breach("circuits come and go faster than the peer reads our answers")
-	}
-	if err != nil || c.err != nil {
+	circ := c.circs[id]
+	if err := known(circ, id, cells[0].Command()); err != nil {
 		c.mu.Unlock()
 		return err
 	}
-	busy := len(c.circs)-c.opened >= c.cfg.maxCircuits()
-	circ := c.newCirc(id, false)
-	circ.credit = int64(m.Credit)
+	if circ.state < open && circ.state != offered { // an offered one has no credit yet
+		c.mu.Unlock()
+		return fault(ReasonOrder, "a %v cell before CREATED", cells[0].Command())
+	}
+	if !circ.window.Received(len(cells)) {
+		c.mu.Unlock()
+		return fault(ReasonOverrun, "a %v cell without credit", cells[0].Command())
+	}
+	r := circ.recv
 	c.mu.Unlock()
-	if busy {
-		circ.Close(cell.DestroyBusy)
+	if r != nil { // else it is closing: what was on its way comes to nothing
+		r.Receive(cells)
+	}
+	return nil
+}
+
+// known refuses what the peer says of a circuit that it does not have: there is none, it was not told of it, or has
+// sent DESTROY itself.
+func known(circ *Circ, id cell.CircID, cmd cell.Command) error {
+	switch {
+	case circ == nil || circ.state == opening:
+		return fault(ReasonCircuit, "a %v cell of circuit %#x, which is not there", cmd, uint32(id))
+	case circ.gotDestroy:
+		return fault(ReasonOrder, "a %v cell after DESTROY", cmd)
+	}
+	return nil
+}
+
+// create handles CREATE: a new circuit, or one too many.
+func (c *Conn) create(x *cell.Cell, h Handler) error {
+	m, err := cell.ParseCreate(x.Body())
+	if err != nil {
+		return &Error{ReasonCell, err}
+	}
+	id := x.Circ()
+	if (id&cell.DialBit != 0) == c.dialer {
+		return fault(ReasonCreate, "CREATE of circuit %#x, a number of ours", uint32(id))
+	}
+	if h == nil {
+		return fault(ReasonCreate, "CREATE to a client")
+	}
+	c.mu.Lock()
+	if c.circs[id] != nil {
+		c.mu.Unlock()
+		return fault(ReasonCreate, "CREATE of circuit %#x, which is there", uint32(id))
+	}
+	circ := &Circ{conn: c, id: id, state: offered, credit: int64(m.Credit)}
+	circ.turn.circ = circ
+	if len(c.circs)-c.refused >= c.cfg.MaxCircuits {
+		defer c.mu.Unlock()
+		if c.refused == maxRefused {
+			return fault(ReasonFlood, "CREATE although %d circuits were refused and not destroyed", maxRefused)
+		}
+		c.refused++
+		circ.refused, circ.mine = true, true
+		c.circs[id] = circ
+		circ.end(cell.DestroyBusy)
 		return nil
 	}
+	c.circs[id] = circ
+	c.mu.Unlock()
 	h.Create(circ, m)
 	return nil
 }
 
-// created ends the opening of a circuit of ours.
-func (c *Conn) created(k *cell.Cell) error {
-	m, err := cell.ParseCreated(k.Body())
+// created handles CREATED.
+func (c *Conn) created(x *cell.Cell) error {
+	m, err := cell.ParseCreated(x.Body())
 	if err != nil {
-		return &PeerError{err}
+		return &Error{ReasonCell, err}
 	}
 	c.mu.Lock()
-	circ := c.circs[k.Circ()]
-	if circ == nil || !circ.ours || circ.ready {
+	circ := c.circs[x.Circ()]
+	if err := known(circ, x.Circ(), cell.CmdCreated); err != nil {
 		c.mu.Unlock()
-		return breach("CREATED for circuit %#x, which waits for none", uint32(k.Circ()))
+		return err
 	}
-	circ.ready = true
-	circ.credit += int64(m.Credit)
-	r := circ.receiver
+	if circ.created || (circ.id&cell.DialBit != 0) != c.dialer {
+		c.mu.Unlock()
+		return fault(ReasonOrder, "CREATED where none was asked for")
+	}
+	circ.created = true
+	if circ.state == closing {
+		c.mu.Unlock()
+		return nil
+	}
+	circ.state, circ.credit = open, int64(m.Credit)
+	circ.had = circ.room() > 0
+	has, r := circ.had, circ.recv
 	c.mu.Unlock()
-	if r != nil {
-		r.Created(m.Reply)
-		circ.resume()
+	r.Created(m.Reply)
+	if has {
+		circ.tellRoom()
 	}
 	return nil
 }
 
-// resume makes a circuit with new credit send again.
-func (c *Circ) resume() {
-	l := c.conn
-	l.mu.Lock()
-	if c.state == open && c.queue.n > 0 && c.credit > 0 {
-		l.sched.add(&c.entry)
-		l.poke()
-	}
-	var r Receiver
-	if c.state == open && c.wants && c.credit > 0 && c.queue.n < ahead {
-		c.wants, r = false, c.receiver
-	}
-	l.mu.Unlock()
+// tellRoom calls Room, unless the circuit has been closed. The caller holds no lock.
+func (c *Circ) tellRoom() {
+	c.conn.mu.Lock()
+	r := c.recv
+	c.conn.mu.Unlock()
 	if r != nil {
 		r.Room()
 	}
 }
 
-// destroyed ends a circuit from the peer's side, or confirms that we ended it.
-func (c *Conn) destroyed(k *cell.Cell) error {
-	m, err := cell.ParseDestroy(k.Body())
+// destroyed handles DESTROY: it is answered by one, unless ours is under way.
+func (c *Conn) destroyed(x *cell.Cell) error {
+	m, err := cell.ParseDestroy(x.Body())
 	if err != nil {
-		return &PeerError{err}
+		return &Error{ReasonCell, err}
 	}
 	c.mu.Lock()
-	circ := c.circs[k.Circ()]
-	if circ == nil {
+	circ := c.circs[x.Circ()]
+	if err := known(circ, x.Circ(), cell.CmdDestroy); err != nil {
 		c.mu.Unlock()
-		return breach("DESTROY of circuit %#x, which does not exist", uint32(k.Circ()))
+		return err
 	}
-	delete(c.circs, circ.id)
-	if circ.ours {
-		c.opened--
+	circ.gotDestroy = true
+	r := circ.recv
+	if circ.state != closing {
+		circ.end(cell.DestroyNone)
+		circ.told = m.Reason
 	}
-	if len(c.circs) == 0 {
-		c.empty = time.Now()
-	}
-	r := circ.receiver
-	if circ.state == open {
-		circ.end()
-		c.say(control{circ.id, cell.CmdDestroy, cell.Destroy{Reason: cell.DestroyNone}})
-	}
-	full := len(c.control) > c.mostControl()
+	circ.free()
 	c.mu.Unlock()
 	if r != nil {
 		r.Closed(m.Reason)
 	}
-	if full {
-		return breach("circuits come and go faster than the peer reads our answers")
-	}
 	return nil
 }
 
-// credited takes a CREDIT cell: more that we may send, or credit that the peer does not need.
-func (c *Conn) credited(k *cell.Cell) error {
-	m, err := cell.ParseCreditCell(k.Body())
+// credit handles CREDIT.
+func (c *Conn) credit(x *cell.Cell) error {
+	m, err := cell.ParseCreditCell(x.Body())
 	if err != nil {
-		return &PeerError{err}
+		return &Error{ReasonCell, err}
 	}
-	if m.Answer != 0 {
-		return breach("an answer to a CREDIT that did not ask")
-	}
-	c.stats.CreditIn.Add(1)
-	var more []*Circ
+	var grown []*Circ
 	c.mu.Lock()
 	if m.Ask != 0 {
-		c.answer = m.Ask // an earlier one that waits is answered by the later
-		c.poke()
+		c.answer = m.Ask // a peer that asks again before it has its answer gets the last one
 	}
 	for _, g := range m.Grants {
 		circ := c.circs[g.Circ]
-		switch {
-		case circ == nil:
-			err = breach("CREDIT for circuit %#x, which does not exist", uint32(g.Circ))
-		case g.Cells < 0 && !circ.window.Returned(int64(-g.Cells)):
-			err = breach("credit given back on circuit %#x that the peer did not have", uint32(g.Circ))
-		case g.Cells > 0 && circ.credit+int64(g.Cells) > creditMost:
-			err = breach("credit of more than 2^31 cells on circuit %#x", uint32(g.Circ))
-		case g.Cells > 0:
-			circ.credit += int64(g.Cells)
-			if circ.state == open {
-				more = append(more, circ)
-			}
+		if err = known(circ, g.Circ, cell.CmdCredit); err != nil {
+			break
 		}
-		if err != nil {
-			c.mu.Unlock()
-			return err
+		if circ.state == closing {
+			continue
+		}
+		if circ.state != open {
+			err = fault(ReasonOrder, "credit for a circuit before CREATED")
+			break
+		}
+		if err = circ.grant(g.Cells); err != nil {
+			break
+		}
+		if circ.grew() {
+			grown = append(grown, circ)
 		}
 	}
+	wake := (c.answer != 0 || c.sched.used != 0) && c.rouse()
 	c.mu.Unlock()
-	for _, circ := range more {
-		circ.resume()
+	if wake {
+		c.signal()
+	}
+	if err != nil {
+		return err
+	}
+	for _, circ := range grown {
+		circ.tellRoom()
 	}
 	return nil
 }

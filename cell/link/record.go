@@ -6,100 +6,104 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"peel/cell"
 )
 
-// A record is uint16 length | AEAD(cells): 1 to 46 whole cells (spec/link.md, section 2).
+// Sizes of a record in bytes, and when keys move on (spec/link.md, section 3).
 const (
-	mostCells    = 46
-	recordHead   = 2
-	recordTag    = 16
-	leastRecord  = cell.Size + recordTag
-	mostRecord   = mostCells*cell.Size + recordTag
-	recordBuffer = recordHead + mostRecord
+	maxCells   = 46 // cells a record: the most that 64 KiB hold
+	headerSize = 2
+	tagSize    = 16
+	maxRecord  = headerSize + maxCells*cell.Size + tagSize
 
-	ratchetRecords = 1 << 20 // a key is used for so many records
-	ratchetBytes   = 1 << 30 // or so many bytes, whichever comes first
-	ratchetLabel   = "peel link v1 ratchet"
+	keySize        = 32
+	ratchetRecords = 1 << 20 // records under one key
+	ratchetBytes   = 1 << 30 // bytes of records under one key
+	ratchetLabel   = "peel link ratchet v1"
 )
 
-// Errors of records: each is the peer's fault, or that of someone on the way.
-var (
-	errRecordLength = errors.New("link: a record that is no whole number of cells")
-	errRecordTag    = errors.New("link: a record that does not open: tampered with, replayed, or out of order")
-)
-
-// half is one direction of a link: a key that moves on, and a counter.
+// A half is one direction of a link: the key, and how much went under it. Each has one owner, the link's reader or its
+// writer. It allocates nothing but when the key moves on.
 type half struct {
-	key     [32]byte
-	aead    cipher.AEAD
-	nonce   [12]byte // the last 8 bytes count records
-	records uint64   // under this key
-	bytes   uint64
+	aead           cipher.AEAD
+	key            [keySize]byte
+	nonce          [12]byte
+	records, bytes uint64 // under this key
 }
 
-func newHalf(key [32]byte) *half {
+// newHalf takes a key of keySize bytes; the caller erases its own copy.
+func newHalf(key []byte) *half {
 	h := new(half)
 	h.use(key)
 	return h
 }
 
-func (h *half) use(key [32]byte) {
-	h.key = key
+func (h *half) use(key []byte) {
+	copy(h.key[:], key)
+	h.records, h.bytes = 0, 0
 	block, err := aes.NewCipher(h.key[:])
 	if err != nil {
-		panic(err) // cannot be: the key has 32 bytes
+		panic(err) // the key has its one size
 	}
 	if h.aead, err = cipher.NewGCM(block); err != nil {
-		panic(err) // cannot be: AES has blocks of 16 bytes
+		panic(err) // AES has blocks of 16 bytes
 	}
-	h.nonce, h.records, h.bytes = [12]byte{}, 0, 0
 }
 
-// count moves the counter on, and the key when it has been used enough. The old key is overwritten: it opens nothing any more.
-func (h *half) count(n int) {
+// count notes that a record of n bytes went by, and moves the key on when it has done its work: then nobody who takes
+// the new key can read what went under the old one.
+func (h *half) count(n int) error {
 	h.records++
 	h.bytes += uint64(n)
 	if h.records < ratchetRecords && h.bytes < ratchetBytes {
-		binary.BigEndian.PutUint64(h.nonce[4:], h.records)
-		return
+		return nil
 	}
-	next, err := hkdf.Expand(sha256.New, h.key[:], ratchetLabel, len(h.key))
+	key, err := hkdf.Expand(sha256.New, h.key[:], ratchetLabel, keySize)
 	if err != nil {
-		panic(err) // cannot be: 32 bytes are not too many
+		return fmt.Errorf("link: moving the record key on: %w", err)
 	}
-	h.use([32]byte(next))
-	clear(next)
+	h.use(key)
+	clear(key)
+	return nil
 }
 
-// seal makes the record of the n cells that stand in b behind the room for its head, in place, and returns it.
-func (h *half) seal(b []byte, n int) []byte {
-	size := n * cell.Size
-	binary.BigEndian.PutUint16(b, uint16(size+recordTag))
-	h.aead.Seal(b[recordHead:recordHead], h.nonce[:], b[recordHead:recordHead+size], b[:recordHead])
-	h.count(size)
-	return b[:recordHead+size+recordTag]
+// space is where the cells of the record in wire, which has room for maxRecord bytes, stand: room for maxCells.
+func space(wire []byte) []cell.Cell {
+	return cell.Cells(wire[headerSize : headerSize+maxCells*cell.Size])
 }
 
-// length reads the head of a record: how many bytes follow it.
-func length(head []byte) (int, error) {
-	n := int(binary.BigEndian.Uint16(head))
-	if n < leastRecord || n > mostRecord || (n-recordTag)%cell.Size != 0 {
-		return 0, fmt.Errorf("%w: length %d", errRecordLength, n)
-	}
-	return n, nil
+// seal makes a record, in place, of the first n cells, 1 to maxCells, that stand in space(wire), and returns it.
+func (h *half) seal(wire []byte, n int) ([]byte, error) {
+	plain := wire[headerSize : headerSize+n*cell.Size]
+	size := len(plain) + tagSize
+	binary.BigEndian.PutUint16(wire, uint16(size))
+	binary.BigEndian.PutUint64(h.nonce[4:], h.records)
+	h.aead.Seal(plain[:0], h.nonce[:], plain, wire[:headerSize])
+	return wire[:headerSize+size], h.count(headerSize + size)
 }
 
-// open opens a whole record in place and returns its cells, which alias b.
-func (h *half) open(b []byte) ([]cell.Cell, error) {
-	sealed := b[recordHead:]
-	if _, err := h.aead.Open(sealed[:0], h.nonce[:], sealed, b[:recordHead]); err != nil {
-		return nil, errRecordTag
+// recordSize is the whole size of the record that b, at least headerSize bytes, begins; an error if no record has it.
+func recordSize(b []byte) (int, error) {
+	n := int(binary.BigEndian.Uint16(b))
+	if k := n - tagSize; k < cell.Size || k > maxCells*cell.Size || k%cell.Size != 0 {
+		return 0, fmt.Errorf("link: a record of %d bytes is not 1 to %d whole cells", n, maxCells)
 	}
-	size := len(sealed) - recordTag
-	h.count(size)
-	return cell.Cells(sealed[:size]), nil
+	return headerSize + n, nil
 }
+
+// open opens a whole record, as recordSize measured it, in place, and returns its cells, which alias it. After an error
+// nothing may be made of them.
+func (h *half) open(record []byte) ([]cell.Cell, error) {
+	binary.BigEndian.PutUint64(h.nonce[4:], h.records)
+	sealed := record[headerSize:]
+	plain, err := h.aead.Open(sealed[:0], h.nonce[:], sealed, record[:headerSize])
+	if err != nil {
+		return nil, fmt.Errorf("link: a record does not verify: it was altered, repeated, dropped or moved on its way")
+	}
+	return cell.Cells(plain), h.count(len(record))
+}
+
+// erase overwrites the key. What the cipher keeps of it goes with the garbage.
+func (h *half) erase() { clear(h.key[:]) }

@@ -1,67 +1,75 @@
 package link
 
-// headStart is how many cells a circuit that has been quiet may send before it waits for its turn (spec/flow.md, section 4).
+import "math/bits"
+
+// headStart is how many cells a circuit that has been quiet may send before the others get their turn again.
 const headStart = 32
 
-// turns is how many values an entry's turn can have: from now − headStart to now + 1.
-const turns = headStart + 2
-
-// sched says whose cell goes next. Each circuit has a turn, the scheduler its own, now: a circuit that becomes sendable is at
-// most headStart behind it, the least turn goes first (ties: the oldest), and each cell moves the circuit's turn on by one.
-// So quiet circuits go first for a bounded number of cells, then all take turns; nobody starves. There is no clock, and
-// every step takes constant time.
+// sched says whose cell goes next: a circuit that has been quiet gets a bounded head start, then all take turns
+// (spec/flow.md, section 4). In the long run all that want to send get the same share; a newcomer delays each of the
+// others by at most headStart cells. It knows no clock. The zero value is ready.
 type sched struct {
-	now   int64
-	lists [turns]list // by turn modulo turns
-	count int
+	now   int64              // V: the latest number that sent
+	lists [headStart + 2]run // turns that wait, by at modulo the length: all are within [now−headStart, now+1]
+	used  uint64             // bit i: lists[i] is not empty
 }
 
-// entry is a circuit's place in the scheduler.
-type entry struct {
-	turn int64
-	next *entry
-	in   bool
-	circ *Circ
+// A turn is a circuit's place among those that want to send. Its zero value is that of a newcomer.
+type turn struct {
+	at      int64 // v: it goes before all with a higher number
+	next    *turn
+	waiting bool
+	circ    *Circ
 }
 
-type list struct{ first, last *entry }
+// A run is a queue of turns with the same number, oldest first.
+type run struct{ head, tail *turn }
 
-// add makes an entry wait for its turn, if it does not already.
-func (s *sched) add(e *entry) {
-	if e.in {
+// Add lets t wait for its turn, if it does not already.
+func (s *sched) Add(t *turn) {
+	if t.waiting {
 		return
 	}
-	e.turn = max(e.turn, s.now-headStart)
-	e.in, e.next = true, nil
-	l := &s.lists[uint64(e.turn)%turns]
-	if l.last == nil {
-		l.first = e
+	t.at = max(t.at, s.now-headStart)
+	t.waiting, t.next = true, nil
+	i := s.list(t.at)
+	l := &s.lists[i]
+	if l.tail == nil {
+		l.head = t
 	} else {
-		l.last.next = e
+		l.tail.next = t
 	}
-	l.last = e
-	s.count++
+	l.tail = t
+	s.used |= 1 << i
 }
 
-// take returns the entry whose turn it is, having counted its cell, and forgets it until it is added again; nil: none waits.
-func (s *sched) take() *entry {
-	if s.count == 0 {
+// Next takes out whoever goes next; nil: nobody wants to send. It is for the caller to say that a cell was Sent, and to
+// Add it again if it has more.
+func (s *sched) Next() *turn {
+	if s.used == 0 {
 		return nil
 	}
-	for turn := s.now - headStart; ; turn++ { // finds one: every turn lies from now − headStart to now + 1
-		l := &s.lists[uint64(turn)%turns]
-		if l.first == nil {
-			continue
-		}
-		e := l.first
-		l.first = e.next
-		if l.first == nil {
-			l.last = nil
-		}
-		s.count--
-		e.in, e.next = false, nil
-		s.now = max(s.now, e.turn)
-		e.turn++
-		return e
+	// The lists from that of now−headStart on, in order, are used rotated.
+	first := s.list(s.now - headStart)
+	rotated := s.used>>first | s.used<<(uint(len(s.lists))-first)
+	i := (first + uint(bits.TrailingZeros64(rotated))) % uint(len(s.lists))
+	l := &s.lists[i]
+	t := l.head
+	if l.head = t.next; l.head == nil {
+		l.tail = nil
+		s.used &^= 1 << i
 	}
+	t.waiting, t.next = false, nil
+	return t
+}
+
+// Sent notes that t, which Next returned, sent a cell.
+func (s *sched) Sent(t *turn) {
+	s.now = max(s.now, t.at)
+	t.at++
+}
+
+// list is the list of the turns numbered at.
+func (s *sched) list(at int64) uint {
+	return uint((at + headStart) % int64(len(s.lists))) // at ≥ −headStart
 }

@@ -8,199 +8,254 @@ import (
 	"peel/cell"
 )
 
-// creditPause is how far the CREDIT cells of a link are apart, unless a circuit is about to run dry (spec/flow.md, section 3).
-const creditPause = 10 * time.Millisecond
+// wires are what records are made in, lent to links while they write.
+var wires = sync.Pool{New: func() any { return new([maxRecord]byte) }}
 
-// control is a cell that needs no credit and goes before all others.
-type control struct {
-	id   cell.CircID
-	cmd  cell.Command
-	body cell.Body
+// A gone entry says whose cells, and how many in a row, were written: their credit may return.
+type gone struct {
+	from *Circ
+	n    int
 }
 
-// say queues a control cell. The caller holds mu. The queue is bounded by the circuits: one CREATE or CREATED and one DESTROY
-// each; a peer that makes circuits come and go without ever reading is cut off.
-func (c *Conn) say(k control) {
-	if c.err != nil {
-		return
-	}
-	c.control = append(c.control, k)
-	c.poke()
+// A writer is the writing half of a link, within Serve.
+type writer struct {
+	*Conn
+	gone  []gone  // at most one a cell of a record
+	grown []*Circ // whose Room grew from 0
 }
 
-// mostControl is how many control cells may wait.
-func (c *Conn) mostControl() int { return 4*c.cfg.maxCircuits() + 64 }
-
-func (c *Conn) rested() bool { return time.Since(c.granted) >= creditPause }
-
-// buffers are what records are made in: room for the head, 46 cells and the tag.
-var buffers = sync.Pool{New: func() any { return new([recordBuffer]byte) }}
-
-// batch is what one record carries, and whom that concerns.
-type batch struct {
-	n       int // cells
-	forward []*Circ
-	room    []Receiver // whose Room is to be called
-}
-
-// write sends what waits until the link is over: a record at a time, each in one write.
+// write is the writer: it returns why it ended.
 func (c *Conn) write() error {
-	var b batch
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	chance := rand.Float64()
+	w := &writer{Conn: c, gone: make([]gone, 0, maxCells), grown: make([]*Circ, 0, maxCells)}
 	for {
-		buf := buffers.Get().(*[recordBuffer]byte)
-		cells := cell.Cells(buf[recordHead : recordHead+mostCells*cell.Size])
-		c.collect(&b, cells)
-		for b.n > 0 {
-			if c.cfg.Tap != nil {
-				c.cfg.Tap(false, cells[:b.n])
-			}
-			for i, r := range b.room { // while the record is on its way, its room is filled again
-				r.Room()
-				b.room[i] = nil
-			}
-			rec := c.out.seal(buf[:], b.n)
-			if _, err := c.nc.Write(rec); err != nil {
-				return c.lost(err)
-			}
-			c.stats.RecordsOut.Add(1)
-			c.stats.CellsOut.Add(uint64(b.n))
-			c.stats.BytesOut.Add(uint64(len(rec)))
-			c.last.Store(time.Now().UnixNano())
-			chance = rand.Float64()
-			c.written(&b)
-			c.collect(&b, cells)
+		if err := w.work(); err != nil {
+			return err
 		}
-		buffers.Put(buf)
-		last := time.Unix(0, c.last.Load())
-		timer.Reset(time.Until(padding(last, chance)))
-		select {
-		case <-c.wake:
-		case now := <-timer.C:
-			if c.idle(now) {
-				return ErrIdle
-			}
-			if !now.Before(padding(time.Unix(0, c.last.Load()), chance)) {
-				c.mu.Lock()
-				c.say(control{0, cell.CmdPadding, nil})
-				c.mu.Unlock()
-				c.stats.PaddingOut.Add(1)
-			}
-		case <-c.done:
-			return nil
+		if !w.wait() {
+			return nil // whoever closed stop has said why
 		}
 	}
 }
 
-// idle says whether the link has been without circuits for too long.
-func (c *Conn) idle(now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cfg.Idle > 0 && len(c.circs) == 0 && now.Sub(c.empty) >= c.cfg.Idle
+// wait waits until there may be something to write; false: the link has ended.
+func (w *writer) wait() bool {
+	select {
+	case <-w.stop:
+		return false
+	case <-w.wake:
+	case <-w.timer.C:
+	}
+	return true
 }
 
-// collect fills cells with what should go next: control cells, then credit, then the circuits in turn.
-func (c *Conn) collect(b *batch, cells []cell.Cell) {
-	b.n = 0
+// work writes all that there is to write.
+func (w *writer) work() error {
+	wire := wires.Get().(*[maxRecord]byte)
+	defer wires.Put(wire)
+	for {
+		cells, err := w.compose(space(wire[:]), time.Now())
+		if err != nil || len(cells) == 0 {
+			return err
+		}
+		if w.cfg.Tap != nil {
+			w.cfg.Tap(false, cells)
+		}
+		record, err := w.out.seal(wire[:], len(cells))
+		if err != nil {
+			return err
+		}
+		if _, err := w.nc.Write(record); err != nil {
+			return lost(err)
+		}
+		w.wrote()
+	}
+}
+
+// compose fills batch with what goes next, control cells before data; none: the writer is idle from now on.
+func (w *writer) compose(batch []cell.Cell, now time.Time) ([]cell.Cell, error) {
+	c := w.Conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		return
+		return nil, nil
 	}
-	k := 0
-	for ; k < len(c.control) && b.n < len(cells); k++ {
-		x := &c.control[k]
-		if err := cells[b.n].Pack(x.id, x.cmd, x.body); err != nil {
-			panic(err) // cannot be: what is queued has been checked
+	n, err := c.composeControl(batch, now)
+	if err != nil {
+		return nil, err
+	}
+	n += w.composeData(batch[n:])
+	if n == 0 {
+		switch {
+		case c.idleAfter > 0 && len(c.circs) == 0 && now.Sub(c.unused) >= c.idleAfter:
+			return nil, fault(ReasonIdle, "closed after %v without a circuit", c.idleAfter)
+		case !c.padding.Due(now):
+			c.idle = true
+			c.setTimer(now)
+			return nil, nil
 		}
-		b.n++
+		batch[0] = cell.Cell{} // PADDING
+		c.stats.PaddingOut++
+		n = 1
 	}
-	rest := copy(c.control, c.control[k:])
-	clear(c.control[rest:])
-	c.control = c.control[:rest]
-	if c.due || c.answer != 0 {
-		b.n += c.credits(cells[b.n:])
-	}
-	for b.n < len(cells) {
-		e := c.sched.take()
-		if e == nil {
-			break
-		}
-		b.n += e.circ.pop(&cells[b.n], b)
-	}
+	c.padding.Heard(now, rand.Uint64())
+	c.stats.RecordsOut++
+	c.stats.CellsOut += uint64(n)
+	c.stats.BytesOut += uint64(headerSize + n*cell.Size + tagSize)
+	return batch[:n], nil
 }
 
-// pop takes the circuit's next cell, if there still is one, and puts the circuit in the line again if there are more.
-func (c *Circ) pop(to *cell.Cell, b *batch) int {
-	if c.state != open || c.queue.n == 0 || c.credit <= 0 {
-		return 0
+// setTimer sets when an idle writer has something to do by itself: pad, or close. The caller holds mu.
+func (c *Conn) setTimer(now time.Time) {
+	wait := c.padding.Wait(now)
+	if c.idleAfter > 0 && len(c.circs) == 0 {
+		wait = min(wait, c.idleAfter-now.Sub(c.unused))
 	}
-	if c.queue.pop(to) {
-		c.gone++
-		if !c.counted {
-			c.counted = true
-			b.forward = append(b.forward, c)
-		}
-	}
-	c.credit--
-	if c.queue.n > 0 && c.credit > 0 {
-		c.conn.sched.add(&c.entry)
-	}
-	if c.wants && c.credit > 0 && c.queue.n < ahead/2 {
-		c.wants = false
-		b.room = append(b.room, c.receiver)
-	}
-	return 1
+	c.timer.Reset(wait)
 }
 
-// credits puts what is owed into CREDIT cells: one for all circuits of the link, or a few where there are more than fit.
-func (c *Conn) credits(cells []cell.Cell) int {
+// composeControl puts control cells into batch and returns how many. The caller holds mu.
+func (c *Conn) composeControl(batch []cell.Cell, now time.Time) (int, error) {
 	n := 0
-	for n < len(cells) && (c.answer != 0 || len(c.owing) > 0) {
-		k := cell.CreditCell{Answer: c.answer}
-		c.answer = 0
-		rest := c.owing[:0]
-		for _, circ := range c.owing {
-			owed := circ.window.Owed()
-			if circ.state != open || owed == 0 {
-				circ.owing = false
-				continue
-			}
-			if len(k.Grants) == cell.MaxGrants {
-				rest = append(rest, circ)
-				continue
-			}
-			circ.owing = false
-			circ.window.Grant(owed)
-			k.Grants = append(k.Grants, cell.Grant{Circ: circ.id, Cells: int32(owed)})
+	if c.answer != 0 || c.creditDue {
+		made, err := c.composeCredit(&batch[n], now)
+		if err != nil {
+			return 0, err
 		}
-		clear(c.owing[len(rest):])
-		c.owing = rest
-		if k.Answer == 0 && len(k.Grants) == 0 {
+		if made {
+			n++
+		}
+	}
+	for n < len(batch) {
+		circ := c.controls.pop()
+		if circ == nil {
 			break
 		}
-		if err := cells[n].Pack(0, cell.CmdCredit, k); err != nil {
-			panic(err) // cannot be: what is owed is at most the window
+		switch {
+		case circ.control != nil:
+			batch[n] = *circ.control
+			circ.control = nil
+			if circ.state == opening {
+				circ.state = asked
+			}
+		case circ.destroy:
+			if err := batch[n].Pack(circ.id, cell.CmdDestroy, cell.Destroy{Reason: circ.why}); err != nil {
+				return 0, err
+			}
+			circ.destroy, circ.sentDestroy = false, true
+			circ.free()
+		default: // closed before the peer heard of it
+			continue
 		}
 		n++
-		c.stats.CreditOut.Add(1)
 	}
-	c.due = len(c.owing) > 0
-	c.granted = time.Now()
+	return n, nil
+}
+
+// composeCredit makes the CREDIT cell of this batch: the answer, if one is asked for, and what every circuit is owed.
+// False: there is nothing to say after all. The caller holds mu.
+func (c *Conn) composeCredit(x *cell.Cell, now time.Time) (bool, error) {
+	m := &c.grants
+	m.Answer, m.Grants = c.answer, m.Grants[:0]
+	done := 0
+	for _, circ := range c.owing {
+		if len(m.Grants) == cell.MaxGrants {
+			break
+		}
+		done++
+		circ.owing = false
+		if n := circ.window.Owed(); n > 0 && circ.state == open {
+			m.Grants = append(m.Grants, cell.Grant{Circ: circ.id, Cells: int32(n)})
+			circ.window.Grant(n)
+		}
+	}
+	rest := copy(c.owing, c.owing[done:])
+	clear(c.owing[rest:])
+	c.owing = c.owing[:rest]
+	c.creditDue, c.answer = rest > 0, 0
+	if m.Answer == 0 && len(m.Grants) == 0 {
+		return false, nil
+	}
+	c.lastCredit = now
+	return true, x.Pack(0, cell.CmdCredit, m)
+}
+
+// composeData puts the cells of circuits into batch, as the scheduler says, and returns how many. The caller holds mu.
+func (w *writer) composeData(batch []cell.Cell) int {
+	n := 0
+	for n < len(batch) {
+		t := w.sched.Next()
+		if t == nil {
+			break
+		}
+		circ := t.circ
+		if circ.queue.n == 0 || circ.credit <= 0 {
+			continue // closed meanwhile
+		}
+		from := circ.queue.pop(&batch[n])
+		n++
+		circ.credit--
+		w.sched.Sent(t)
+		if circ.queue.n > 0 && circ.credit > 0 {
+			w.sched.Add(t)
+		}
+		switch last := len(w.gone) - 1; {
+		case from == nil:
+			circ.own--
+		case last >= 0 && w.gone[last].from == from:
+			w.gone[last].n++
+		default:
+			w.gone = append(w.gone, gone{from, 1})
+		}
+		if circ.grew() {
+			w.grown = append(w.grown, circ)
+		}
+	}
 	return n
 }
 
-// written gives the credit of the forwarded cells that have been written back to the links they came by.
-func (c *Conn) written(b *batch) {
-	for i, circ := range b.forward {
-		c.mu.Lock()
-		n, from := circ.gone, circ.source
-		circ.gone, circ.counted = 0, false
-		c.mu.Unlock()
-		from.Taken(n)
-		b.forward[i] = nil
+// wrote returns the credit of the cells just written, to one link after another, and tells circuits that they have room.
+func (w *writer) wrote() {
+	for i := 0; i < len(w.gone); {
+		l := w.gone[i].from.conn
+		at, wake := time.Now(), false
+		l.mu.Lock()
+		for ; i < len(w.gone) && w.gone[i].from.conn == l; i++ {
+			wake = l.left(w.gone[i].from, w.gone[i].n, at) || wake
+		}
+		l.mu.Unlock()
+		if wake {
+			l.signal()
+		}
 	}
-	b.forward, b.room = b.forward[:0], b.room[:0]
+	clear(w.gone)
+	w.gone = w.gone[:0]
+	for _, circ := range w.grown {
+		circ.tellRoom()
+	}
+	clear(w.grown)
+	w.grown = w.grown[:0]
+}
+
+// left counts n cells of circ as gone on; wake: signal the writer. The caller holds mu, which is circ's link's.
+func (c *Conn) left(circ *Circ, n int, now time.Time) (wake bool) {
+	if n == 0 || circ.state != open {
+		return false
+	}
+	circ.window.Left(n)
+	if !circ.owing {
+		circ.owing = true
+		c.owing = append(c.owing, circ)
+	}
+	if c.creditDue || !circ.window.Due(now.Sub(c.lastCredit)) {
+		return false
+	}
+	c.creditDue = true
+	return c.rouse()
+}
+
+// emptied notes when the last circuit went. The caller holds mu.
+func (c *Conn) emptied() {
+	if len(c.circs) == 0 {
+		c.unused = time.Now()
+	}
 }
