@@ -57,10 +57,60 @@ func lengths(b *testing.B, bench func(b *testing.B, kern kernel, n int)) {
 	}
 }
 
-// A relay that passes a cell on.
+// A relay that passes a cell on, towards its end.
 func BenchmarkPeel(b *testing.B) {
 	lengths(b, func(b *testing.B, kern kernel, n int) {
-		l := newLayer(kern, (*[KeySize]byte)(random(1, KeySize)), n, false)
+		l := newPair(kern, (*[KeySize]byte)(random(1, KeySize)), n).relay
 		ratio(b, n, func(body []byte) { l.Peel(command, body) })
+	})
+}
+
+// A relay that passes a cell on, towards its client.
+func BenchmarkWrap(b *testing.B) {
+	lengths(b, func(b *testing.B, kern kernel, n int) {
+		l := newPair(kern, (*[KeySize]byte)(random(1, KeySize)), n).relay
+		ratio(b, n, func(body []byte) { l.Wrap(command, body) })
+	})
+}
+
+// A relay that makes a cell.
+func BenchmarkSeal(b *testing.B) {
+	lengths(b, func(b *testing.B, kern kernel, n int) {
+		l := newPair(kern, (*[KeySize]byte)(random(1, KeySize)), n).relay
+		ratio(b, n, func(body []byte) { l.Seal(command, body) })
+	})
+}
+
+// A relay that a cell is for: it recognises what its client sealed, so that the
+// time of the client's Seal is in it.
+func BenchmarkSealAndPeel(b *testing.B) {
+	lengths(b, func(b *testing.B, kern kernel, n int) {
+		p := newPair(kern, (*[KeySize]byte)(random(1, KeySize)), n)
+		ratio(b, n, func(body []byte) {
+			p.client.Seal(command, body)
+			if !p.relay.Peel(command, body) {
+				b.Fatal("not recognised")
+			}
+		})
+	})
+}
+
+// A client that sends a cell through three layers.
+func BenchmarkClientSend(b *testing.B) {
+	lengths(b, func(b *testing.B, kern kernel, n int) {
+		c := newCircuit(kern, 1, 3, n)
+		ratio(b, n, func(body []byte) { c.send(2, body) })
+	})
+}
+
+// A client that receives a cell through three layers. What relays do with it is
+// left out: the bodies are noise, and an update is paid by hand.
+func BenchmarkClientReceive(b *testing.B) {
+	lengths(b, func(b *testing.B, kern kernel, n int) {
+		c := newCircuit(kern, 1, 3, n)
+		ratio(b, n, func(body []byte) {
+			c.receive(body)
+			c.clientBackward[2].update()
+		})
 	})
 }

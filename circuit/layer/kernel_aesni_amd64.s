@@ -45,7 +45,7 @@ group:
 	MULX(keys_ku+BLOCKS(7)(R8))
 	VPXOR   (DX), X7, X0
 	MULX(keys_ku+BLOCKS(0)(R8))
-	REDUCE(X1, X2, X3, X5, X7)
+	REDUCE(X15, X1, X2, X3, X5, X7)
 	ADDQ    $BLOCKS(8), DX
 	SUBQ    $BLOCKS(8), CX
 	JMP     group
@@ -78,7 +78,7 @@ last:
 	VPSHUFB (AX), X0, X0
 	VPXOR   X7, X0, X0
 	MULX((R10))
-	REDUCE(X1, X2, X3, X5, X7)
+	REDUCE(X15, X1, X2, X3, X5, X7)
 	RET
 
 // streamAESNI adds the keystream from counter block X13 on to CX bytes at DI,

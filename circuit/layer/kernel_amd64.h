@@ -13,11 +13,14 @@
 // Sums of products are added up as lo, hi and mid and put together once.
 //
 // Reduction. p = x^128 + q·x^64 + 1 with q = x^63 + x^62 + x^57 (0xc2 << 56), so
-// adding p times the lowest word of a number clears that word; what is left is
-// divided by x^64: the word above it gains the low half of q·word, the one above
-// that the high half and word itself. Of the 128 lowest bits of a product that
-// is one VPCLMULQDQ by q, a swap of the halves and an exclusive or; twice, and
-// the product is divided by x^128.
+// adding p times the lowest 64 bits w of a number clears them, and adds w·q to
+// the 128 bits above them and w to the upper half of these. For the four words
+// w0 … w3 of a product, twice:
+//
+//	w2:w1 + w0·q + w0·x^64  =  mid + swap(lo) + w0·q      (lo and mid overlap in w1)
+//
+// and the same again with hi in the place of mid, which leaves the product
+// divided by x^128 in w3:w2.
 //
 // Hash. POLYVAL_h of blocks x1 … x8 that follow on a sum r is
 //
@@ -73,21 +76,18 @@
 	VPCLMULQDQ $0x00, H, D, T \
 	VPXOR      T, MID, MID
 
-// REDUCE gives OUT, the element that LO, HI, MID are. It changes all of them.
-#define REDUCE(LO, HI, MID, T, OUT) \
-	VPXOR      LO, MID, MID     \
-	VPXOR      HI, MID, MID     \
-	VPSLLDQ    $8, MID, T       \
-	VPSRLDQ    $8, MID, MID     \
-	VPXOR      T, LO, LO        \
-	VPXOR      MID, HI, HI      \
-	VPCLMULQDQ $0x10, X15, LO, T \
-	VPSHUFD    $0x4e, LO, LO    \
-	VPXOR      T, LO, LO        \
-	VPCLMULQDQ $0x10, X15, LO, T \
-	VPSHUFD    $0x4e, LO, LO    \
-	VPXOR      T, LO, LO        \
-	VPXOR      LO, HI, OUT
+// REDUCE gives OUT, the element that LO, HI and MID are. It changes all of them.
+#define REDUCE(FIELD, LO, HI, MID, T, OUT) \
+	VPXOR      LO, MID, MID        \
+	VPXOR      HI, MID, MID        \
+	VPCLMULQDQ $0x10, FIELD, LO, T \
+	VPSHUFD    $0x4e, LO, LO       \
+	VPXOR      LO, MID, MID        \
+	VPXOR      T, MID, MID         \
+	VPCLMULQDQ $0x10, FIELD, MID, T \
+	VPSHUFD    $0x4e, MID, MID     \
+	VPXOR      MID, HI, HI         \
+	VPXOR      T, HI, OUT
 
 // PRODUCT gives OUT = A·B. It changes X0 to X5.
 #define PRODUCT(A, B, OUT) \
@@ -96,7 +96,7 @@
 	VPXOR   X3, X3, X3                  \
 	VMOVDQU A, X0                       \
 	MUL(B, X0, X1, X2, X3, X4, X5)      \
-	REDUCE(X1, X2, X3, X5, OUT)
+	REDUCE(X15, X1, X2, X3, X5, OUT)
 
 // FIRSTCOUNTER gives X13, the first counter block that the tag in TAG selects.
 #define FIRSTCOUNTER(TAG) \

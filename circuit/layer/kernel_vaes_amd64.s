@@ -21,17 +21,25 @@ TEXT ·decipherVAES(SB), NOSPLIT, $0-40
 
 #define MULY(POWERS) MUL(POWERS, Y0, Y1, Y2, Y3, Y4, Y5)
 
-// FOLD adds the upper lane of Y to the lower.
-#define FOLD(X, Y, T) \
-	VEXTRACTI128 $1, Y, T \
-	VPXOR        T, X, X
+// MULGROUP is MUL of the pair Y0 by one power, whose halves' sum is in SUM.
+#define MULGROUP(POWER, SUM) \
+	VBROADCASTI128 POWER, Y4         \
+	VPCLMULQDQ     $0x00, Y4, Y0, Y5 \
+	VPCLMULQDQ     $0x11, Y4, Y0, Y6 \
+	VPXOR          Y5, Y1, Y1        \
+	VPXOR          Y6, Y2, Y2        \
+	VPSHUFD        $0x4e, Y0, Y4     \
+	VPXOR          Y4, Y0, Y0        \
+	VPCLMULQDQ     $0x00, SUM, Y0, Y5 \
+	VPXOR          Y5, Y3, Y3
 
-// REDUCEY is REDUCE of the sums of both lanes into X7.
-#define REDUCEY \
-	FOLD(X1, Y1, X4) \
-	FOLD(X2, Y2, X5) \
-	FOLD(X3, Y3, X6) \
-	REDUCE(X1, X2, X3, X5, X7)
+// SUMOFHALVES gives SUM, the sum of the halves of a power, in both lanes.
+#define SUMOFHALVES(POWER, SUM) \
+	VBROADCASTI128 POWER, SUM     \
+	VPSHUFD        $0x4e, SUM, Y0 \
+	VPXOR          Y0, SUM, SUM
+
+#define ZERO(A) VPXOR A, A, A
 
 // LASTBLOCK loads the block that has the last CX bytes, 1 to 16, of those to hash.
 #define LASTBLOCK(X) \
@@ -40,45 +48,65 @@ TEXT ·decipherVAES(SB), NOSPLIT, $0-40
 	SUBQ    CX, AX              \
 	VPSHUFB (AX), X, X
 
-// hashVAES: X7 = POLYVAL_KU(T' | CX bytes at DX), where CX > 0. The upper lane of
-// Y7 is zero whenever Y7 is added, as VEX instructions on X registers make it.
+// hashVAES: X7 = POLYVAL_KU(T' | CX bytes at DX), where CX > 16.
+//
+// The lanes go separate ways until the end: the lower has every other block from
+// the first on, the upper the others, and both use the even powers, so that the
+// sum of the upper lane is too high by one power. The last blocks take the powers
+// that are theirs, which mends it. For this there must be two of them or more.
 TEXT hashVAES<>(SB), NOSPLIT, $0-0
 	PRODUCT((R9), keys_ku+BLOCKS(7)(R8), X7)
+	LEAQ           -1(CX), AX
+	ANDQ           $127, AX
+	CMPQ           AX, $16
+	JGE            paired
+	VPXOR          (DX), X7, X7
+	PRODUCT(X7, keys_ku+BLOCKS(7)(R8), X7)
+	ADDQ           $16, DX
+	SUBQ           $16, CX
+
+paired:
+	CMPQ           CX, $BLOCKS(8)
+	JLE            tail
+	VINSERTI128    $1, X15, Y15, Y15
+	SUMOFHALVES(keys_ku+BLOCKS(0)(R8), Y8)
+	SUMOFHALVES(keys_ku+BLOCKS(2)(R8), Y9)
+	SUMOFHALVES(keys_ku+BLOCKS(4)(R8), Y10)
+	SUMOFHALVES(keys_ku+BLOCKS(6)(R8), Y11)
 
 group:
-	CMPQ    CX, $BLOCKS(8)
-	JLE     tail
-	VPXOR   Y1, Y1, Y1
-	VPXOR   Y2, Y2, Y2
-	VPXOR   Y3, Y3, Y3
+	ZERO(Y1)
+	ZERO(Y2)
+	ZERO(Y3)
 	VMOVDQU BLOCKS(2)(DX), Y0
-	MULY(keys_ku+BLOCKS(2)(R8))
+	MULGROUP(keys_ku+BLOCKS(2)(R8), Y9)
 	VMOVDQU BLOCKS(4)(DX), Y0
-	MULY(keys_ku+BLOCKS(4)(R8))
+	MULGROUP(keys_ku+BLOCKS(4)(R8), Y10)
 	VMOVDQU BLOCKS(6)(DX), Y0
-	MULY(keys_ku+BLOCKS(6)(R8))
+	MULGROUP(keys_ku+BLOCKS(6)(R8), Y11)
 	VPXOR   (DX), Y7, Y0
-	MULY(keys_ku+BLOCKS(0)(R8))
-	REDUCEY
+	MULGROUP(keys_ku+BLOCKS(0)(R8), Y8)
+	REDUCE(Y15, Y1, Y2, Y3, Y5, Y7)
 	ADDQ    $BLOCKS(8), DX
 	SUBQ    $BLOCKS(8), CX
-	JMP     group
+	CMPQ    CX, $BLOCKS(8)
+	JGT     group
 
 tail:
-	// 1 to 128 bytes: as many powers from the end as there are blocks.
-	LEAQ  15(CX), AX
-	ANDQ  $-16, AX
-	LEAQ  keys_ku+BLOCKS(8)(R8), R10
-	SUBQ  AX, R10
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
+	// 17 to 128 bytes: as many powers from the end as there are blocks.
+	LEAQ 15(CX), AX
+	ANDQ $-16, AX
+	LEAQ keys_ku+BLOCKS(8)(R8), R10
+	SUBQ AX, R10
+	ZERO(Y1)
+	ZERO(Y2)
+	ZERO(Y3)
 
 pair:
 	CMPQ  CX, $32
 	JLE   last
 	VPXOR (DX), Y7, Y0
-	VPXOR Y7, Y7, Y7
+	ZERO(Y7)
 	MULY((R10))
 	ADDQ  $32, DX
 	ADDQ  $32, R10
@@ -88,21 +116,28 @@ pair:
 last:
 	CMPQ        CX, $16
 	JLE         single
-	VPXOR       (DX), X7, X7
+	VMOVDQU     (DX), X6
 	SUBQ        $16, CX
 	ADDQ        $16, DX
 	LASTBLOCK(X0)
-	VINSERTI128 $1, X0, Y7, Y0
+	VINSERTI128 $1, X0, Y6, Y0
+	VPXOR       Y7, Y0, Y0
 	MULY((R10))
-	REDUCEY
-	RET
+	JMP         fold
 
 single:
 	// Of the two powers loaded here the second is B, and meets a zero.
 	LASTBLOCK(X0)
-	VPXOR X7, X0, X0
 	MULY((R10))
-	REDUCEY
+
+fold:
+	VEXTRACTI128 $1, Y1, X4
+	VEXTRACTI128 $1, Y2, X5
+	VEXTRACTI128 $1, Y3, X6
+	VPXOR        X4, X1, X1
+	VPXOR        X5, X2, X2
+	VPXOR        X6, X3, X3
+	REDUCE(X15, X1, X2, X3, X5, X7)
 	RET
 
 // streamVAES adds the keystream from counter block X13 on to CX bytes at DI,

@@ -14,7 +14,7 @@
 package layer
 
 import (
-	"crypto/subtle"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -69,7 +69,6 @@ func newLayer(kern kernel, k *[KeySize]byte, n int, client bool) *Layer {
 // Seal makes the message in body[16:] a cell that ends at the other end of this
 // layer: it sets the tag, enciphers the body and moves the keys on.
 func (l *Layer) Seal(ad byte, body []byte) {
-	l.check(body)
 	copy(body, l.nonce[:])
 	l.crypt(ad, body)
 	if !l.client {
@@ -81,7 +80,6 @@ func (l *Layer) Seal(ad byte, body []byte) {
 // Wrap adds this layer to a cell on its way: at a relay to a cell from a hop
 // further on, at a client to a cell for a hop further on.
 func (l *Layer) Wrap(ad byte, body []byte) {
-	l.check(body)
 	l.crypt(ad, body)
 }
 
@@ -90,9 +88,8 @@ func (l *Layer) Wrap(ad byte, body []byte) {
 // keys have moved on. Otherwise the body must be passed on unread; a cell that
 // no hop recognises ends the circuit.
 func (l *Layer) Peel(ad byte, body []byte) bool {
-	l.check(body)
 	l.crypt(ad, body)
-	if subtle.ConstantTimeCompare(body[:tagSize], l.nonce[:]) == 0 {
+	if !l.ends(body) {
 		return false
 	}
 	if l.client {
@@ -107,19 +104,25 @@ func (l *Layer) Erase() {
 	*l = Layer{}
 }
 
-func (l *Layer) check(body []byte) {
-	if len(body) != l.n || l.n == 0 {
-		panic(fmt.Sprintf("layer: a body of %d bytes in a layer for %d", len(body), l.n))
+// crypt runs the wide-block cipher over the body and chains its outer tag.
+func (l *Layer) crypt(ad byte, body []byte) {
+	switch {
+	case len(body) != l.n:
+		panic(fmt.Sprintf("layer: a body of %d bytes in a layer for %d (0: an erased one)", len(body), l.n))
+	case l.client:
+		l.keys.decipher(l.kernel, &l.prev, ad, body)
+	default:
+		l.keys.encipher(l.kernel, &l.prev, ad, body)
 	}
 }
 
-// crypt runs the wide-block cipher over the body and chains its outer tag.
-func (l *Layer) crypt(ad byte, body []byte) {
-	if l.client {
-		l.keys.decipher(l.kernel, &l.prev, ad, body)
-	} else {
-		l.keys.encipher(l.kernel, &l.prev, ad, body)
-	}
+// ends reports whether the tag of a body is the nonce, in constant time.
+// subtle.ConstantTimeCompare goes byte by byte, a tenth of the time that the
+// whole body takes.
+func (l *Layer) ends(body []byte) bool {
+	low := binary.LittleEndian.Uint64(body) ^ binary.LittleEndian.Uint64(l.nonce[:])
+	high := binary.LittleEndian.Uint64(body[8:]) ^ binary.LittleEndian.Uint64(l.nonce[8:])
+	return low|high == 0
 }
 
 // setKeys takes the 80 bytes KB | KU | K | B | N.
