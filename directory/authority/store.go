@@ -113,7 +113,7 @@ func (s *store) add(text []byte, now time.Time) (bool, error) {
 	if old != nil {
 		s.remove(old)
 		k.streak = old.streak
-		if old.desc.LinkKey == d.LinkKey && slices.Equal(old.desc.Addrs, d.Addrs) {
+		if sameDoor(old.desc, d) {
 			k.reached, k.failed, k.due, k.busy = old.reached, old.failed, old.due, old.busy
 			if old.failed > 0 {
 				k.due = now // it says that it is there again
@@ -229,15 +229,10 @@ func (s *store) bytes() (text []byte, changed bool) {
 // load takes in what bytes returned and returns how many descriptors were still good.
 func (s *store) load(text []byte, now time.Time) int {
 	n := 0
-	for len(text) > 0 {
-		end := len(text)
-		if i := bytes.Index(text[1:], []byte("\n"+descriptorTop)); i >= 0 {
-			end = i + 2
-		}
-		if ok, err := s.add(text[:end], now); ok && err == nil {
+	for _, part := range split(text, descriptorTop) {
+		if ok, err := s.add(part, now); ok && err == nil {
 			n++
 		}
-		text = text[end:]
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

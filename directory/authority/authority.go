@@ -1,0 +1,288 @@
+// Package authority is one directory authority: it takes the descriptors of relays, tries them,
+// votes each period with the other authorities and publishes the consensus they sign
+// (spec/voting.md).
+//
+// What decides is pure: schedule.go (when), vote.go (what we say of the relays), round.go (what of
+// a period is known), tally.go (what follows from votes). exchange.go and serve.go are the two ends
+// of the talk between authorities.
+package authority
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/cache"
+)
+
+// Config says who an authority is and how it reaches others. Network, Dial, Reach and the keys are
+// needed.
+type Config struct {
+	Network *directory.Network
+
+	// Certificate and SigningKey are what it votes with. Where there is no certificate, Identity
+	// certifies a new signing key at the start, for 60 days: for test networks.
+	Certificate directory.Certificate
+	SigningKey  ed25519.PrivateKey
+	Identity    ed25519.PrivateKey
+
+	// Dial opens a stream to the directory of another authority.
+	Dial func(ctx context.Context, to directory.AuthorityInfo) (net.Conn, error)
+
+	// Reach proves that a relay is there, by a handshake with it: see ReachByLink.
+	Reach func(ctx context.Context, d *directory.Descriptor) error
+
+	// Dir is where descriptors, votes, what it signed and the consensus are kept. Without it they are
+	// in memory only, and an authority that starts while a vote is under way takes no part in it: it
+	// might say something else than before.
+	Dir string
+
+	Allow        []cell.NodeID    // the relays that may join; nil: all
+	PrivateAddrs bool             // relays may have addresses that the internet does not route: for test networks
+	Params       directory.Params // what it votes for
+	MaxBandwidth uint64           // that a relay counts for, bytes per second; 0: 10,000,000
+
+	Log *slog.Logger     // nil: no log
+	Now func() time.Time // nil: time.Now
+}
+
+// Authority is a directory authority. It is an http.Handler for what relays, clients and other
+// authorities ask for; Run does the rest.
+type Authority struct {
+	cfg     Config
+	log     *slog.Logger
+	now     func() time.Time
+	self    cell.NodeID
+	network cell.NetworkID
+
+	schedule directory.Schedule
+	started  time.Time
+	durable  bool // what it said survives a restart
+	keep     *keep
+	store    *store
+	cache    *cache.Cache
+	due      chan struct{} // wakes tryRelays
+	peers    []*peer
+	mux      *http.ServeMux
+	small    chan struct{} // a place for each short request that is being read
+	large    chan struct{} // and for each vote
+
+	mu       sync.Mutex
+	round    *round                   // guarded by mu, as all below
+	last     *signed                  // the header we signed last; nil: none yet
+	before   *Outcome                 // of the period before this one; nil: we took no part
+	evidence map[evidenceKey]Evidence // at most two for each authority
+}
+
+// signed is a header that we signed, and its text as it is sent.
+type signed struct {
+	directory.SignedHeader
+	text []byte
+}
+
+// New makes an authority and loads what it kept. It starts nothing.
+func New(cfg Config) (*Authority, error) {
+	k, err := openKeep(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return newAuthority(cfg, k, cfg.Dir != "")
+}
+
+func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
+	if cfg.Network == nil || cfg.Dial == nil || cfg.Reach == nil {
+		return nil, errors.New("authority: Network, Dial and Reach are needed")
+	}
+	if err := cfg.Network.Check(); err != nil {
+		return nil, err
+	}
+	if err := cfg.Params.Check(); err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.MaxBandwidth == 0 {
+		cfg.MaxBandwidth = defaultMaxBandwidth
+	}
+	cfg.MaxBandwidth = min(cfg.MaxBandwidth, directory.MaxBandwidth)
+	a := &Authority{
+		log: cfg.Log, now: cfg.Now, network: cfg.Network.ID(), schedule: cfg.Network.Schedule.WithDefaults(),
+		started: cfg.Now(), durable: durable, keep: k, store: newStore(), due: make(chan struct{}, 1),
+		small: make(chan struct{}, smallRequests), large: make(chan struct{}, largeRequests),
+		evidence: map[evidenceKey]Evidence{},
+	}
+	if err := a.takeKeys(&cfg); err != nil {
+		return nil, err
+	}
+	a.cfg = cfg
+	a.store.network, a.store.private = a.network, cfg.PrivateAddrs
+	a.store.perPlace = int(cfg.Params.Get(directory.ParamRelaysPerAddr))
+	if cfg.Allow != nil {
+		a.store.allow = map[cell.NodeID]bool{}
+		for _, id := range cfg.Allow {
+			a.store.allow[id] = true
+		}
+	}
+	for _, info := range cfg.Network.Authorities {
+		if info.ID != a.self {
+			a.peers = append(a.peers, &peer{info: info, dial: cfg.Dial})
+		}
+	}
+	var err error
+	if a.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: cfg.Log}); err != nil {
+		return nil, err
+	}
+	a.mux = a.routes()
+	a.round = newRound(PeriodAt(a.schedule, a.started))
+	return a, a.load()
+}
+
+// takeKeys checks the keys of a configuration, or makes those that are missing from Identity.
+func (a *Authority) takeKeys(cfg *Config) error {
+	if cfg.Certificate.Identity.IsZero() {
+		if cfg.Identity == nil {
+			return errors.New("authority: neither a certificate nor an identity to make one")
+		}
+		pub, priv, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return fmt.Errorf("authority: signing key: %w", err)
+		}
+		now := a.started.UTC().Truncate(time.Second)
+		cert, err := directory.Certificate{
+			Network: a.network, SigningKey: directory.SigningKey(pub),
+			NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(60 * 24 * time.Hour),
+		}.Certify(cfg.Identity)
+		if err != nil {
+			return fmt.Errorf("authority: %w", err)
+		}
+		cfg.Certificate, cfg.SigningKey = cert, priv
+	}
+	c := &cfg.Certificate
+	if err := c.Verify(); err != nil {
+		return fmt.Errorf("authority: %w", err)
+	}
+	if err := c.Valid(a.started); err != nil {
+		return fmt.Errorf("authority: %w: certify a new signing key with the identity", err)
+	}
+	if c.Network != a.network {
+		return fmt.Errorf("authority: the certificate is for network %v, this is %v", c.Network, a.network)
+	}
+	if _, ok := cfg.Network.Authority(c.Identity); !ok {
+		return fmt.Errorf("authority: %v is not among the authorities of network.toml", c.Identity)
+	}
+	if pub, ok := cfg.SigningKey.Public().(ed25519.PublicKey); !ok || directory.SigningKey(pub) != c.SigningKey {
+		return errors.New("authority: the signing key is not the one of the certificate")
+	}
+	a.self = c.Identity
+	return nil
+}
+
+// Names in keep. A vote has the identity and a number behind it.
+const (
+	keptDescriptors = "descriptors"
+	keptVote        = "vote-"
+	keptSigned      = "signed"
+	keptEvidence    = "evidence-"
+)
+
+func voteName(id cell.NodeID, n int) string { return fmt.Sprintf("%s%v-%d", keptVote, id, n) }
+
+// load takes in what was kept. What is damaged or out of date is left aside, but not a signature:
+// who does not know what it signed might sign another thing.
+func (a *Authority) load() error {
+	text, err := a.keep.load(keptSigned)
+	if err != nil {
+		return err
+	}
+	if text != nil {
+		s, err := directory.ParseSignedHeader(text)
+		if err != nil {
+			return fmt.Errorf("authority: state: what was signed last cannot be read: if the disk was damaged, remove %s in %s and start again after the next full period: %w",
+				keptSigned, a.cfg.Dir, err)
+		}
+		a.last = &signed{*s, text}
+	}
+	if text, err = a.keep.load(keptDescriptors); err != nil {
+		return err
+	}
+	n := a.store.load(text, a.started)
+	for _, info := range a.cfg.Network.Authorities {
+		for i := range evidenceKept {
+			if text, err = a.keep.load(voteName(info.ID, i)); err != nil {
+				return err
+			}
+			if v, err := a.parseVote(text); err == nil && v.ValidAfter.Equal(a.round.period.ValidAfter) {
+				a.round.addVote(v, text)
+			}
+		}
+	}
+	if n > 0 {
+		a.log.Info("descriptors loaded", "relays", n)
+	}
+	return nil
+}
+
+// parseVote parses and verifies a vote of any period.
+func (a *Authority) parseVote(text []byte) (*directory.Vote, error) {
+	v, err := directory.ParseVote(text)
+	if err != nil {
+		return nil, err
+	}
+	return v, v.Verify(a.cfg.Network)
+}
+
+// Consensus returns the newest consensus, or nil. It must not be changed.
+func (a *Authority) Consensus() *directory.Consensus { return a.cache.Consensus() }
+
+// Run tries relays and votes until ctx ends, and returns nil when all of it is over. It is called
+// once.
+func (a *Authority) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { a.tryRelays(ctx) })
+	wg.Go(func() { a.saveRelays(ctx) })
+	for ctx.Err() == nil {
+		a.step(ctx)
+	}
+	wg.Wait()
+	return nil
+}
+
+// saveRelays keeps the descriptors whenever they have changed, at most once in a minute or an
+// eighth of a period, and at the end.
+func (a *Authority) saveRelays(ctx context.Context) {
+	t := time.NewTicker(min(time.Minute, a.schedule.Period/8))
+	defer t.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		if text, changed := a.store.bytes(); changed {
+			if err := a.keep.save(keptDescriptors, text); err != nil {
+				a.log.Error("descriptors not kept", "why", err)
+			}
+		}
+	}
+}
+
+func (a *Authority) nickname(id cell.NodeID) string { return nickname(a.cfg.Network, id) }
+
+func nickname(n *directory.Network, id cell.NodeID) string {
+	if info, ok := n.Authority(id); ok {
+		return info.Nickname
+	}
+	return id.String()
+}

@@ -1,0 +1,220 @@
+package authority
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/cache"
+)
+
+// Limits of what is read for others at a time; who comes when all places are taken is sent away
+// with 503 (spec/voting.md, section 7).
+const (
+	smallRequests = 64 // descriptors and signatures
+	largeRequests = 4  // votes
+	readTimeout   = 30 * time.Second
+)
+
+// ServeHTTP answers relays, clients and other authorities. Documents are public and carry their
+// signatures, so it asks nobody who they are.
+func (a *Authority) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
+
+func (a *Authority) routes() *http.ServeMux {
+	m := http.NewServeMux()
+	m.Handle(cache.Path, a.cache)
+	m.HandleFunc("POST "+pathDescriptor, take(a.small, directory.MaxDescriptor, a.postDescriptor))
+	m.HandleFunc("POST "+pathVote, a.whileVoting(take(a.large, directory.MaxVote, a.postVote)))
+	m.HandleFunc("POST "+pathSignature, take(a.small, directory.MaxHeader, a.postSignature))
+	m.HandleFunc("GET "+pathVotes+"{after}", a.getList)
+	m.HandleFunc("GET "+pathVote+"/{after}/{authority}", a.getHeldVote)
+	m.HandleFunc("GET "+pathVote+"/{after}/{authority}/{digest}", a.getHeldVote)
+	m.HandleFunc("GET "+pathSignatures+"{after}", a.getSigned)
+	m.HandleFunc("GET "+pathStatus, a.getStatus)
+	return m
+}
+
+// take reads a body of at most limit bytes in one of the places, and answers with what do returns.
+func take(places chan struct{}, limit int64, do func([]byte) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > limit {
+			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+			return
+		}
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "busy: try again", http.StatusServiceUnavailable)
+			return
+		}
+		// Where the connection has no deadlines, its own end bounds the time.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		if err != nil {
+			var large *http.MaxBytesError
+			if errors.As(err, &large) {
+				http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+				return
+			}
+			http.Error(w, "the body ended early", http.StatusBadRequest)
+			return
+		}
+		if err := do(body); err != nil {
+			answer(w, err)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// answer tells a client of an error: a refusal with its own status, any other as the client's fault.
+func answer(w http.ResponseWriter, err error) {
+	var r *refusal
+	if errors.As(err, &r) {
+		http.Error(w, r.reason, r.status)
+		return
+	}
+	http.Error(w, err.Error(), http.StatusBadRequest)
+}
+
+func (a *Authority) postDescriptor(text []byte) error {
+	news, err := a.store.add(text, a.now())
+	if news {
+		a.tryAgain()
+	}
+	return err
+}
+
+// current returns the round, and its phase now.
+func (a *Authority) current() (*round, Phase) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.round, a.round.period.Phase(a.now())
+}
+
+// whileVoting refuses votes that come too late, before their long bodies are read.
+func (a *Authority) whileVoting(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := a.late(); err != nil {
+			answer(w, err)
+			return
+		}
+		next(w, r)
+	}
+}
+
+func (a *Authority) late() error {
+	if r, phase := a.current(); phase > Vote {
+		return refuse(http.StatusConflict, "votes for %s were taken until %s; it is %s here",
+			stamp(r.period.ValidAfter), stamp(r.period.Fetch), stamp(a.now()))
+	}
+	return nil
+}
+
+func (a *Authority) postVote(text []byte) error {
+	v, err := directory.ParseVote(text)
+	if err != nil {
+		return err
+	}
+	if err := v.Verify(a.cfg.Network); err != nil {
+		return refuse(http.StatusForbidden, "%v", err)
+	}
+	if err := a.late(); err != nil {
+		return err // it was late when all of it was there
+	}
+	r, _ := a.current()
+	if !v.ValidAfter.Equal(r.period.ValidAfter) {
+		return refuse(http.StatusConflict, "vote for %s, but %s is being voted on; it is %s here",
+			stamp(v.ValidAfter), stamp(r.period.ValidAfter), stamp(a.now()))
+	}
+	if err := a.takeVote(r, v, text); err != nil {
+		a.log.Error("vote not kept", "why", err)
+		return refuse(http.StatusInternalServerError, "not kept")
+	}
+	return nil
+}
+
+func (a *Authority) postSignature(text []byte) error {
+	r, _ := a.current()
+	if s, err := directory.ParseSignedHeader(text); err == nil && !s.ValidAfter.Equal(r.period.ValidAfter) {
+		return refuse(http.StatusConflict, "signature for %s, but %s is being voted on; it is %s here",
+			stamp(s.ValidAfter), stamp(r.period.ValidAfter), stamp(a.now()))
+	}
+	if err := a.takeSignatures(r, text); err != nil {
+		return refuse(http.StatusForbidden, "%v", err)
+	}
+	return nil
+}
+
+// asked returns the round that a request's path names, or answers that there is none.
+func (a *Authority) asked(w http.ResponseWriter, r *http.Request) *round {
+	round, _ := a.current()
+	if r.PathValue("after") != stamp(round.period.ValidAfter) {
+		http.Error(w, stamp(round.period.ValidAfter)+" is being voted on", http.StatusNotFound)
+		return nil
+	}
+	return round
+}
+
+func (a *Authority) getList(w http.ResponseWriter, r *http.Request) {
+	if round := a.asked(w, r); round != nil {
+		a.mu.Lock()
+		text := round.list()
+		a.mu.Unlock()
+		writeText(w, text)
+	}
+}
+
+func (a *Authority) getHeldVote(w http.ResponseWriter, r *http.Request) {
+	round := a.asked(w, r)
+	if round == nil {
+		return
+	}
+	id, err := cell.ParseNodeID(r.PathValue("authority"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	a.mu.Lock()
+	held := round.votes[id]
+	a.mu.Unlock()
+	for _, h := range held {
+		if d := r.PathValue("digest"); d == "" || d == h.digest.String() {
+			writeText(w, h.text)
+			return
+		}
+	}
+	http.Error(w, "no such vote", http.StatusNotFound)
+}
+
+func (a *Authority) getSigned(w http.ResponseWriter, r *http.Request) {
+	round := a.asked(w, r)
+	if round == nil {
+		return
+	}
+	var text []byte
+	a.mu.Lock()
+	for _, s := range round.allSigned() {
+		text = s.Append(text)
+	}
+	a.mu.Unlock()
+	writeText(w, text)
+}
+
+func (a *Authority) getStatus(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(a.Status()) // fails only with the connection
+}
+
+func writeText(w http.ResponseWriter, text []byte) {
+	w.Header().Set("Content-Type", "text/plain; charset=us-ascii")
+	_, _ = w.Write(text) // fails only with the connection
+}

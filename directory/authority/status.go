@@ -1,0 +1,129 @@
+package authority
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+)
+
+// Status is what an authority knows of the period being voted on, as JSON shows it. Authorities
+// stand in it by nickname.
+type Status struct {
+	Network   string     `json:"network"`
+	Authority string     `json:"authority"`
+	Now       time.Time  `json:"now"`
+	Phase     string     `json:"phase"`
+	PhaseEnds time.Time  `json:"phase_ends"`
+	Relays    int        `json:"relays"` // whose descriptors are here
+	Outcome              // so far
+	Before    *Outcome   `json:"before,omitempty"` // the period before
+	Consensus *Published `json:"consensus,omitempty"`
+	Evidence  []Evidence `json:"evidence,omitempty"`
+}
+
+// Outcome is how far the voting of a period came. Period is when its consensus begins to hold.
+type Outcome struct {
+	Period            time.Time `json:"period"`
+	Votes             []string  `json:"votes"` // those whose vote is here
+	MissingVotes      []string  `json:"votes_missing"`
+	Equivocated       []string  `json:"equivocated,omitempty"` // those of whom two votes are here: neither counts
+	Signatures        []string  `json:"signatures"`            // those who signed what we computed
+	MissingSignatures []string  `json:"signatures_missing"`    // those who signed nothing
+	Differ            []string  `json:"signed_other,omitempty"`
+	Header            string    `json:"header,omitempty"` // digest of what we computed
+	Needed            int       `json:"signatures_needed"`
+}
+
+// Published is the newest consensus here.
+type Published struct {
+	ValidAfter time.Time `json:"valid_after"`
+	ValidUntil time.Time `json:"valid_until"`
+	Relays     int       `json:"relays"`
+	Signatures int       `json:"signatures"`
+	Header     string    `json:"header"`
+}
+
+// Evidence says that an authority signed two different votes or headers for one period, which an
+// honest one never does. The documents are kept in the file evidence-<kind>-<authority>.
+type Evidence struct {
+	Authority  string    `json:"authority"`
+	Kind       string    `json:"kind"` // "votes" or "headers"
+	ValidAfter time.Time `json:"valid_after"`
+}
+
+type evidenceKey struct {
+	authority cell.NodeID
+	kind      string
+}
+
+// Status returns what the authority knows now.
+func (a *Authority) Status() Status {
+	now := a.now()
+	relays := a.store.len()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := &a.round.period
+	phase := p.Phase(now)
+	s := Status{
+		Network: a.cfg.Network.Name, Authority: a.nickname(a.self), Now: now.UTC(),
+		Phase: phase.String(), PhaseEnds: p.End(phase).UTC(),
+		Relays: relays, Outcome: *a.round.outcome(a.cfg.Network), Before: a.before,
+	}
+	if c := a.cache.Consensus(); c != nil {
+		s.Consensus = &Published{c.ValidAfter, c.ValidUntil, c.Relays, len(c.Signatures), c.Header.Digest().String()}
+	}
+	for _, e := range a.evidence {
+		s.Evidence = append(s.Evidence, e)
+	}
+	slices.SortFunc(s.Evidence, func(a, b Evidence) int {
+		return bytes.Compare([]byte(a.Authority+" "+a.Kind), []byte(b.Authority+" "+b.Kind))
+	})
+	return s
+}
+
+// outcome says how far the voting of the round came.
+func (r *round) outcome(n *directory.Network) *Outcome {
+	o := &Outcome{
+		Period: r.period.ValidAfter, Needed: n.Threshold,
+		Votes: []string{}, MissingVotes: []string{}, Signatures: []string{}, MissingSignatures: []string{},
+	}
+	if r.result != nil {
+		o.Header = r.digest.String()
+	}
+	for _, info := range n.Authorities {
+		switch len(r.votes[info.ID]) {
+		case 0:
+			o.MissingVotes = append(o.MissingVotes, info.Nickname)
+		case 1:
+			o.Votes = append(o.Votes, info.Nickname)
+		default:
+			o.Equivocated = append(o.Equivocated, info.Nickname)
+		}
+		held := r.headers[info.ID]
+		for _, h := range held {
+			if r.result != nil && h.digest == r.digest {
+				o.Signatures = append(o.Signatures, info.Nickname)
+			} else {
+				o.Differ = append(o.Differ, info.Nickname)
+			}
+		}
+		if len(held) == 0 {
+			o.MissingSignatures = append(o.MissingSignatures, info.Nickname)
+		}
+	}
+	return o
+}
+
+// accuse keeps the proof that an authority signed two things for one period.
+func (a *Authority) accuse(id cell.NodeID, kind string, p Period, proof []byte) {
+	a.log.Error("an authority signed two different "+kind+" for one period: tell the other operators", "authority", a.nickname(id), "valid-after", stamp(p.ValidAfter))
+	a.mu.Lock()
+	a.evidence[evidenceKey{id, kind}] = Evidence{a.nickname(id), kind, p.ValidAfter}
+	a.mu.Unlock()
+	if err := a.keep.save(keptEvidence+kind+"-"+id.String(), proof); err != nil {
+		a.log.Error("evidence not kept", "why", err)
+	}
+}
