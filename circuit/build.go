@@ -30,7 +30,6 @@ func Build(ctx context.Context, lc *link.Conn, cfg Config, hops []Hop) (*Circuit
 		cfg:     cfg,
 		path:    slices.Clone(hops),
 		done:    make(chan struct{}),
-		rekey:   rekeying{began: time.Now()},
 		replies: make(chan []byte, 1),
 	}
 	c.mux = stream.NewMux(stream.Config{Wake: c.wake})
@@ -119,10 +118,10 @@ func (c *Circuit) add(handshake *hybrid.Initiator, reply []byte) error {
 	c.send.Lock()
 	defer c.send.Unlock()
 	if c.over.Load() {
-		h.forward.Erase()
-		h.backward.Erase()
+		h.erase()
 		return c.Err()
 	}
+	h.fresh = mark{c.sent, c.received.Load(), time.Now()}
 	c.hops = append(c.hops, h)
 	return nil
 }

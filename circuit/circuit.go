@@ -58,7 +58,6 @@ type Circuit struct {
 	wanted atomic.Bool
 	sent   uint64 // cells
 	extend []byte // the data of an EXTEND to send; nil: none
-	rekey  rekeying
 
 	extending atomic.Bool // an EXTEND went and its EXTENDED has not come
 	replies   chan []byte // what CREATED or EXTENDED brought
@@ -141,8 +140,7 @@ func (c *Circuit) end(err error) bool {
 	c.recv.Lock()
 	c.send.Lock()
 	for _, h := range c.hops {
-		h.forward.Erase()
-		h.backward.Erase()
+		h.erase()
 	}
 	c.send.Unlock()
 	c.recv.Unlock()

@@ -29,6 +29,7 @@ type hop struct {
 	forward  *layer.Layer // used with Circuit.send held
 	backward *layer.Layer // used with Circuit.recv held
 	asked    atomic.Bool  // a REKEY went and its answer has not come
+	fresh    mark         // when it last did; used with Circuit.send held
 }
 
 func newHop(s *hybrid.Secrets) *hop {
@@ -42,26 +43,25 @@ func newHop(s *hybrid.Secrets) *hop {
 	return h
 }
 
+// erase overwrites the keys.
+func (h *hop) erase() {
+	h.forward.Erase()
+	h.backward.Erase()
+}
+
 const (
 	rekeyCells = 1024 // either way
 	rekeyTime  = 10 * time.Minute
 )
 
-// rekeying says when the hops before the last are to move their keys on: cells that pass them do not. It has no timer: on
-// a circuit where nothing moves there is nothing to protect that was not there before.
-type rekeying struct {
-	sent, received uint64    // cells, when the last round began
-	began          time.Time // and when that was
-	left           int       // hops that are still to be asked in this round
+// A mark is a moment in the life of a circuit.
+type mark struct {
+	sent, received uint64 // cells
+	at             time.Time
 }
 
-// due begins a round if it is time for one.
-func (r *rekeying) due(sent, received uint64, now time.Time, hops int) {
-	if r.left > 0 || hops < 2 {
-		return
-	}
-	if sent-r.sent < rekeyCells && received-r.received < rekeyCells && now.Sub(r.began) < rekeyTime {
-		return
-	}
-	*r = rekeying{sent: sent, received: received, began: now, left: hops - 1}
+// stale says whether the keys of a hop before the last, which cells that pass it do not move, are to be moved on now.
+// There is no timer: on a circuit where nothing moves there is nothing to protect that was not there before.
+func (m mark) stale(now mark) bool {
+	return now.sent-m.sent >= rekeyCells || now.received-m.received >= rekeyCells || now.at.Sub(m.at) >= rekeyTime
 }

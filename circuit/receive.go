@@ -88,6 +88,7 @@ func (c *Circuit) handle(index int, m cell.Message) error {
 		if !c.hops[index].asked.CompareAndSwap(true, false) {
 			return errors.New("REKEY that was not asked for")
 		}
+		c.wake() // it may be time again
 		return nil
 	case !last:
 		return fmt.Errorf("%v, which only the last hop may send", m.Type)

@@ -58,12 +58,11 @@ func (c *Circuit) next(to *cell.Cell, now time.Time) bool {
 		c.seal(to, last)
 		return true
 	}
-	c.rekey.due(c.sent, c.received.Load(), now, len(c.hops))
-	for c.rekey.left > 0 {
-		c.rekey.left--
-		if h := c.hops[c.rekey.left]; h.asked.CompareAndSwap(false, true) {
+	for i, h := range c.hops[:last] {
+		if at := (mark{c.sent, c.received.Load(), now}); h.fresh.stale(at) && h.asked.CompareAndSwap(false, true) {
+			h.fresh = at
 			cell.FinishMessage(body, cell.MsgRekey, 0, 0)
-			c.seal(to, c.rekey.left)
+			c.seal(to, i)
 			return true
 		}
 	}
