@@ -1,0 +1,272 @@
+// Package conf is the configuration files of nodes: TOML, read strictly, so that a slip of the pen is an error with its file
+// and line and never a node that is less safe than its operator meant.
+package conf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/strict"
+)
+
+// Relay is relay.toml.
+type Relay struct {
+	Network   string   `toml:"network"`
+	Keys      string   `toml:"keys"`
+	State     string   `toml:"state"`
+	Nickname  string   `toml:"nickname"`
+	Contact   string   `toml:"contact"`
+	Listen    []string `toml:"listen"`
+	Advertise []string `toml:"advertise"`
+	Bandwidth string   `toml:"bandwidth"`
+	Exit      []string `toml:"exit_policy"`
+	Family    []string `toml:"family"`
+	Log       string   `toml:"log"`
+}
+
+// Authority is authority.toml.
+type Authority struct {
+	Network string   `toml:"network"`
+	Keys    string   `toml:"keys"`
+	State   string   `toml:"state"`
+	Listen  []string `toml:"listen"`
+	Log     string   `toml:"log"`
+}
+
+// Client is client.toml.
+type Client struct {
+	Network string `toml:"network"`
+	State   string `toml:"state"`
+	SOCKS   string `toml:"socks"`
+	Log     string `toml:"log"`
+}
+
+// Error is a mistake in a configuration file.
+type Error struct {
+	File string
+	Err  error
+}
+
+func (e *Error) Error() string {
+	var at *strict.Error
+	if errors.As(e.Err, &at) && at.Line > 0 {
+		return fmt.Sprintf("%s:%d: %s", e.File, at.Line, at.Text)
+	}
+	return fmt.Sprintf("%s: %v", e.File, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// file is what every kind of file can do.
+type file interface {
+	// check says which key has a value that cannot be, and why.
+	check() (key string, err error)
+}
+
+// Load reads a file into one of the structs of this package. Paths in it are relative to the file's folder and come back
+// absolute or relative to the working directory as path is. Every error is an *Error.
+func Load(path string, into file) error {
+	text, err := read(path)
+	if err != nil {
+		return &Error{path, err}
+	}
+	if err := strict.Decode(text, into); err != nil {
+		return &Error{path, err}
+	}
+	if key, err := into.check(); err != nil {
+		return &Error{path, strict.At(text, key, err)}
+	}
+	v := reflect.ValueOf(into).Elem()
+	for _, name := range []string{"Network", "Keys", "State"} {
+		if f := v.FieldByName(name); f.IsValid() && f.String() != "" && !filepath.IsAbs(f.String()) {
+			f.SetString(filepath.Join(filepath.Dir(path), f.String()))
+		}
+	}
+	return nil
+}
+
+// read reads at most so much of a file as a configuration may have.
+func read(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("no such file: peel init writes one")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > strict.MostBytes {
+		return nil, fmt.Errorf("not a file of at most %d bytes", strict.MostBytes)
+	}
+	return os.ReadFile(path)
+}
+
+// LoadNetwork reads the network file.
+func LoadNetwork(path string) (*directory.Network, error) {
+	text, err := read(path)
+	if err != nil {
+		return nil, &Error{path, err}
+	}
+	n, err := directory.ParseNetwork(text)
+	if err != nil {
+		return nil, &Error{path, err}
+	}
+	return n, nil
+}
+
+func (c *Relay) check() (string, error) {
+	if err := required(c.Network); err != nil {
+		return "network", err
+	}
+	if err := required(c.Keys); err != nil {
+		return "keys", err
+	}
+	if err := directory.CheckNickname(c.Nickname); err != nil {
+		return "nickname", err
+	}
+	if err := listens(c.Listen); err != nil {
+		return "listen", err
+	}
+	if _, err := c.Addrs(); err != nil {
+		return "advertise", err
+	}
+	if _, err := c.Rate(); err != nil {
+		return "bandwidth", err
+	}
+	if _, err := c.Policy(); err != nil {
+		return "exit_policy", err
+	}
+	if _, err := c.Relatives(); err != nil {
+		return "family", err
+	}
+	return "log", level(c.Log)
+}
+
+func (c *Authority) check() (string, error) {
+	if err := required(c.Network); err != nil {
+		return "network", err
+	}
+	if err := required(c.Keys); err != nil {
+		return "keys", err
+	}
+	if err := listens(c.Listen); err != nil {
+		return "listen", err
+	}
+	return "log", level(c.Log)
+}
+
+func (c *Client) check() (string, error) {
+	if err := required(c.Network); err != nil {
+		return "network", err
+	}
+	if err := listens([]string{c.SOCKS}); err != nil {
+		return "socks", err
+	}
+	return "log", level(c.Log)
+}
+
+// Addrs are the addresses to advertise; none: those listened on.
+func (c *Relay) Addrs() ([]netip.AddrPort, error) {
+	var addrs []netip.AddrPort
+	for _, s := range c.Advertise {
+		a, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not an address and a port, such as 192.0.2.1:9001 or [2001:db8::1]:9001", s)
+		}
+		addrs = append(addrs, a)
+	}
+	if len(addrs) == 0 {
+		return nil, nil
+	}
+	return addrs, directory.CheckAddrs(addrs)
+}
+
+// Rate is the bandwidth in bytes a second; 0: not said.
+func (c *Relay) Rate() (uint64, error) {
+	if c.Bandwidth == "" {
+		return 0, nil
+	}
+	return ParseRate(c.Bandwidth)
+}
+
+// Policy is the exit policy; none: no exit.
+func (c *Relay) Policy() (directory.Policy, error) { return directory.ParsePolicy(c.Exit) }
+
+// Relatives are the relays of the same operator.
+func (c *Relay) Relatives() ([]cell.NodeID, error) {
+	var ids []cell.NodeID
+	for _, s := range c.Family {
+		id, err := cell.ParseNodeID(s)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// rateUnits are the units of a rate, in bytes a second.
+var rateUnits = []struct {
+	name  string
+	bytes float64
+}{{"kB/s", 1e3}, {"MB/s", 1e6}, {"GB/s", 1e9}, {"kbit/s", 1e3 / 8}, {"Mbit/s", 1e6 / 8}, {"Gbit/s", 1e9 / 8}}
+
+// ParseRate reads a rate such as "20 MB/s" or "100 Mbit/s" as bytes a second.
+func ParseRate(s string) (uint64, error) {
+	for _, u := range rateUnits {
+		number, ok := strings.CutSuffix(s, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if b := n * u.bytes; err == nil && b >= 1e3 && b <= float64(directory.MaxBandwidth) {
+			return uint64(b), nil
+		}
+	}
+	return 0, fmt.Errorf(`%q: must be a rate of at least 1 kB/s, such as "20 MB/s" or "100 Mbit/s"`, s)
+}
+
+func required(s string) error {
+	if s == "" {
+		return errors.New("must be given")
+	}
+	return nil
+}
+
+func listens(addrs []string) error {
+	if len(addrs) == 0 {
+		return errors.New(`must name at least one address and port, such as "0.0.0.0:9001"`)
+	}
+	for _, a := range addrs {
+		if _, port, err := net.SplitHostPort(a); err != nil || !isPort(port) {
+			return fmt.Errorf("%q is not an address and a port, such as 0.0.0.0:9001", a)
+		}
+	}
+	return nil
+}
+
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
+// levels are how much is logged.
+var levels = []string{"", "error", "warn", "info", "debug"}
+
+func level(s string) error {
+	for _, l := range levels {
+		if s == l {
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of error, warn, info, debug", s)
+}

@@ -1,0 +1,159 @@
+package conf
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func write(t testing.TB, text string) string {
+	path := filepath.Join(t.TempDir(), "node.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func relayFile() Relay {
+	return Relay{
+		Network: "/n/network.toml", Keys: "/n/keys", State: "/n/state", Nickname: "relay1", Contact: "a \"b\" <c\\d>",
+		Listen: []string{"127.0.0.1:9001", "[::1]:9001"}, Advertise: []string{"192.0.2.1:9001"}, Bandwidth: "20 MB/s",
+		Exit: []string{"accept *:80", "accept *:443"}, Family: []string{}, Log: "info",
+	}
+}
+
+func TestWhatIsWrittenIsReadBack(t *testing.T) {
+	r := relayFile()
+	a := Authority{Network: "/n/network.toml", Keys: "/n/keys", State: "", Listen: []string{"127.0.0.1:9001"}, Log: "warn"}
+	c := Client{Network: "/n/network.toml", State: "/n/state", SOCKS: "127.0.0.1:0", Log: "debug"}
+	var r2 Relay
+	var a2 Authority
+	var c2 Client
+	for _, x := range []struct {
+		text     string
+		in, want file
+	}{{r.Text(), &r2, &r}, {a.Text(), &a2, &a}, {c.Text(), &c2, &c}} {
+		if err := Load(write(t, x.text), x.in); err != nil {
+			t.Fatalf("%v in\n%s", err, x.text)
+		}
+		if !reflect.DeepEqual(x.in, x.want) {
+			t.Errorf("read back\n%+v, wrote\n%+v", x.in, x.want)
+		}
+	}
+}
+
+func TestPathsAreRelativeToTheFile(t *testing.T) {
+	r := relayFile()
+	r.Network, r.Keys, r.State = "../network.toml", "keys", ""
+	path := write(t, r.Text())
+	var got Relay
+	if err := Load(path, &got); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(path)
+	if got.Network != filepath.Join(dir, "..", "network.toml") || got.Keys != filepath.Join(dir, "keys") || got.State != "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Each mistake is told with file, line and reason.
+func TestMistakes(t *testing.T) {
+	good := relayFile()
+	for _, c := range []struct{ name, from, to, want string }{
+		{"unknown key", "nickname", "nickname_", `there is no key "nickname_"; did you mean "nickname"?`},
+		{"nickname", `"relay1"`, `"relay 1"`, "nickname: "},
+		{"no port", `"127.0.0.1:9001"`, `"127.0.0.1"`, "listen: "},
+		{"port too large", `"127.0.0.1:9001"`, `"127.0.0.1:99001"`, "listen: "},
+		{"nothing to listen on", `listen = ["127.0.0.1:9001", "[::1]:9001"]`, `listen = []`, "listen: must name at least one"},
+		{"advertised name", `"192.0.2.1:9001"`, `"example.com:9001"`, "advertise: "},
+		{"bandwidth without unit", `"20 MB/s"`, `"20"`, "bandwidth: "},
+		{"bandwidth negative", `"20 MB/s"`, `"-20 MB/s"`, "bandwidth: "},
+		{"bandwidth not a number", `"20 MB/s"`, `"NaN MB/s"`, "bandwidth: "},
+		{"bandwidth a number", `"20 MB/s"`, `20`, "bandwidth: must be of the kind string"},
+		{"policy", `"accept *:80"`, `"acept *:80"`, "exit_policy: "},
+		{"policy port 0", `"accept *:80"`, `"accept *:0"`, "exit_policy: "},
+		{"policy inverted", `"accept *:80"`, `"accept *:80-20"`, "exit_policy: "},
+		{"family", `family = []`, `family = ["me"]`, "family: "},
+		{"log", `"info"`, `"loud"`, "log: "},
+		{"network missing", `network = "/n/network.toml"`, ``, "network: must be given"},
+		{"keys empty", `keys = "/n/keys"`, `keys = ""`, "keys: must be given"},
+		{"no TOML", `log = "info"`, `log = "info`, ""},
+	} {
+		text := good.Text()
+		i := strings.LastIndex(text, c.from) // comments have examples of the same words before
+		if i < 0 {
+			t.Fatalf("%s: the case changes nothing", c.name)
+		}
+		text = text[:i] + c.to + text[i+len(c.from):]
+		path := write(t, text)
+		var got Relay
+		err := Load(path, &got)
+		if err == nil || !strings.HasPrefix(err.Error(), path+":") || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+	if err := Load(filepath.Join(t.TempDir(), "none.toml"), &Relay{}); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Error(err)
+	}
+	if err := Load(t.TempDir(), &Relay{}); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Error(err)
+	}
+}
+
+// A damaged file is refused, or says what it said before, or what the default is: it never opens an exit.
+func TestDamagedFilesNeverOpenAnExit(t *testing.T) {
+	good := relayFile()
+	good.Exit = nil
+	text := good.Text()
+	rng := rand.New(rand.NewPCG(1, 2))
+	path := write(t, text)
+	loaded := 0
+	for range 1000 {
+		b := []byte(text)
+		for range 1 + rng.IntN(3) {
+			switch i := rng.IntN(len(b)); rng.IntN(3) {
+			case 0:
+				b[i] = byte(rng.IntN(256))
+			case 1:
+				b = append(b[:i], b[i+1:]...)
+			case 2:
+				j := min(len(b), i+rng.IntN(40))
+				b = append(b[:i:i], b[j:]...)
+			}
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var got Relay
+		if Load(path, &got) != nil {
+			continue
+		}
+		loaded++
+		if p, err := got.Policy(); err != nil || len(p) != 0 {
+			t.Fatalf("an exit policy %v out of\n%s", p, b)
+		}
+	}
+	if loaded == 0 {
+		t.Fatal("no damaged file was accepted: the test shows nothing")
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	r := relayFile()
+	f.Add(r.Text())
+	f.Add("network = 1")
+	f.Add("[relay]\nx = 1")
+	path := filepath.Join(f.TempDir(), "node.toml")
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var got Relay
+		if err := Load(path, &got); err == nil && (got.Network == "" || len(got.Listen) == 0) {
+			t.Fatal("accepted without what is required")
+		}
+	})
+}

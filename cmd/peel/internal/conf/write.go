@@ -1,0 +1,94 @@
+package conf
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Text is relay.toml with these values, every key explained.
+func (c *Relay) Text() string {
+	var b text
+	b.line("# A relay of a peel network. Start it with: peel relay --config THIS-FILE")
+	b.key("network", c.Network, "The network file: who the authorities are. Paths are relative to this file.")
+	b.key("keys", c.Keys, "The folder of the relay's keys. Keep it safe: the identity in it is the relay.")
+	b.key("state", c.State, `Where the directory is kept between runs. "": nowhere.`)
+	b.key("nickname", c.Nickname, "1 to 19 letters and digits, for people. Relays are told apart by their identity.")
+	b.key("contact", c.Contact, "How to reach you. It is published.")
+	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
+	b.list("advertise", c.Advertise, "Where others reach the relay, at most one IPv4 and one IPv6 address. []: as listen.")
+	b.key("bandwidth", c.Bandwidth, `What the relay offers, such as "20 MB/s" or "100 Mbit/s". "": 10 MB/s.`)
+	b.list("exit_policy", c.Exit, `What may leave the network here; the first rule that matches counts, and what none matches is`,
+		`refused. []: nothing, no exit. For the web: ["accept *:80", "accept *:443"]`)
+	b.list("family", c.Family, "Identities of your other relays. No path uses two of one family.")
+	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
+	return b.String()
+}
+
+// Text is authority.toml with these values, every key explained.
+func (c *Authority) Text() string {
+	var b text
+	b.line("# A directory authority of a peel network. Start it with: peel authority --config THIS-FILE")
+	b.key("network", c.Network, "The network file: who the authorities are. Paths are relative to this file.")
+	b.key("keys", c.Keys, "The folder of the authority's signing key, its certificate and its link key. The identity key is not",
+		"needed to run: move it off this machine.")
+	b.key("state", c.State, `Where descriptors, votes and the directory are kept between runs. "": nowhere.`)
+	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
+	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
+	return b.String()
+}
+
+// Text is client.toml with these values, every key explained.
+func (c *Client) Text() string {
+	var b text
+	b.line("# A client of a peel network. Start it with: peel client --config THIS-FILE")
+	b.key("network", c.Network, "The network file: who the authorities are. Paths are relative to this file.")
+	b.key("state", c.State, `Where the directory is kept between runs, for a quick start. "": nowhere.`)
+	b.key("socks", c.SOCKS, "Where your programs find the SOCKS5 port. Keep it on this machine: who reaches it, uses it.")
+	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
+	return b.String()
+}
+
+// text is a file being written.
+type text struct{ strings.Builder }
+
+func (t *text) line(s string) { fmt.Fprintln(t, s) }
+
+func (t *text) explain(why []string) {
+	t.line("")
+	for _, w := range why {
+		t.line("# " + w)
+	}
+}
+
+func (t *text) key(name, value string, why ...string) {
+	t.explain(why)
+	fmt.Fprintf(t, "%s = %s\n", name, quote(value))
+}
+
+func (t *text) list(name string, values []string, why ...string) {
+	t.explain(why)
+	qs := make([]string, len(values))
+	for i, v := range values {
+		qs[i] = quote(v)
+	}
+	fmt.Fprintf(t, "%s = [%s]\n", name, strings.Join(qs, ", "))
+}
+
+// quote writes a TOML basic string.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&b, "\\u%04X", r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
