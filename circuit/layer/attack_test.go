@@ -92,7 +92,7 @@ func TestOneFlippedBitRuinsThisAndEveryLaterCell(t *testing.T) {
 	for _, w := range ways {
 		for _, n := range []int{MinSize, 509, 1403} {
 			t.Run(fmt.Sprintf("%s/%d", w.name, n), func(t *testing.T) {
-				fresh := newCircuit(supported()[0], 2, hops, n)
+				fresh := newCircuit(chosen, 2, hops, n)
 				for i := range 3 {
 					body := random(uint64(i), n)
 					if w.give(fresh, 0, body); !w.take(fresh, 0, body) {
@@ -129,7 +129,7 @@ func TestDropReplayReorder(t *testing.T) {
 		for wire := range hops {
 			t.Run(fmt.Sprintf("%s/wire %d", w.name, wire), func(t *testing.T) {
 				first, second := random(1, n), random(2, n)
-				given := newCircuit(supported()[0], 3, hops, n)
+				given := newCircuit(chosen, 3, hops, n)
 				w.give(given, wire, first)
 				w.give(given, wire, second)
 				message := random(2, n)[tagSize:]

@@ -2,6 +2,8 @@ package layer
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -41,6 +43,25 @@ func (p pair) run(t *testing.T, ad byte, body []byte) (trace []byte) {
 	}
 	step("Seal and Peel")
 	return trace
+}
+
+// Each kernel of this machine passes the self-test, so that the fastest is used;
+// one that gave a wrong tag would be passed over, and without any the program
+// would not start.
+func TestSelfTest(t *testing.T) {
+	for _, kern := range supported() {
+		if got := choose([]kernel{kern, generic}, selfTests); got != kern {
+			t.Errorf("%v: passed over for %v", kern, got)
+		}
+	}
+	if Kernel() != supported()[0].String() {
+		t.Errorf("%s is used, and %v would run here", Kernel(), supported()[0])
+	}
+	for i := range selfTests {
+		wrong := slices.Clone(selfTests)
+		wrong[i].tag[15] ^= 1
+		mustPanic(t, fmt.Sprintf("a wrong tag in self-test %d", i), func() { choose(supported(), wrong) })
+	}
 }
 
 // All kernels do the same as the generic one, at every length, and leave what is

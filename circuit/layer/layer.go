@@ -47,13 +47,13 @@ type Layer struct {
 // NewRelay returns the relay's end of a layer for bodies of n bytes. It copies
 // keys, which the caller should overwrite.
 func NewRelay(keys *[KeySize]byte, n int) *Layer {
-	return newLayer(supported()[0], keys, n, false)
+	return newLayer(chosen, keys, n, false)
 }
 
 // NewClient returns the client's end of a layer for bodies of n bytes. It
 // copies keys, which the caller should overwrite.
 func NewClient(keys *[KeySize]byte, n int) *Layer {
-	return newLayer(supported()[0], keys, n, true)
+	return newLayer(chosen, keys, n, true)
 }
 
 func newLayer(kern kernel, k *[KeySize]byte, n int, client bool) *Layer {

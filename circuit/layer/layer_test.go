@@ -114,7 +114,7 @@ func TestPolyvalOfRFC8452(t *testing.T) {
 func TestThreeHopsCarryCellsBothWays(t *testing.T) {
 	for _, n := range []int{MinSize, 509, 1403, MaxSize} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			c := newCircuit(supported()[0], 1, 3, n)
+			c := newCircuit(chosen, 1, 3, n)
 			for i := range 30 {
 				hop := []int{2, 2, 1, 2, 0}[i%5]
 				body := random(uint64(i), n)
@@ -136,7 +136,7 @@ func TestThreeHopsCarryCellsBothWays(t *testing.T) {
 // Bodies of every length go through and come back.
 func TestEveryLength(t *testing.T) {
 	for n := MinSize; n <= MaxSize; n += 1 + n/1500*6 {
-		c := newCircuit(supported()[0], uint64(n), 1, n)
+		c := newCircuit(chosen, uint64(n), 1, n)
 		body := random(uint64(n), n)
 		message := bytes.Clone(body[tagSize:])
 		c.send(0, body)
@@ -151,7 +151,7 @@ func TestEveryLength(t *testing.T) {
 }
 
 func TestWrongCommandIsNotRecognised(t *testing.T) {
-	c := newCircuit(supported()[0], 1, 1, 509)
+	c := newCircuit(chosen, 1, 1, 509)
 	body := random(1, 509)
 	c.clientForward[0].Seal(4, body)
 	if c.relayForward[0].Peel(3, body) {

@@ -96,6 +96,25 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+// The self-test has the vectors that the independent implementation made.
+func TestSelfTestVectors(t *testing.T) {
+	var vectors struct {
+		Chains []struct {
+			N   int
+			Tag hexBytes
+		}
+	}
+	readJSON(t, vectorsFile, &vectors)
+	if len(vectors.Chains) != len(selfTests) {
+		t.Fatalf("%d chains in %s and %d in the self-test", len(vectors.Chains), vectorsFile, len(selfTests))
+	}
+	for i, v := range vectors.Chains {
+		if v.N != selfTests[i].n || !bytes.Equal(v.Tag, selfTests[i].tag[:]) {
+			t.Errorf("the self-test has %d bytes, tag %x; the vectors %d and %x", selfTests[i].n, selfTests[i].tag, v.N, v.Tag)
+		}
+	}
+}
+
 func TestScriptPrintsTheVectors(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {

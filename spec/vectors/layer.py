@@ -255,6 +255,14 @@ def circuit(n, hops, cells):
     }
 
 
+def chain(n):
+    layer = Layer(bytes(range(80)), n, False)
+    body = bytes(i % 256 for i in range(n))
+    for _ in range(3):
+        body = layer.seal(3, body)
+    return {"n": n, "tag": body[:16].hex()}
+
+
 def main():
     relay, early = 3, 4  # command bytes
     talk = [
@@ -289,6 +297,8 @@ def main():
             cells.append(head + ",\n".join("     " + json.dumps(s) for s in steps) + "]}")
         lines.append(",\n".join(cells))
         lines.append("   ]}" + ("," if number + 1 < len(circuits) else ""))
+    lines += [" ],", ' "chains": [']
+    lines.append(",\n".join("  " + json.dumps(chain(n)) for n in (530, 1403)))
     lines += [" ]", "}"]
     sys.stdout.write("\n".join(lines) + "\n")
 
