@@ -350,7 +350,9 @@ func TestVotesThatContradictThemselvesAreNotSigned(t *testing.T) {
 func TestCertificatesAreBounded(t *testing.T) {
 	a := dirtest.New(1, 0).Authorities[0]
 	for name, change := range map[string]func(c *directory.Certificate){
-		"too long":         func(c *directory.Certificate) { c.NotAfter = c.NotBefore.Add(directory.MaxCertificateLife + time.Second) },
+		"too long": func(c *directory.Certificate) {
+			c.NotAfter = c.NotBefore.Add(directory.MaxCertificateLife + time.Second)
+		},
 		"ends first":       func(c *directory.Certificate) { c.NotAfter = c.NotBefore },
 		"weak signing key": func(c *directory.Certificate) { c.SigningKey = directory.SigningKey{1} },
 		"zero signing key": func(c *directory.Certificate) { c.SigningKey = directory.SigningKey{} },
