@@ -1,0 +1,116 @@
+package socks
+
+import (
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// bufferSize is what one direction of a connection holds at most between read and write.
+const bufferSize = 32 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// carry tells the client that it is connected and then copies both ways until both ends have sent
+// their last byte or either fails. An end's last byte is passed on (CloseWrite); a failure ends both
+// directions at once, with a reset for the client so that it does not take a part for the whole.
+func (c *conn) carry(target net.Conn) {
+	c.nc.SetWriteDeadline(time.Now().Add(c.s.handshakeTimeout()))
+	if _, err := c.nc.Write(reply(Succeeded)); err != nil {
+		return
+	}
+	c.nc.SetWriteDeadline(time.Time{})
+
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
+		ok := false
+		defer func() {
+			if !ok {
+				reset(c.nc)
+				target.Close()
+			}
+		}()
+		c.s.guard(func() { ok = c.up(target) })
+	}()
+	ok := false
+	defer func() {
+		if !ok {
+			reset(c.nc)
+			target.Close()
+		}
+		<-up
+	}()
+	ok = c.down(target)
+}
+
+// reset closes a connection so that its other end cannot take what it got for the whole.
+func reset(nc net.Conn) {
+	if l, ok := nc.(interface{ SetLinger(int) error }); ok {
+		l.SetLinger(0)
+	}
+	nc.Close()
+}
+
+// up carries what the client sends, early data first, and says whether it ended well.
+func (c *conn) up(target net.Conn) bool {
+	if c.n > 0 {
+		if _, err := target.Write(c.buf[:c.n]); err != nil {
+			return false
+		}
+	}
+	if !c.eof {
+		if err := transfer(target, c.nc); err != nil {
+			return false
+		}
+	}
+	if w, ok := target.(closeWriter); ok {
+		return w.CloseWrite() == nil
+	}
+	return target.Close() == nil
+}
+
+// down carries what comes for the client, and says whether it ended well.
+func (c *conn) down(target net.Conn) bool {
+	if err := transfer(c.nc, target); err != nil {
+		return false
+	}
+	if w, ok := c.nc.(closeWriter); ok {
+		return w.CloseWrite() == nil
+	}
+	return false
+}
+
+// transfer copies src to dst up to its end. Where the far end can write to or read from the client's
+// connection by itself, that saves a copy. The client's own such methods (of net.TCPConn) are left
+// out: they save nothing towards a connection that is no socket, and allocate a buffer each.
+func transfer(dst, src net.Conn) error {
+	if w, ok := src.(io.WriterTo); ok && !socket(src) {
+		_, err := w.WriteTo(onlyWriter{dst})
+		return err
+	}
+	if r, ok := dst.(io.ReaderFrom); ok && !socket(dst) {
+		_, err := r.ReadFrom(onlyReader{src})
+		return err
+	}
+	if socket(dst) && socket(src) {
+		_, err := io.Copy(dst, src) // the kernel may do it alone
+		return err
+	}
+	buf := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buf)
+	_, err := io.CopyBuffer(onlyWriter{dst}, onlyReader{src}, buf[:])
+	return err
+}
+
+func socket(c net.Conn) bool {
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return false
+}
+
+type onlyWriter struct{ io.Writer }
+type onlyReader struct{ io.Reader }

@@ -1,0 +1,298 @@
+package socks
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// heard is all that a conversation led to.
+type heard struct {
+	replies []byte
+	req     Request
+	asked   bool // there is a request
+	named   bool
+	err     error
+	rest    []byte // bytes after the request
+}
+
+// converse gives the bytes of each part to a new proto as a socket would.
+func converse(parts ...[]byte) heard {
+	var p proto
+	var h heard
+	var have []byte
+	for i, part := range parts {
+		have = append(have, part...)
+		for {
+			n, ev := p.next(have)
+			have = have[n:]
+			h.replies = append(h.replies, ev.reply...)
+			if ev.kind == evMore && len(have) >= maxStep {
+				h.err = fmt.Errorf("asks for more with %d bytes", len(have))
+				return h
+			}
+			if ev.kind == evMore {
+				break
+			}
+			if ev.kind == evRefuse {
+				h.err = ev.err
+				return h
+			}
+			if ev.kind == evRequest {
+				h.req, h.asked, h.named = ev.req, true, ev.named
+				for _, later := range parts[i+1:] {
+					have = append(have, later...)
+				}
+				h.rest = have
+				return h
+			}
+		}
+	}
+	return h
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func text(s string) string { return hex.EncodeToString([]byte(s)) }
+
+var long = strings.Repeat("a", 255)
+
+// conversations are what clients say, and what they get.
+var conversations = []struct {
+	name    string
+	in      string // hex
+	replies string // hex
+	host    string // of the request; empty: there is none
+	port    uint16
+	creds   Credentials
+	rest    string
+	err     error
+}{
+	{name: "a name", in: "050100 05010003 0b" + text("example.com") + "01bb",
+		replies: "0500", host: "example.com", port: 443},
+	{name: "early data", in: "050100 05010003 0b" + text("example.com") + "0050" + text("GET / HTTP/1.0\r\n\r\n"),
+		replies: "0500", host: "example.com", port: 80, rest: "GET / HTTP/1.0\r\n\r\n"},
+	{name: "IPv4", in: "050100 05010001 01020304 0016", replies: "0500", host: "1.2.3.4", port: 22},
+	{name: "IPv6", in: "050100 05010004 20010db8000000000000000000000001 0016",
+		replies: "0500", host: "2001:db8::1", port: 22},
+	{name: "IPv4 in IPv6 is IPv4", in: "050100 05010004 00000000000000000000ffff01020304 0016",
+		replies: "0500", host: "1.2.3.4", port: 22},
+	{name: "torsocks: an address as a name", in: "050100 05010003 07" + text("1.2.3.4") + "002a",
+		replies: "0500", host: "1.2.3.4", port: 42},
+	{name: "an IPv6 address as a name", in: "050100 05010003 0d" + text("2001:DB8::0:1") + "002a",
+		replies: "0500", host: "2001:db8::1", port: 42},
+	{name: "curl: GSSAPI offered and not chosen", in: "05020001 05010003 01" + text("a") + "0001",
+		replies: "0500", host: "a", port: 1},
+	{name: "user and password", in: "0503000102 0105" + text("alice") + "03" + text("pw1") + "05010003 01" + text("a") + "0001",
+		replies: "0502 0100", host: "a", port: 1, creds: NewCredentials("alice", "pw1")},
+	{name: "user and password empty", in: "050102 010000 05010003 01" + text("a") + "0001",
+		replies: "0502 0100", host: "a", port: 1, creds: NewCredentials("", "")},
+	{name: "the longest of all", in: "050102 01ff" + text(long) + "ff" + text(long) + "05010003 ff" + text(long) + "ffff" + text("x"),
+		replies: "0502 0100", host: long, port: 65535, creds: NewCredentials(long, long), rest: "x"},
+	{name: "reserved user name, known form", in: "050102 0109" + text("<torS0X>0") + "01" + text("k") + "05010003 01" + text("a") + "0001",
+		replies: "0502 0100", host: "a", port: 1, creds: NewCredentials("<torS0X>0", "k")},
+	{name: "255 methods", in: "05ff" + strings.Repeat("80", 254) + "00 05010003 01" + text("a") + "0001",
+		replies: "0500", host: "a", port: 1},
+
+	{name: "reserved user name, unknown form", in: "050102 010a" + text("<torS0X>1x") + "01" + text("k"), replies: "0502 0101", err: errReserved},
+	{name: "login of another version", in: "050102 05", replies: "0502 0101", err: errMalformed},
+	{name: "no method at all", in: "0500", replies: "05ff", err: errMethods},
+	{name: "GSSAPI only", in: "050101", replies: "05ff", err: errMethods},
+	{name: "BIND", in: "050100 050200", replies: "0500" + "05070001000000000000", err: errCommand},
+	{name: "UDP ASSOCIATE", in: "050100 05030001 00000000 0000", replies: "0500" + "05070001000000000000", err: errCommand},
+	{name: "RESOLVE", in: "050100 05f00003 01" + text("a") + "0000", replies: "0500" + "05070001000000000000", err: errCommand},
+	{name: "command 0", in: "050100 0500", replies: "0500" + "05070001000000000000", err: errCommand},
+	{name: "address type 2", in: "050100 05010002", replies: "0500" + "05080001000000000000", err: errAddrType},
+	{name: "address type 0", in: "050100 05010000", replies: "0500" + "05080001000000000000", err: errAddrType},
+	{name: "reserved byte", in: "050100 050101", replies: "0500" + "05010001000000000000", err: errMalformed},
+	{name: "request of version 4", in: "050100 04", replies: "0500" + "05010001000000000000", err: errMalformed},
+	{name: "empty name", in: "050100 0501000300", replies: "0500" + "05010001000000000000", err: errMalformed},
+	{name: "name with a space", in: "050100 05010003 03" + text("a b") + "0001", replies: "0500" + "05010001000000000000", err: errMalformed},
+	{name: "name with a zero byte", in: "050100 05010003 03" + text("a\x00b") + "0001", replies: "0500" + "05010001000000000000", err: errMalformed},
+	{name: "name beyond ASCII", in: "050100 05010003 03" + text("aé") + "0001", replies: "0500" + "05010001000000000000", err: errMalformed},
+	{name: "address with a zone", in: "050100 05010003 0c" + text("fe80::1%eth0") + "0001", replies: "0500" + "05010001000000000000", err: errMalformed},
+	{name: "port 0", in: "050100 05010003 01" + text("a") + "0000", replies: "0500" + "05010001000000000000", err: errMalformed},
+
+	{name: "SOCKS 4", in: "0401", replies: "005b000000000000", err: errSOCKS4},
+	{name: "GET", in: text("GET / HTTP/1.1\r\n"), replies: hex.EncodeToString(page("GET")), err: errHTTP},
+	{name: "CONNECT", in: text("CONNECT a:443 HTTP/1.1\r\n"), replies: hex.EncodeToString(page("CONNECT")), err: errHTTP},
+	{name: "HEAD", in: text("HEAD / HTTP/1.1\r\n"), replies: hex.EncodeToString(page("HEAD")), err: errHTTP},
+	{name: "the longest method", in: text("ABCDEFGHIJKLMNOP "), replies: hex.EncodeToString(page("ABCDEFGHIJKLMNOP")), err: errHTTP},
+	{name: "not a method", in: text("ABCDEFGHIJKLMNOPQ"), err: errProtocol},
+	{name: "an SSH server's greeting", in: text("SSH-2.0-x"), err: errProtocol},
+	{name: "TLS", in: "160301", err: errProtocol},
+	{name: "zero", in: "00", err: errProtocol},
+}
+
+func TestConversations(t *testing.T) {
+	for _, c := range conversations {
+		h := converse(unhex(t, c.in))
+		if want := unhex(t, c.replies); !bytes.Equal(h.replies, want) {
+			t.Errorf("%s: replies % x, want % x", c.name, h.replies, want)
+		}
+		if !errors.Is(h.err, c.err) {
+			t.Errorf("%s: %v, want %v", c.name, h.err, c.err)
+		}
+		if h.asked != (c.host != "") || h.req.Host != c.host || h.req.Port != c.port || h.req.Isolation.Credentials != c.creds {
+			t.Errorf("%s: asked %t for %q port %d", c.name, h.asked, h.req.Host, h.req.Port)
+		}
+		if string(h.rest) != c.rest {
+			t.Errorf("%s: %q came after the request, want %q", c.name, h.rest, c.rest)
+		}
+	}
+}
+
+// same compares all but the error's wording.
+func same(a, b heard) bool {
+	return bytes.Equal(a.replies, b.replies) && a.asked == b.asked && a.named == b.named && a.req == b.req &&
+		bytes.Equal(a.rest, b.rest) && fmt.Sprint(a.err) == fmt.Sprint(b.err)
+}
+
+func TestCutsDoNotMatter(t *testing.T) {
+	for _, c := range conversations {
+		in := unhex(t, c.in)
+		whole := converse(in)
+		single := make([][]byte, len(in))
+		for i := range in {
+			single[i] = in[i : i+1]
+			if h := converse(in[:i], in[i:]); !same(h, whole) {
+				t.Errorf("%s: cut at %d: %+v, want %+v", c.name, i, h, whole)
+			}
+			for j := i; j < len(in) && len(in) < 64; j++ {
+				if h := converse(in[:i], in[i:j], in[j:]); !same(h, whole) {
+					t.Errorf("%s: cut at %d and %d: %+v, want %+v", c.name, i, j, h, whole)
+				}
+			}
+		}
+		if h := converse(single...); !same(h, whole) {
+			t.Errorf("%s: byte by byte: %+v, want %+v", c.name, h, whole)
+		}
+	}
+}
+
+func TestUnfinishedAsksForMore(t *testing.T) {
+	for _, c := range conversations {
+		in := unhex(t, c.in)
+		in = in[:len(in)-len(c.rest)]
+		if c.err != nil {
+			continue // decided as early as possible
+		}
+		for i := range in {
+			if h := converse(in[:i]); h.asked || h.err != nil {
+				t.Errorf("%s: the first %d bytes led to %+v", c.name, i, h)
+			}
+		}
+	}
+}
+
+// check holds what must be true of any conversation.
+func check(t testing.TB, in []byte, cut int) {
+	h := converse(in)
+	if g := converse(in[:cut], in[cut:]); !same(h, g) {
+		t.Fatalf("% x: cut at %d: %+v, want %+v", in, cut, g, h)
+	}
+	if h.asked {
+		if n := len(h.req.Host); n == 0 || n > 255 || h.req.Port == 0 || !bytes.HasSuffix(in, h.rest) {
+			t.Fatalf("% x: request for %q port %d", in, h.req.Host, h.req.Port)
+		}
+		if a, ok := h.req.Addr(); ok && (a.String() != h.req.Host || a.Is4In6()) {
+			t.Fatalf("% x: address %q is not in its shortest form", in, h.req.Host)
+		}
+	}
+	if bytes.Contains(h.replies, []byte{5, 6, 0, 1}) {
+		t.Fatalf("% x: replied 06", in)
+	}
+}
+
+func TestMillionMutations(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	n := 1_000_000
+	if testing.Short() {
+		n = 50_000
+	}
+	seeds := make([][]byte, len(conversations))
+	for i, c := range conversations {
+		seeds[i] = unhex(t, c.in)
+	}
+	var buf []byte
+	for range n {
+		buf = append(buf[:0], seeds[rng.IntN(len(seeds))]...)
+		for range 1 + rng.IntN(3) {
+			i := rng.IntN(len(buf))
+			switch rng.IntN(4) {
+			case 0:
+				buf[i] = byte(rng.Uint32())
+			case 1:
+				buf[i] ^= 1 << rng.IntN(8)
+			case 2:
+				buf = append(buf[:i], buf[min(i+1+rng.IntN(4), len(buf)):]...)
+			case 3:
+				buf = append(buf, byte(rng.IntN(6)))
+			}
+			if len(buf) == 0 {
+				buf = append(buf, 5)
+			}
+		}
+		check(t, buf, rng.IntN(len(buf)+1))
+	}
+}
+
+func FuzzProto(f *testing.F) {
+	for _, c := range conversations {
+		in := unhex(f, c.in)
+		f.Add(in, uint(len(in)/2))
+	}
+	f.Fuzz(func(t *testing.T, in []byte, cut uint) {
+		check(t, in, int(cut%uint(len(in)+1)))
+	})
+}
+
+func TestLogsHideRequests(t *testing.T) {
+	h := converse(unhex(t, "050102 0105"+text("alice")+"03"+text("pw1")+"05010003 0b"+text("example.com")+"0051"))
+	if !h.asked {
+		t.Fatal(h.err)
+	}
+	var log bytes.Buffer
+	opts := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}
+	for _, l := range []*slog.Logger{slog.New(slog.NewTextHandler(&log, opts)), slog.New(slog.NewJSONHandler(&log, opts))} {
+		l.Info("x", "req", h.req, "iso", h.req.Isolation, "creds", h.req.Isolation.Credentials)
+	}
+	fmt.Fprintf(&log, "%v %+v %#v %s", h.req, h.req, h.req, &h.req)
+	fmt.Fprintf(&log, "%v %+v %#v", h.req.Isolation, h.req.Isolation, h.req.Isolation.Credentials)
+	for _, secret := range []string{"alice", "pw1", "example", "81"} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("%q is shown: %s", secret, log.String())
+		}
+	}
+	if !strings.Contains(log.String(), scrubbed) {
+		t.Error(log.String())
+	}
+}
+
+func TestCredentialsTellApart(t *testing.T) {
+	all := []Credentials{{}, NewCredentials("", ""), NewCredentials("a", ""), NewCredentials("", "a"), NewCredentials("a", "a")}
+	for i, a := range all {
+		for j, b := range all {
+			if (a == b) != (i == j) {
+				t.Errorf("%d and %d", i, j)
+			}
+		}
+	}
+}

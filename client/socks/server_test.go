@@ -1,0 +1,832 @@
+package socks
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// start serves s on a loopback port until the test ends, and then sees that nothing is left of it.
+func start(t *testing.T, s *Server) string {
+	t.Helper()
+	addr, stop := startStop(t, s)
+	t.Cleanup(stop)
+	return addr
+}
+
+func startStop(t *testing.T, s *Server) (string, func()) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln) }()
+	var once sync.Once
+	return ln.Addr().String(), func() {
+		once.Do(func() {
+			cancel()
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Error("Serve:", err)
+				}
+			case <-time.After(10 * time.Second):
+				buf := make([]byte, 1<<20)
+				t.Errorf("Serve does not end:\n%s", buf[:runtime.Stack(buf, true)])
+			}
+			if n := s.Stats().Open; n != 0 {
+				t.Errorf("%d connections are open after Serve", n)
+			}
+		})
+	}
+}
+
+// dialDirect dials what is asked for, as an exit would.
+func dialDirect(ctx context.Context, r Request) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", net.JoinHostPort(r.Host, fmt.Sprint(r.Port)))
+}
+
+// listen runs f for each connection to a new loopback port.
+func listen(t *testing.T, f func(*net.TCPConn)) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				f(c.(*net.TCPConn))
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func echo(c *net.TCPConn) {
+	io.Copy(c, struct{ io.Reader }{c})
+	c.CloseWrite()
+}
+
+// ask is what a client sends to be connected to host and port, without a login.
+func ask(host string, port uint16) []byte {
+	b := append([]byte{5, 1, 0, 5, 1, 0, 3, byte(len(host))}, host...)
+	return append(b, byte(port>>8), byte(port))
+}
+
+func dialTCP(t *testing.T, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c.(*net.TCPConn)
+}
+
+// connect goes through addr to to, and returns what is then the application's connection.
+func connect(t *testing.T, addr string, to netip.AddrPort) *net.TCPConn {
+	t.Helper()
+	c := dialTCP(t, addr)
+	if _, err := c.Write(ask(to.Addr().String(), to.Port())); err != nil {
+		t.Fatal(err)
+	}
+	want(t, c, append([]byte{5, 0}, reply(Succeeded)...))
+	return c
+}
+
+func want(t *testing.T, r io.Reader, b []byte) {
+	t.Helper()
+	got := make([]byte, len(b))
+	if n, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, b) {
+		t.Fatalf("got % x, %v; want % x", got[:n], err, b)
+	}
+}
+
+func wantAll(t *testing.T, r io.Reader, b string) {
+	t.Helper()
+	got, err := io.ReadAll(r)
+	if err != nil || string(got) != b {
+		t.Fatalf("got %q, %v; want %q", got, err, b)
+	}
+}
+
+// eventually waits for what other goroutines are about to bring about.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !f(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("never: " + what)
+		}
+	}
+}
+
+func TestRequestTellsWhoAsks(t *testing.T) {
+	got := make(chan Request, 1)
+	addr := start(t, &Server{Dial: func(_ context.Context, r Request) (net.Conn, error) {
+		got <- r
+		return nil, syscall.ECONNREFUSED
+	}})
+	c := dialTCP(t, addr)
+	c.Write([]byte("\x05\x02\x00\x02\x01\x05alice\x02pw\x05\x01\x00\x03\x0bexample.com\x01\xbb"))
+	wantAll(t, c, "\x05\x02\x01\x00"+string(reply(ConnectionRefused)))
+	r := <-got
+	iso := Isolation{Credentials: NewCredentials("alice", "pw"), Client: netip.MustParseAddr("127.0.0.1"), Listener: "tcp " + addr}
+	if r.Host != "example.com" || r.Port != 443 || r.Isolation != iso {
+		t.Errorf("%q %d %#v", r.Host, r.Port, r.Isolation.Listener)
+	}
+}
+
+func TestEarlyDataArriveOnce(t *testing.T) {
+	for _, size := range []int{1, 100, readSize, 5 * readSize, 300_000} {
+		release := make(chan struct{})
+		to := listen(t, echo)
+		addr := start(t, &Server{Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+			<-release
+			return dialDirect(ctx, r)
+		}})
+		data := make([]byte, size)
+		for i := range data {
+			data[i] = byte(rand.Uint32())
+		}
+		c := dialTCP(t, addr)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if size > 100_000 {
+				close(release) // so much may not be taken before
+			}
+			c.Write(append(ask("127.0.0.1", to.Port()), data...))
+			if size <= 100_000 {
+				close(release)
+			}
+			c.CloseWrite()
+		})
+		want(t, c, append([]byte{5, 0}, reply(Succeeded)...))
+		wantAll(t, c, string(data))
+		wg.Wait()
+	}
+}
+
+func TestEarlyDataAtEveryCut(t *testing.T) {
+	to := listen(t, echo)
+	addr := start(t, &Server{Dial: dialDirect})
+	in := append(ask("127.0.0.1", to.Port()), "hello"...)
+	for cut := range in {
+		c := dialTCP(t, addr)
+		c.SetNoDelay(true)
+		c.Write(in[:cut])
+		runtime.Gosched()
+		c.Write(in[cut:])
+		c.CloseWrite()
+		wantAll(t, c, "\x05\x00"+string(reply(Succeeded))+"hello")
+	}
+}
+
+func TestHalfCloseBothWays(t *testing.T) {
+	t.Run("client first", func(t *testing.T) {
+		to := listen(t, func(c *net.TCPConn) {
+			b, _ := io.ReadAll(c)
+			fmt.Fprintf(c, "got %d", len(b))
+		})
+		c := connect(t, start(t, &Server{Dial: dialDirect}), to)
+		c.Write(make([]byte, 100_000))
+		c.CloseWrite()
+		wantAll(t, c, "got 100000")
+	})
+	t.Run("client before it is connected", func(t *testing.T) {
+		to := listen(t, echo)
+		closed := make(chan struct{})
+		addr := start(t, &Server{Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+			<-closed
+			return dialDirect(ctx, r)
+		}})
+		c := dialTCP(t, addr)
+		c.Write(append(ask("127.0.0.1", to.Port()), "early"...))
+		c.CloseWrite()
+		close(closed)
+		wantAll(t, c, "\x05\x00"+string(reply(Succeeded))+"early")
+	})
+	t.Run("far end first", func(t *testing.T) {
+		got := make(chan string, 1)
+		to := listen(t, func(c *net.TCPConn) {
+			io.WriteString(c, "bye")
+			c.CloseWrite()
+			b, _ := io.ReadAll(c)
+			got <- string(b)
+		})
+		c := connect(t, start(t, &Server{Dial: dialDirect}), to)
+		wantAll(t, c, "bye")
+		io.WriteString(c, "and more")
+		c.CloseWrite()
+		if s := <-got; s != "and more" {
+			t.Errorf("the far end got %q", s)
+		}
+	})
+}
+
+// plain hides what a connection can do beyond net.Conn and CloseWrite.
+type plain struct{ net.Conn }
+
+func (p plain) CloseWrite() error { return p.Conn.(closeWriter).CloseWrite() }
+
+// direct counts the copies that a connection does itself.
+type direct struct {
+	plain
+	to, from *atomic.Int32
+}
+
+func (d direct) WriteTo(w io.Writer) (int64, error) {
+	d.to.Add(1)
+	return io.Copy(onlyWriter{w}, onlyReader{d.Conn})
+}
+
+func (d direct) ReadFrom(r io.Reader) (int64, error) {
+	d.from.Add(1)
+	return io.Copy(onlyWriter{d.Conn}, onlyReader{r})
+}
+
+func TestCopiesBothWays(t *testing.T) {
+	var to, from atomic.Int32
+	for name, wrap := range map[string]func(net.Conn) net.Conn{
+		"sockets":       func(c net.Conn) net.Conn { return c },
+		"plain":         func(c net.Conn) net.Conn { return plain{c} },
+		"with its own":  func(c net.Conn) net.Conn { return direct{plain{c}, &to, &from} },
+		"no half-close": func(c net.Conn) net.Conn { return struct{ net.Conn }{c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := listen(t, echo)
+			addr := start(t, &Server{Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+				c, err := dialDirect(ctx, r)
+				if err != nil {
+					return nil, err
+				}
+				return wrap(c), nil
+			}})
+			const size = 8 << 20
+			data := make([]byte, size)
+			rand.NewChaCha8([32]byte{}).Read(data)
+			c := connect(t, addr, target)
+			var wg sync.WaitGroup
+			wg.Go(func() { c.Write(data) })
+			h := sha256.New()
+			if n, err := io.CopyN(h, c, size); err != nil {
+				t.Fatal(n, err)
+			}
+			wg.Wait()
+			if [32]byte(h.Sum(nil)) != sha256.Sum256(data) {
+				t.Error("other bytes came back")
+			}
+			c.CloseWrite()
+			if b, _ := io.ReadAll(c); len(b) != 0 {
+				t.Errorf("%d bytes more", len(b))
+			}
+		})
+	}
+	if to.Load() != 1 || from.Load() != 1 {
+		t.Errorf("own methods used: %d %d", to.Load(), from.Load())
+	}
+}
+
+func TestFailureIsNoEnd(t *testing.T) {
+	to := listen(t, func(c *net.TCPConn) {
+		io.WriteString(c, "half of i")
+		want := make([]byte, 2)
+		io.ReadFull(c, want)
+		c.SetLinger(0)
+	})
+	c := connect(t, start(t, &Server{Dial: dialDirect}), to)
+	want(t, c, []byte("half of i"))
+	io.WriteString(c, "go")
+	if b, err := io.ReadAll(c); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a reset came as an orderly end: %q, %v", b, err)
+	}
+}
+
+func TestClientThatResetsEndsTheFarEnd(t *testing.T) {
+	gone := make(chan struct{})
+	to := listen(t, func(c *net.TCPConn) {
+		io.Copy(io.Discard, c)
+		close(gone)
+	})
+	c := connect(t, start(t, &Server{Dial: dialDirect}), to)
+	c.SetLinger(0)
+	c.Close()
+	select {
+	case <-gone:
+	case <-time.After(10 * time.Second):
+		t.Error("the far end still waits")
+	}
+}
+
+func TestClientThatIsGoneEndsTheDial(t *testing.T) {
+	dialing, ended := make(chan struct{}), make(chan struct{})
+	addr := start(t, &Server{Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+		close(dialing)
+		<-ctx.Done()
+		close(ended)
+		return nil, ctx.Err()
+	}})
+	c := dialTCP(t, addr)
+	c.Write(ask("example.com", 80))
+	<-dialing
+	c.SetLinger(0)
+	c.Close()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the dial goes on for a client that is gone")
+	}
+}
+
+type timeoutError struct{}
+
+func (timeoutError) Error() string { return "later" }
+func (timeoutError) Timeout() bool { return true }
+
+func TestCodes(t *testing.T) {
+	six := func(error) byte { return TTLExpired }
+	for _, c := range []struct {
+		code func(error) byte
+		err  error
+		want byte
+	}{
+		{nil, errors.New("x"), GeneralFailure},
+		{nil, &net.OpError{Err: syscall.ECONNREFUSED}, ConnectionRefused},
+		{nil, &net.OpError{Err: syscall.ENETUNREACH}, NetworkUnreachable},
+		{nil, &net.OpError{Err: syscall.EHOSTUNREACH}, HostUnreachable},
+		{nil, &net.DNSError{IsNotFound: true}, HostUnreachable},
+		{nil, context.DeadlineExceeded, HostUnreachable},
+		{func(error) byte { return 0xF0 }, errors.New("x"), 0xF0},
+		{func(error) byte { return Succeeded }, errors.New("x"), GeneralFailure},
+		{six, errors.New("for ever"), GeneralFailure},
+		{six, fmt.Errorf("y: %w", timeoutError{}), TTLExpired},
+	} {
+		addr, stop := startStop(t, &Server{Code: c.code, Dial: func(context.Context, Request) (net.Conn, error) { return nil, c.err }})
+		conn := dialTCP(t, addr)
+		conn.Write(ask("example.com", 80))
+		wantAll(t, conn, "\x05\x00"+string(reply(c.want)))
+		stop()
+	}
+}
+
+func TestDialThatReturnsNothingFails(t *testing.T) {
+	addr := start(t, &Server{Dial: func(context.Context, Request) (net.Conn, error) { return nil, nil }})
+	c := dialTCP(t, addr)
+	c.Write(ask("example.com", 80))
+	wantAll(t, c, "\x05\x00"+string(reply(GeneralFailure)))
+}
+
+func neverDial(t *testing.T) func(context.Context, Request) (net.Conn, error) {
+	return func(context.Context, Request) (net.Conn, error) {
+		t.Error("something was connected")
+		return nil, errors.New("never")
+	}
+}
+
+func TestWebPagesGetAPageAndNoConnection(t *testing.T) {
+	var log bytes.Buffer
+	s := &Server{Dial: neverDial(t), Log: slog.New(slog.NewTextHandler(&log, nil))}
+	addr, stop := startStop(t, s)
+	for method, status := range map[string]int{
+		"GET": 403, "POST": 403, "HEAD": 403, "PUT": 403, "OPTIONS": 403, "TRACE": 403, "CONNECT": 405, "PROPFIND": 403,
+	} {
+		c := dialTCP(t, addr)
+		fmt.Fprintf(c, "%s http://example.com/ HTTP/1.1\r\nHost: example.com\r\nContent-Length: 30000\r\n\r\n", method)
+		c.Write(bytes.Repeat([]byte("\x05\x01\x00"), 10000)) // SOCKS in the body stays unheard
+		b, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatal(method, err)
+		}
+		head, body, _ := strings.Cut(string(b), "\r\n\r\n")
+		if !strings.HasPrefix(head, fmt.Sprintf("HTTP/1.1 %d ", status)) || (method == "HEAD") == strings.Contains(body, "SOCKS 5") {
+			t.Errorf("%s: %q", method, b)
+		}
+		if strings.Contains(head, "Access-Control") {
+			t.Errorf("%s: a web page may read the answer", method)
+		}
+	}
+	res, err := http.Post("http://"+addr+"/x", "text/plain", strings.NewReader("\x05\x01\x00"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 403 || int64(len(b)) != res.ContentLength {
+		t.Errorf("%d %q %v", res.StatusCode, b, err)
+	}
+	stop()
+	if n := strings.Count(log.String(), "plain HTTP"); n != 1 {
+		t.Errorf("%d hints: %s", n, log.String())
+	}
+	if st := s.Stats(); st.Requests != 0 || st.Refused != 9 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestSOCKS4IsRefusedWithAHint(t *testing.T) {
+	var log bytes.Buffer
+	addr, stop := startStop(t, &Server{Dial: neverDial(t), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	c := dialTCP(t, addr)
+	c.Write([]byte("\x04\x01\x00\x50\x01\x02\x03\x04user\x00"))
+	wantAll(t, c, "\x00\x5b\x00\x00\x00\x00\x00\x00")
+	stop()
+	if !strings.Contains(log.String(), "socks5h") {
+		t.Errorf("no hint: %q", log.String())
+	}
+}
+
+// pipes is a listener whose connections are made in memory, so that a test may own the clock.
+type pipes struct {
+	in   chan net.Conn
+	done chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{make(chan net.Conn), make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.in:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.done); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
+
+func (p *pipes) dial() net.Conn {
+	a, b := net.Pipe()
+	p.in <- b
+	return a
+}
+
+func TestSlowClientsAreClosed(t *testing.T) {
+	const timeout = 5 * time.Second
+	for _, said := range []string{"", "\x05", "\x05\x01\x00", "\x05\x01\x02\x01\x05al", "GET", "\x05\x01\x00\x05\x01\x00\x03\x0bexa"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &Server{Dial: neverDial(t), HandshakeTimeout: timeout}
+			ln := newPipes()
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { s.Serve(ctx, ln) })
+			c := ln.dial()
+			wg.Go(func() { // one byte a second does not help
+				for i := range said {
+					time.Sleep(time.Second)
+					c.Write([]byte{said[i]})
+				}
+			})
+			began := time.Now()
+			io.Copy(io.Discard, c)
+			if d := time.Since(began); d != timeout {
+				t.Errorf("%q: closed after %v", said, d)
+			}
+			synctest.Wait()
+			if n := s.Stats().Refused; n != 1 {
+				t.Errorf("%q: %d refused", said, n)
+			}
+			cancel()
+			wg.Wait()
+		})
+	}
+}
+
+func TestSlowDialsAndIdleConnectionsAreLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far, near := net.Pipe()
+		s := &Server{HandshakeTimeout: time.Second, Dial: func(context.Context, Request) (net.Conn, error) {
+			time.Sleep(time.Minute)
+			return near, nil
+		}}
+		ln := newPipes()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Serve(ctx, ln) })
+		wg.Go(func() { io.Copy(far, far) })
+		c := ln.dial()
+		c.Write(ask("example.com", 80)[:3])
+		want(t, c, []byte{5, 0})
+		c.Write(ask("example.com", 80)[3:])
+		want(t, c, reply(Succeeded))
+		for range 3 {
+			time.Sleep(24 * time.Hour)
+			c.Write([]byte("x"))
+			want(t, c, []byte("x"))
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestNoMoreThanMaxConns(t *testing.T) {
+	const limit = 1000
+	to := listen(t, echo)
+	s := &Server{Dial: dialDirect, MaxConns: limit}
+	addr := start(t, s)
+	first := connect(t, addr, to)
+	var idle []net.Conn
+	for range limit - 1 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Skip("not enough sockets: ", err)
+		}
+		defer c.Close()
+		idle = append(idle, c)
+	}
+	eventually(t, "all are open", func() bool { return s.Stats().Open == limit })
+	for range 5 {
+		c := dialTCP(t, addr)
+		if b, _ := io.ReadAll(c); len(b) != 0 {
+			t.Errorf("one too many got % x", b)
+		}
+	}
+	io.WriteString(first, "still here")
+	want(t, first, []byte("still here"))
+	for _, c := range idle[:10] {
+		c.Close()
+	}
+	eventually(t, "ten are gone", func() bool { return s.Stats().Open == limit-10 })
+	connect(t, addr, to)
+	if st := s.Stats(); st.Full != 5 || st.Accepted != limit+6 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// panicky fails in its own way after the dial.
+type panicky struct {
+	net.Conn
+	on string
+}
+
+func (p panicky) Read(b []byte) (int, error) {
+	if p.on == "read" {
+		panic("in read")
+	}
+	return p.Conn.Read(b)
+}
+
+func (p panicky) Write(b []byte) (int, error) {
+	if p.on == "write" {
+		panic("in write")
+	}
+	return p.Conn.Write(b)
+}
+
+func TestPanicEndsOneConnectionOnly(t *testing.T) {
+	to := listen(t, echo)
+	var log bytes.Buffer
+	s := &Server{Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+		switch r.Port {
+		case 1:
+			panic("in dial")
+		case 2, 3:
+			on := map[uint16]string{2: "read", 3: "write"}[r.Port]
+			r.Port = to.Port()
+			c, err := dialDirect(ctx, r)
+			return panicky{c, on}, err
+		}
+		return dialDirect(ctx, r)
+	}}
+	addr, stop := startStop(t, s)
+	good := connect(t, addr, to)
+	for port := uint16(1); port <= 3; port++ {
+		c := dialTCP(t, addr)
+		c.Write(append(ask("127.0.0.1", port), "data"...))
+		io.Copy(io.Discard, c)
+		eventually(t, "the panic is counted", func() bool { return s.Stats().Panics == uint64(port) })
+	}
+	io.WriteString(good, "alive")
+	want(t, good, []byte("alive"))
+	stop()
+	if !strings.Contains(log.String(), "in dial") || !strings.Contains(log.String(), "in write") {
+		t.Error(log.String())
+	}
+}
+
+func TestNothingIsLeftAfterServe(t *testing.T) {
+	before := runtime.NumGoroutine()
+	hang := make(chan struct{})
+	tln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends sync.WaitGroup
+	ends.Go(func() {
+		for {
+			c, err := tln.Accept()
+			if err != nil {
+				return
+			}
+			ends.Go(func() { echo(c.(*net.TCPConn)); c.Close() })
+		}
+	})
+	s := &Server{Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+		if r.Host == "slow" {
+			hang <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return dialDirect(ctx, r)
+	}}
+	addr, stop := startStop(t, s)
+	var open []net.Conn
+	for i := range 30 {
+		switch i % 3 {
+		case 0: // says nothing
+			c := dialTCP(t, addr)
+			eventually(t, "it is accepted", func() bool { return s.Stats().Accepted == uint64(i+1) })
+			open = append(open, c)
+		case 1: // is being connected
+			c := dialTCP(t, addr)
+			c.Write(ask("slow", 80))
+			<-hang
+			open = append(open, c)
+		case 2: // is carried
+			open = append(open, connect(t, addr, tln.Addr().(*net.TCPAddr).AddrPort()))
+		}
+	}
+	stop()
+	for _, c := range open {
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, context.DeadlineExceeded) {
+			t.Error("a connection is still open")
+		}
+	}
+	tln.Close()
+	ends.Wait()
+	eventually(t, "the goroutines are gone", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+type brokenListener struct {
+	net.Listener
+	errs chan error
+}
+
+func (b brokenListener) Accept() (net.Conn, error) {
+	if err, ok := <-b.errs; ok {
+		return nil, err
+	}
+	return b.Listener.Accept()
+}
+
+func TestServeOutlivesPassingErrors(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs := make(chan error, 3)
+	errs <- &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	errs <- &net.OpError{Op: "accept", Err: syscall.ECONNABORTED}
+	errs <- errors.New("broken for good")
+	err = (&Server{Dial: neverDial(t)}).Serve(context.Background(), brokenListener{ln, errs})
+	if err == nil || !strings.Contains(err.Error(), "broken for good") {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		t.Error("the listener is still open")
+	}
+}
+
+func TestWarnsOnceAboutAddresses(t *testing.T) {
+	var log bytes.Buffer
+	addr, stop := startStop(t, &Server{
+		Log:  slog.New(slog.NewTextHandler(&log, nil)),
+		Dial: func(context.Context, Request) (net.Conn, error) { return nil, errors.New("no") },
+	})
+	for _, req := range []string{
+		"\x05\x01\x00\x05\x01\x00\x03\x07" + "8.8.4.4" + "\x00\x50", // as text: torsocks, which does not look up
+		"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50",
+	} {
+		c := dialTCP(t, addr)
+		io.WriteString(c, req)
+		io.Copy(io.Discard, c)
+	}
+	quiet := log.Len()
+	for range 3 {
+		c := dialTCP(t, addr)
+		io.WriteString(c, "\x05\x01\x00\x05\x01\x00\x01\x08\x08\x04\x04\x00\x50")
+		io.Copy(io.Discard, c)
+	}
+	stop()
+	if quiet != 0 || strings.Count(log.String(), "level=WARN") != 1 || strings.Contains(log.String(), "8.8") {
+		t.Error(log.String())
+	}
+}
+
+func TestCurl(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("curl is not installed")
+	}
+	run := func(args ...string) (string, int) {
+		cmd := exec.Command(curl, append([]string{"-sS", "--noproxy", "", "--max-time", "20"}, args...)...)
+		cmd.Env = []string{}
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s %d", r.Method, r.Host, len(b))
+	})}
+	var wg sync.WaitGroup
+	wg.Go(func() { srv.Serve(web) })
+	defer wg.Wait()
+	defer srv.Close()
+	webPort := web.Addr().(*net.TCPAddr).Port
+
+	var mu sync.Mutex
+	var seen []Request
+	addr := start(t, &Server{
+		Code: func(err error) byte {
+			var c codeError
+			errors.As(err, &c)
+			return byte(c)
+		},
+		Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+			mu.Lock()
+			seen = append(seen, r)
+			mu.Unlock()
+			var code int
+			if _, err := fmt.Sscanf(r.Host, "fail-%d.example", &code); err == nil {
+				return nil, codeError(code)
+			}
+			return dialDirect(ctx, Request{Host: "127.0.0.1", Port: r.Port})
+		},
+	})
+	last := func() Request {
+		mu.Lock()
+		defer mu.Unlock()
+		return seen[len(seen)-1]
+	}
+
+	url := fmt.Sprintf("http://name.example:%d/", webPort)
+	if out, code := run("--socks5-hostname", addr, url); code != 0 || !strings.HasPrefix(out, "GET name.example") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	if r := last(); r.Host != "name.example" || r.Isolation.Credentials != (Credentials{}) {
+		t.Errorf("asked for %q", r.Host)
+	}
+	if out, code := run("-x", "socks5h://alice:secret@"+addr, "-T", "server_test.go", url); code != 0 || !strings.HasPrefix(out, "PUT ") {
+		t.Errorf("exit %d: %s", code, out)
+	}
+	if r := last(); r.Isolation.Credentials != NewCredentials("alice", "secret") {
+		t.Error("curl's user and password did not come")
+	}
+	for _, c := range []int{1, 2, 3, 4, 5, 7, 8, 0xF0} {
+		out, code := run("--socks5-hostname", addr, fmt.Sprintf("http://fail-%d.example/", c))
+		if code != 97 || !strings.Contains(out, fmt.Sprintf("(%d)", c)) {
+			t.Errorf("reply %d: curl exits with %d: %s", c, code, out)
+		}
+	}
+	n := len(seen)
+	if out, code := run("-x", "http://"+addr, url); code != 0 || !strings.Contains(out, "SOCKS 5") {
+		t.Errorf("as an HTTP proxy: exit %d: %s", code, out)
+	}
+	if out, code := run("-x", "http://"+addr, "--proxytunnel", url); code == 0 || !strings.Contains(out, "405") {
+		t.Errorf("as an HTTP proxy with CONNECT: exit %d: %s", code, out)
+	}
+	if _, code := run("-x", "socks4a://"+addr, url); code != 97 {
+		t.Errorf("SOCKS 4a: exit %d", code)
+	}
+	if len(seen) != n {
+		t.Error("something was connected")
+	}
+}
+
+type codeError byte
+
+func (c codeError) Error() string { return "failed on purpose" }
