@@ -135,8 +135,8 @@ func (n *Network) Encode() ([]byte, error) {
 
 name = %q
 
-# How many of the authorities must sign a directory. With %d authorities it must be at least %d:
-# then %d dishonest ones cannot give two clients two different directories.
+# How many of the authorities must sign a directory: of %d at least %d. The network then bears %d of
+# them being dishonest: they cannot give two clients two different directories.
 threshold = %d
 
 [schedule]
