@@ -52,6 +52,7 @@ type Dialer struct {
 	resolver Resolver
 	timeout  time.Duration
 	pending  chan struct{} // a place for each Dial and Resolve under way
+	connect  func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // New checks the policy and reads the addresses of the machine's interfaces. It starts
@@ -72,6 +73,7 @@ func New(cfg Config) (*Dialer, error) {
 		n = defaultPending
 	}
 	d.pending = make(chan struct{}, n)
+	d.connect = (&net.Dialer{ControlContext: d.control}).DialContext
 	for _, a := range cfg.Own {
 		d.own = append(d.own, a.Unmap().WithZone(""))
 	}
@@ -238,12 +240,11 @@ func (d *Dialer) tryOne(ctx context.Context, addr netip.Addr, port uint16, left 
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(left))
 		defer cancel()
 	}
-	dialer := net.Dialer{ControlContext: d.control}
 	network := "tcp4"
 	if addr.Is6() {
 		network = "tcp6"
 	}
-	conn, err := dialer.DialContext(ctx, network, netip.AddrPortFrom(addr, port).String())
+	conn, err := d.connect(ctx, network, netip.AddrPortFrom(addr, port).String())
 	if err != nil {
 		return nil, err
 	}
