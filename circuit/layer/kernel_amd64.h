@@ -14,27 +14,29 @@
 //
 // Reduction. p = x^128 + q·x^64 + 1 with q = x^63 + x^62 + x^57 (0xc2 << 56), so
 // adding p times the lowest 64 bits w of a number clears them, and adds w·q to
-// the 128 bits above them and w to the upper half of these. For the four words
-// w0 … w3 of a product, twice:
+// the 128 bits above them and w to the upper half of these. Of a product whose
+// 64-bit words are w3:w2:w1:w0, with lo in w1:w0, mid (all of the middle) in
+// w2:w1 and hi in w3:w2, the first time makes
 //
-//	w2:w1 + w0·q + w0·x^64  =  mid + swap(lo) + w0·q      (lo and mid overlap in w1)
+//	w2:w1 = mid + swap(lo) + w0·q
 //
-// and the same again with hi in the place of mid, which leaves the product
-// divided by x^128 in w3:w2.
+// for swapping lo's halves brings lo's own part of w1 there and w0 to w2. The
+// second time makes w3:w2 = hi + swap(w2:w1) + w1·q, the product over x^128.
 //
 // Hash. POLYVAL_h of blocks x1 … x8 that follow on a sum r is
 //
 //	(r + x1)·h^8 + x2·h^7 + … + x8·h
 //
-// with one reduction for the eight. r is the only thing that waits for the
-// reduction before, so the product that takes it comes last.
+// with one reduction for the eight. Only r waits for the reduction before, so
+// the product that takes it comes last.
 //
 // Tweak. The hash runs over T' | AD | X_R. T'·h is the first r. AD is written
 // over the last byte of the tag, which is in a register by then, so that AD | X_R
 // are n-15 bytes in a row.
 //
-// Keystream. The first counter block ends in so many zero bits that block i of
-// at most 256 is the first with i added to its last byte, which needs no carry.
+// Keystream. The first counter block ends in so many zero bits that block i, of
+// the 256 that a body takes at most, is the first with i added to its last byte,
+// without a carry.
 //
 // Last bytes. A last block of r < 16 bytes is the load of the 16 bytes that end
 // with it, of which VPSHUFB, by a mask out of a sliding window, brings the r to
@@ -48,14 +50,13 @@
 //	R11 body                                         R12 n
 //	DX  next byte to hash       DI  next byte to add keystream to
 //	CX  bytes left of either    R10 next power       AX  scratch
-//	0     data of the hash     \
-//	1-3   its lo, hi, mid       | blocks 0-7 of keystream
-//	4-5   scratch of products   |
-//	6     unused                |
-//	7     r, then the tweak m  /
-//	8     round key            9   first counter block of eight, whitened
-//	12    what a counter gains 13  counter block
-//	14    left half            15  p's constant, 1 | q << 64
+//	      while hashing                    while adding keystream
+//	0     a block                          0-7  keystream
+//	1-3   lo, hi and mid of the sum        8    round key
+//	4-6   scratch of products              9    counter block, whitened
+//	7     r, then the tweak m              12   what the counter gains
+//	8-11  halves of powers, added (VAES)   13   counter block
+//	14    left half, all the time          15   p's constant, 1 | q << 64
 //
 // The kernels use VEX encodings only, and those with Y registers end in
 // VZEROUPPER.
