@@ -1,0 +1,187 @@
+// Package path chooses the relays that a circuit goes through, from a consensus and a usage: pure,
+// with chance as an argument (spec/path.md).
+package path
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"peel/cell"
+	"peel/directory"
+)
+
+// Hops is how many relays a path has.
+const Hops = 3
+
+// Path is the way through the network: guard, middle, exit. Its entries belong to the consensus and
+// must not be changed.
+type Path []*directory.Entry
+
+// Usage is what a path is wanted for.
+type Usage struct {
+	// Addr is the address to connect to; invalid when it is a name, which only the exit resolves.
+	Addr netip.Addr
+	// Port is the port to connect to, not zero.
+	Port uint16
+	// Avoid says which relays must not be in the path: those that failed a moment ago, and one's
+	// own. nil avoids none. It is asked many times and must say the same each time.
+	Avoid func(cell.NodeID) bool
+}
+
+// Fits reports whether p serves u as well: its exit's policy allows the target, and u avoids none of
+// its relays.
+func (u Usage) Fits(p Path) bool {
+	if len(p) != Hops || !u.allowed(p[Hops-1]) {
+		return false
+	}
+	for _, e := range p {
+		if u.avoids(e) {
+			return false
+		}
+	}
+	return true
+}
+
+func (u Usage) allowed(e *directory.Entry) bool {
+	if u.Addr.IsValid() {
+		return e.Policy.Allows(u.Addr, u.Port)
+	}
+	return e.Policy.AllowsPort(u.Port)
+}
+
+func (u Usage) avoids(e *directory.Entry) bool { return u.Avoid != nil && u.Avoid(e.ID) }
+
+// ErrNoExit is in the chain of errors which say that no exit allows what is asked: another try with
+// the same consensus would end alike.
+var ErrNoExit = errors.New("no exit allows it")
+
+// Choose chooses from c once. Whoever chooses more than once keeps an Index.
+func Choose(c *directory.Consensus, u Usage, rng func(n uint64) uint64) (Path, error) {
+	x, err := NewIndex(c)
+	if err != nil {
+		return nil, err
+	}
+	return x.Choose(u, rng)
+}
+
+// maxWork bounds how many relays one choice looks at when relays go badly together, some 20 ms. It
+// suffices to try every path in a network of 100 relays.
+const maxWork = 3_000_000
+
+// Choose draws a path: the exit first, then the guard, then the middle, each by bandwidth and
+// position weight among those that go with the ones before. Where these leave no third, it draws
+// others in their place. rng(n) must return a number below n, each as likely as any other, that
+// nobody can foresee. An error says what is lacking. Any goroutine may call it.
+func (x *Index) Choose(u Usage, rng func(n uint64) uint64) (Path, error) {
+	if u.Port == 0 {
+		return nil, errors.New("path: usage without a port")
+	}
+	exits := x.exitsFor(u.Port)
+	if len(exits.relays) == 0 {
+		return nil, x.noExit(u, exits)
+	}
+	var (
+		d                         = drawing{rng: rng, work: maxWork}
+		exit, guard               int32
+		triedExits, triedGuards   set
+		pairs                     int
+		exitFits, guardFits, last func(int32) bool
+	)
+	exitFits = func(i int32) bool {
+		e := x.relays[i].entry
+		return !triedExits[i] && (!u.Addr.IsValid() || u.allowed(e)) && !u.avoids(e)
+	}
+	guardFits = func(i int32) bool {
+		return !triedGuards[i] && !x.conflict(i, exit) && !u.avoids(x.relays[i].entry)
+	}
+	last = func(i int32) bool {
+		return !x.conflict(i, exit) && !x.conflict(i, guard) && !u.avoids(x.relays[i].entry)
+	}
+	for {
+		var ok bool
+		if exit, ok = d.draw(exits, exitFits); !ok {
+			break
+		}
+		for triedGuards = nil; ; {
+			if guard, ok = d.draw(&x.guards, guardFits); !ok {
+				break
+			}
+			pairs++
+			if middle, ok := d.draw(&x.middles, last); ok {
+				return Path{x.relays[guard].entry, x.relays[middle].entry, x.relays[exit].entry}, nil
+			}
+			triedGuards.add(guard)
+		}
+		triedExits.add(exit)
+	}
+	switch {
+	case d.work <= 0:
+		return nil, fmt.Errorf("path: gave up after %d exits and %d pairs of exit and guard: the relays share families or networks (IPv4 /16, IPv6 /32)", len(triedExits), pairs)
+	case len(triedExits) == 0:
+		return nil, x.noExit(u, exits)
+	case pairs == 0:
+		return nil, x.noGuard(u, len(triedExits))
+	}
+	return nil, fmt.Errorf("path: no middle relay goes with any guard and exit for port %d: each of the %d relays %sshares a family or network (IPv4 /16, IPv6 /32) with one of them",
+		u.Port, len(x.middles.relays), x.orAvoided(u, &x.middles))
+}
+
+// set is a set of relays, by index. nil is empty.
+type set map[int32]bool
+
+func (s *set) add(i int32) {
+	if *s == nil {
+		*s = set{}
+	}
+	(*s)[i] = true
+}
+
+// noExit says why there is none.
+func (x *Index) noExit(u Usage, exits *position) error {
+	if len(x.exits.relays) == 0 {
+		return fmt.Errorf("path: %w: none of the %d relays lets traffic out", ErrNoExit, len(x.relays))
+	}
+	if len(exits.relays) == 0 {
+		return fmt.Errorf("path: no exit allows port %d: %s, none accepts it (%w)", u.Port, count(len(x.exits.relays), "exit"), ErrNoExit)
+	}
+	allow := 0
+	for _, i := range exits.relays {
+		if u.allowed(x.relays[i].entry) {
+			allow++
+		}
+	}
+	if allow == 0 {
+		return fmt.Errorf("path: no exit allows the address on port %d: of %s, %d accept the port, none for it (%w)",
+			u.Port, count(len(x.exits.relays), "exit"), len(exits.relays), ErrNoExit)
+	}
+	return fmt.Errorf("path: no exit for port %d is left: %s would do, all to be avoided now", u.Port, count(allow, "exit"))
+}
+
+func (x *Index) noGuard(u Usage, exits int) error {
+	if len(x.guards.relays) == 0 {
+		return fmt.Errorf("path: no guard: none of the %d relays may be the first", len(x.relays))
+	}
+	return fmt.Errorf("path: no guard goes with any of the exits for port %d (%d tried): each of %s %sshares a family or network (IPv4 /16, IPv6 /32) with the exit",
+		u.Port, exits, count(len(x.guards.relays), "guard"), x.orAvoided(u, &x.guards))
+}
+
+func (x *Index) orAvoided(u Usage, p *position) string {
+	n := 0
+	for _, i := range p.relays {
+		if u.avoids(x.relays[i].entry) {
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("is to be avoided now (%d) or ", n)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
