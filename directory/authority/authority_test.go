@@ -1,28 +1,57 @@
 package authority
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/dirtest"
 )
 
 func hour(n int) time.Time { return epoch.Add(time.Duration(n) * time.Hour) }
 
-func sleepUntil(t time.Time) { time.Sleep(time.Until(t)); synctest.Wait() }
-
-// minute is a moment of the first hour: votes are made at 50, fetched from 53:20, signed from 56:40.
+// minute is a moment of the first hour: votes are sent from 50, fetched from 53:20, signed from 56:40.
 func minute(m float64) time.Time { return epoch.Add(time.Duration(m * float64(time.Minute))) }
 
-func TestFiveAuthoritiesPublishTheSameBytes(t *testing.T) {
+func sleepUntil(t time.Time) {
+	time.Sleep(time.Until(t))
+	synctest.Wait()
+}
+
+// inWorld runs a test in a world of authorities that have the descriptors of 12 relays.
+func inWorld(t *testing.T, authorities int, f func(t *testing.T, w *world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, 5, 12)
+		w := newWorld(t, 1, authorities, 12)
 		w.startAll()
 		defer w.stopAll()
 		w.publishAll()
-		sleepUntil(hour(1))
-		if n := w.agreed(hour(1)); n != 5 {
-			t.Fatalf("%d of 5 authorities have a consensus", n)
-		}
+		f(t, w)
+	})
+}
+
+func (w *world) wantAgreed(after time.Time, want int) {
+	w.t.Helper()
+	sleepUntil(after)
+	if n := w.agreed(after); n != want {
+		w.t.Fatalf("%d of %d authorities have the consensus for %v, want %d", n, len(w.nodes), after, want)
+	}
+}
+
+func TestFiveAuthoritiesPublishTheSameBytes(t *testing.T) {
+	inWorld(t, 5, func(t *testing.T, w *world) {
+		w.wantAgreed(hour(1), 5)
 		c := w.nodes[0].auth.Consensus()
 		if len(c.Entries) != 12 || len(c.Signatures) != 5 {
 			t.Errorf("%d relays, %d signatures; want 12 and 5", len(c.Entries), len(c.Signatures))
@@ -32,6 +61,497 @@ func TestFiveAuthoritiesPublishTheSameBytes(t *testing.T) {
 				t.Errorf("authorities 0 and %d serve different bytes", n.i)
 			}
 		}
+		w.wantAgreed(hour(2), 5)
 		w.checkSafety()
+	})
+}
+
+func TestNetworksOfOneAndThree(t *testing.T) {
+	for _, n := range []int{1, 3} {
+		inWorld(t, n, func(t *testing.T, w *world) { w.wantAgreed(hour(1), n) })
+	}
+}
+
+// A test network has its first consensus when its schedule starts, 1.5 seconds after it.
+func TestFirstConsensusOfATestNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := epoch.Add(2 * time.Second)
+		w := newWorld(t, 1, 5, 12, dirtest.Schedule(directory.Schedule{
+			Start: start, Period: 10 * time.Second, Voting: 900 * time.Millisecond,
+		}))
+		w.setLink(func(int, int) (time.Duration, bool) { return 5 * time.Millisecond, false })
+		time.Sleep(500 * time.Millisecond)
+		w.startAll()
+		defer w.stopAll()
+		w.publishAll()
+		w.wantAgreed(start, 5)
+		w.wantAgreed(start.Add(10*time.Second), 5)
+	})
+}
+
+func TestOneAuthorityDown(t *testing.T) {
+	inWorld(t, 5, func(t *testing.T, w *world) {
+		w.nodes[2].crash()
+		w.wantAgreed(hour(1), 4)
+		if c := w.nodes[0].auth.Consensus(); len(c.Signatures) != 4 {
+			t.Errorf("%d signatures, want 4", len(c.Signatures))
+		}
+		s := w.nodes[0].auth.Status()
+		if s.Before == nil || !slices.Equal(s.Before.MissingVotes, []string{"authority3"}) ||
+			!slices.Equal(s.Before.MissingSignatures, []string{"authority3"}) {
+			t.Errorf("status does not say who was missing: %+v", s.Before)
+		}
+	})
+}
+
+func TestTwoAuthoritiesDownLeaveTheOldConsensus(t *testing.T) {
+	inWorld(t, 5, func(t *testing.T, w *world) {
+		w.wantAgreed(hour(1), 5)
+		old := w.text(w.nodes[0])
+		w.nodes[1].crash()
+		w.nodes[2].crash()
+		w.wantAgreed(hour(2), 0)
+		if w.text(w.nodes[0]) != old {
+			t.Error("the old consensus is not served any more")
+		}
+		w.nodes[1].start()
+		w.nodes[2].start()
+		w.publishAll()
+		w.wantAgreed(hour(3), 5)
+		w.checkSafety()
+	})
+}
+
+// Who starts in the middle of the voting, without a past, still signs what the others voted, or
+// fetches what they signed.
+func TestLateAuthority(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		start      time.Time
+		votes      bool
+		signatures int
+	}{
+		{"while descriptors are collected", minute(40), true, 5},
+		{"while votes are sent", minute(51), true, 5},
+		{"while votes are fetched", minute(54), false, 5},
+		{"while signatures are sent", minute(57), false, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, 5, func(t *testing.T, w *world) {
+				w.nodes[4].crash()
+				sleepUntil(c.start)
+				w.nodes[4].start()
+				w.publishAll()
+				sleepUntil(hour(1))
+				if n := len(w.nodes[0].auth.Consensus().Signatures); n != c.signatures {
+					t.Errorf("%d signatures, want %d", n, c.signatures)
+				}
+				voted := slices.Contains(w.nodes[0].auth.Status().Before.Votes, "authority5")
+				if voted != c.votes {
+					t.Errorf("voted: %v, want %v", voted, c.votes)
+				}
+				sleepUntil(hour(1).Add(15 * time.Minute))
+				if n := w.agreed(hour(1)); n != 5 {
+					t.Errorf("%d have the consensus a quarter of an hour later, want 5", n)
+				}
+				w.checkSafety()
+			})
+		})
+	}
+}
+
+// Without a folder, who starts while voting is under way might contradict what it said before.
+func TestAuthorityWithoutMemoryTakesNoPartInARunningVote(t *testing.T) {
+	for _, c := range []struct {
+		start       time.Time
+		votes, sign bool
+	}{
+		{minute(40), true, true},
+		{minute(51), false, true},
+		{minute(57), false, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1, 5, 3)
+			sleepUntil(c.start)
+			a, err := New(w.nodes[0].cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.round.vouched = true
+			if voted := a.ownVote(a.round) != nil; voted != c.votes {
+				t.Errorf("started %v: votes: %v", c.start, voted)
+			}
+			for i := 1; i < 5; i++ {
+				v, text := w.vote(i, hour(1), nil)
+				a.round.addVote(v, text)
+			}
+			if signed := a.ownSignature(a.round) != nil; signed != c.sign {
+				t.Errorf("started %v: signs: %v", c.start, signed)
+			}
+		})
+	}
+}
+
+// vote makes a vote of an authority as it would sign it.
+func (w *world) vote(i int, after time.Time, change func(*directory.Vote)) (*directory.Vote, []byte) {
+	w.t.Helper()
+	v, _ := w.net.Vote(i)
+	v.ValidAfter = after
+	if change != nil {
+		change(v)
+	}
+	text, err := v.Sign(w.net.Authorities[i].Signing)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return v, text
+}
+
+func TestCrashInAnyPhase(t *testing.T) {
+	for _, m := range []float64{20, 49.9, 50, 50.1, 53, 53.4, 55, 56.6, 56.7, 58, 59.9} {
+		inWorld(t, 5, func(t *testing.T, w *world) {
+			w.setLink(func(int, int) (time.Duration, bool) { return 20 * time.Millisecond, false })
+			sleepUntil(minute(m))
+			w.nodes[4].crash()
+			time.Sleep(10 * time.Second)
+			w.nodes[4].start()
+			w.publishAll()
+			sleepUntil(hour(1).Add(10 * time.Minute))
+			if n := w.agreed(hour(1)); n != 5 {
+				t.Errorf("crash at minute %v: %d have the consensus, want 5", m, n)
+			}
+			w.checkSafety()
+		})
+	}
+}
+
+// All at once lose power in the middle of everything, and still sign one header each.
+func TestAllCrashWhileSigning(t *testing.T) {
+	inWorld(t, 5, func(t *testing.T, w *world) {
+		w.setLink(func(int, int) (time.Duration, bool) { return time.Second, false })
+		sleepUntil(minute(56.7).Add(500 * time.Millisecond))
+		w.stopAll()
+		w.startAll()
+		w.publishAll()
+		w.wantAgreed(hour(1), 5)
+		w.checkSafety()
+	})
+}
+
+// What one authority alone was sent in time reaches all through it.
+func TestVoteThatReachedOneReachesAll(t *testing.T) {
+	inWorld(t, 5, func(t *testing.T, w *world) {
+		w.setLink(func(from, to int) (time.Duration, bool) {
+			return time.Millisecond, (from == 4 && to != 0 || to == 4 && from != 0) && time.Now().Before(minute(53.3))
+		})
+		w.wantAgreed(hour(1), 5)
+		if s := w.nodes[2].auth.Status().Before; len(s.Votes) != 5 || len(s.Signatures) != 5 {
+			t.Errorf("%d votes and %d signatures, want 5 each", len(s.Votes), len(s.Signatures))
+		}
+	})
+}
+
+func TestClocksThatDiffer(t *testing.T) {
+	for _, c := range []struct {
+		skew  time.Duration
+		votes bool
+	}{
+		{90 * time.Second, true}, {-90 * time.Second, true}, {2 * time.Hour, false}, {-2 * time.Hour, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1, 5, 12)
+			w.nodes[4].skew = c.skew
+			defer w.stopAll()
+			for _, n := range w.nodes[:4] {
+				n.start()
+			}
+			w.publishAll() // the fifth may rightly refuse the relays for their clocks
+			w.nodes[4].start()
+			sleepUntil(hour(1).Add(2 * time.Minute))
+			for _, n := range w.nodes[:4] {
+				if n.header(hour(1)) == "" {
+					t.Errorf("clock %v off at one: authority %d has no consensus", c.skew, n.i)
+				}
+			}
+			if voted := slices.Contains(w.nodes[0].auth.Status().Before.Votes, "authority5"); voted != c.votes {
+				t.Errorf("clock %v off: its vote counted: %v, want %v", c.skew, voted, c.votes)
+			}
+			w.checkSafety()
+		})
+	}
+}
+
+func TestVotesThatAreRefused(t *testing.T) {
+	inWorld(t, 5, func(t *testing.T, w *world) {
+		n := w.nodes[0]
+		other := dirtest.New(9, 3, dirtest.At(hour(1)))
+		_, foreign := other.Vote(0)
+		_, good := w.vote(4, hour(1), nil)
+		broken := append([]byte(nil), good...)
+		broken[len(broken)/2] ^= 1
+		_, tomorrow := w.vote(4, hour(25), nil)
+		for _, c := range []struct {
+			name string
+			text []byte
+			code int
+		}{
+			{"empty", nil, http.StatusBadRequest},
+			{"noise", []byte("peel-vote 1\nnetwork x\n"), http.StatusBadRequest},
+			{"changed on the way", broken, http.StatusBadRequest},
+			{"cut off", good[:len(good)-1], http.StatusBadRequest},
+			{"of another network", foreign, http.StatusForbidden},
+			{"for another period", tomorrow, http.StatusConflict},
+			{"above the limit", make([]byte, directory.MaxVote+1), http.StatusRequestEntityTooLarge},
+		} {
+			if code, text := n.do("POST", pathVote, c.text); code != c.code {
+				t.Errorf("a vote %s: %d %s, want %d", c.name, code, text, c.code)
+			}
+		}
+		sleepUntil(minute(53.5))
+		if code, text := n.do("POST", pathVote, good); code != http.StatusConflict || !strings.Contains(text, "taken until") {
+			t.Errorf("a late vote: %d %s", code, text)
+		}
+		w.wantAgreed(hour(1), 5)
+		if s := n.auth.Status(); len(s.Before.Votes) != 5 || len(s.Evidence) != 0 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+// The vote of a network whose authority is known, but with a certificate for nobody here.
+func TestVoteOfAStranger(t *testing.T) {
+	inWorld(t, 5, func(t *testing.T, w *world) {
+		stranger := dirtest.New(77, 1, dirtest.At(hour(1))).Authorities[0]
+		cert, err := directory.Certificate{
+			Network: w.net.Network.ID(), SigningKey: stranger.Certificate.SigningKey,
+			NotBefore: hour(0), NotAfter: hour(9),
+		}.Certify(stranger.Identity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, _ := w.net.Vote(0)
+		v.Certificate = cert
+		text, err := v.Sign(stranger.Signing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if code, answer := w.nodes[0].do("POST", pathVote, text); code != http.StatusForbidden || !strings.Contains(answer, "no authority") {
+			t.Errorf("%d %s", code, answer)
+		}
+		h := directory.Header{Network: w.net.Network.ID(), Method: 1, ValidAfter: hour(1), FreshUntil: hour(2), ValidUntil: hour(4)}
+		sig, err := h.Sign(cert, stranger.Signing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := directory.SignedHeader{Header: h, Signatures: []directory.Signature{sig}}
+		if code, answer := w.nodes[0].do("POST", pathSignature, s.Append(nil)); code != http.StatusForbidden {
+			t.Errorf("%d %s", code, answer)
+		}
+	})
+}
+
+func TestBusyAuthoritySendsOthersAway(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		a := w.nodes[0].auth
+		for range largeRequests {
+			a.large <- struct{}{}
+		}
+		if code, _ := w.nodes[0].do("POST", pathVote, nil); code != http.StatusServiceUnavailable {
+			t.Errorf("%d, want 503", code)
+		}
+		for range smallRequests {
+			a.small <- struct{}{}
+		}
+		if code, _ := w.nodes[0].do("POST", pathDescriptor, nil); code != http.StatusServiceUnavailable {
+			t.Errorf("%d, want 503", code)
+		}
+		// Votes are still fetched from their authors; signatures as well.
+		w.wantAgreed(hour(1), 3)
+		if n := len(w.nodes[0].auth.Status().Before.Votes); n != 3 {
+			t.Errorf("%d votes, want 3", n)
+		}
+	})
+}
+
+// A relay is listed when a majority of the authorities reached it, and tried again when it failed.
+func TestRelaysMustBeReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 5, 4)
+		id := func(i int) cell.NodeID { return w.net.Relays[i].Descriptor.ID }
+		var mu sync.Mutex
+		failed := map[int]bool{}
+		for i, n := range w.nodes {
+			n.cfg.Reach = func(ctx context.Context, d *directory.Descriptor) error {
+				switch {
+				case d.ID == id(1): // is silent
+					<-ctx.Done()
+					return ctx.Err()
+				case d.ID == id(2) && i < 3:
+					return errors.New("refused")
+				case d.ID == id(3):
+					mu.Lock()
+					defer mu.Unlock()
+					if !failed[i] {
+						failed[i] = true
+						return errors.New("refused once")
+					}
+				}
+				return nil
+			}
+		}
+		w.startAll()
+		defer w.stopAll()
+		w.publishAll()
+		w.wantAgreed(hour(1), 5)
+		c := w.nodes[0].auth.Consensus()
+		for i, want := range []bool{true, false, false, true} {
+			if _, ok := c.Lookup(id(i)); ok != want {
+				t.Errorf("relay %d listed: %v, want %v", i, ok, want)
+			}
+		}
+	})
+}
+
+// A relay that went away is not listed in the next period, though its descriptor is fresh.
+func TestRelayThatLeftIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 5, 4)
+		var gone sync.Map
+		for _, n := range w.nodes {
+			n.cfg.Reach = func(_ context.Context, d *directory.Descriptor) error {
+				if _, ok := gone.Load(d.ID); ok {
+					return errors.New("refused")
+				}
+				return nil
+			}
+		}
+		w.startAll()
+		defer w.stopAll()
+		w.publishAll()
+		w.wantAgreed(hour(1), 5)
+		gone.Store(w.net.Relays[0].Descriptor.ID, true)
+		w.wantAgreed(hour(2), 5)
+		if n := len(w.nodes[0].auth.Consensus().Entries); n != 3 {
+			t.Errorf("%d relays, want 3", n)
+		}
+	})
+}
+
+func TestStatusIsJSON(t *testing.T) {
+	inWorld(t, 5, func(t *testing.T, w *world) {
+		w.nodes[3].crash()
+		sleepUntil(minute(55))
+		code, text := w.nodes[0].do("GET", pathStatus, nil)
+		var s struct {
+			Network, Authority, Phase string
+			Relays                    int
+			Votes                     []string
+			Missing                   []string `json:"votes_missing"`
+			Needed                    int      `json:"signatures_needed"`
+		}
+		if err := json.Unmarshal([]byte(text), &s); err != nil || code != http.StatusOK {
+			t.Fatalf("%d %v: %s", code, err, text)
+		}
+		if s.Network != "dirtest" || s.Authority != "authority1" || s.Phase != "fetch" || s.Relays != 12 || s.Needed != 4 ||
+			len(s.Votes) != 4 || !slices.Equal(s.Missing, []string{"authority4"}) {
+			t.Errorf("status %s", text)
+		}
+	})
+}
+
+func TestRestartFromDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1, 5)
+		cfg := w.nodes[0].cfg
+		cfg.Dir = filepath.Join(t.TempDir(), "state")
+		run := func() (*Authority, func()) {
+			a, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { defer close(done); a.Run(ctx) }()
+			return a, func() { cancel(); <-done }
+		}
+		a, stop := run()
+		w.nodes[0].handler = a
+		w.publishAll()
+		sleepUntil(minute(58))
+		stop()
+		signed := a.last.text
+
+		a, stop = run()
+		if n := a.store.len(); n != 5 {
+			t.Errorf("%d descriptors after a restart, want 5", n)
+		}
+		if a.last == nil || string(a.last.text) != string(signed) {
+			t.Error("what was signed is not known after a restart")
+		}
+		if len(a.round.votes) != 1 {
+			t.Error("the vote is not known after a restart")
+		}
+		sleepUntil(hour(1))
+		first := a.Consensus()
+		if first == nil || len(first.Entries) != 5 {
+			t.Fatalf("consensus after a restart while signing: %+v", first)
+		}
+		if string(a.last.text) != string(signed) {
+			t.Error("signed twice")
+		}
+		stop()
+
+		a, stop = run()
+		if c := a.Consensus(); c == nil || c.Header.Digest() != first.Header.Digest() {
+			t.Error("the consensus is not known after a restart")
+		}
+		sleepUntil(hour(2))
+		if c := a.Consensus(); c == nil || !c.ValidAfter.Equal(hour(2)) {
+			t.Error("no consensus in the period after a restart")
+		}
+		stop()
+
+		if err := os.WriteFile(filepath.Join(cfg.Dir, keptSigned), []byte("peel-conse"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "signed last cannot be read") {
+			t.Errorf("a damaged record of what was signed: %v", err)
+		}
+	})
+}
+
+func TestConfigurationsThatAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 5, 1)
+		other := dirtest.New(5, 1, dirtest.At(hour(1)))
+		for _, c := range []struct {
+			want   string
+			change func(*Config)
+		}{
+			{"needed", func(c *Config) { c.Network = nil }},
+			{"needed", func(c *Config) { c.Dial = nil }},
+			{"needed", func(c *Config) { c.Reach = nil }},
+			{"neither a certificate nor an identity", func(c *Config) { c.Certificate = directory.Certificate{} }},
+			{"not the one of the certificate", func(c *Config) { c.SigningKey = other.Authorities[0].Signing }},
+			{"for network", func(c *Config) {
+				c.Certificate, c.SigningKey = other.Authorities[0].Certificate, other.Authorities[0].Signing
+			}},
+			{"certify a new signing key", func(c *Config) { c.Now = func() time.Time { return hour(24 * 99) } }},
+			{"not among the authorities", func(c *Config) {
+				c.Certificate, c.Identity = directory.Certificate{}, other.Authorities[0].Identity
+			}},
+			{"guard-primary", func(c *Config) { c.Params = directory.Params{"guard-primary": 99} }},
+		} {
+			cfg := w.nodes[0].cfg
+			c.change(&cfg)
+			if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want an error that says %q", err, c.want)
+			}
+		}
+		cfg := w.nodes[0].cfg
+		cfg.Certificate, cfg.SigningKey, cfg.Identity = directory.Certificate{}, nil, w.net.Authorities[0].Identity
+		if _, err := New(cfg); err != nil {
+			t.Errorf("with its identity only: %v", err)
+		}
 	})
 }

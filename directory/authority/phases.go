@@ -379,16 +379,12 @@ func (a *Authority) catchUp(ctx context.Context, r *round, length time.Duration)
 			if current() {
 				return true
 			}
-			text, err := p.get(ctx, cache.Path, directory.MaxConsensus)
-			if err != nil {
-				continue
-			}
-			news, err := a.cache.Put(text, a.now())
+			news, err := a.cache.Fetch(ctx, p.stream)
 			switch {
 			case errors.Is(err, cache.ErrSplit):
 				a.log.Error("two consensuses for one period, both with enough signatures", "from", p.info.Nickname)
-			case err != nil && !errors.Is(err, cache.ErrOld):
-				a.log.Warn("consensus of another authority refused", "from", p.info.Nickname, "why", err)
+			case err != nil:
+				a.log.Debug("no consensus from another authority", "from", p.info.Nickname, "why", err)
 			case news:
 				a.log.Info("consensus fetched", "from", p.info.Nickname)
 			}

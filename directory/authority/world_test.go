@@ -26,6 +26,8 @@ type world struct {
 	net   *dirtest.Net
 	nodes []*node
 
+	serving sync.WaitGroup // requests under way
+
 	mu    sync.Mutex
 	link  func(from, to int) (delay time.Duration, lost bool) // guarded by mu, as all below; nil: no delay
 	spy   func(from, to int, path string, body []byte)        // sees each request that arrives
@@ -50,7 +52,9 @@ var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // newWorld makes authorities that are not running yet, and relays that have not published.
 func newWorld(t testing.TB, seed uint64, authorities, relays int, opts ...dirtest.Option) *world {
-	opts = append([]dirtest.Option{dirtest.Authorities(authorities), dirtest.At(epoch.Add(time.Hour))}, opts...)
+	opts = append([]dirtest.Option{
+		dirtest.Authorities(authorities), dirtest.At(hour(1)), dirtest.Schedule(directory.Schedule{Start: hour(1)}),
+	}, opts...)
 	w := &world{t: t, net: dirtest.New(seed, relays, opts...), signs: map[time.Time]map[int]map[directory.Digest]bool{}}
 	for i := range authorities {
 		k, err := openKeep("")
@@ -108,10 +112,12 @@ func (w *world) startAll() {
 	}
 }
 
+// stopAll ends all that runs.
 func (w *world) stopAll() {
 	for _, n := range w.nodes {
 		n.crash()
 	}
+	w.serving.Wait()
 }
 
 func (w *world) setLink(link func(from, to int) (time.Duration, bool)) {
@@ -148,7 +154,7 @@ func (w *world) dial(ctx context.Context, from int, to cell.NodeID) (net.Conn, e
 		return nil, errDown
 	}
 	near, far := net.Pipe()
-	go w.serve(far, from, i, h, delay)
+	w.serving.Go(func() { w.serve(far, from, i, h, delay) })
 	return near, nil
 }
 
