@@ -142,27 +142,41 @@ func TestCellsNobodyAskedFor(t *testing.T) {
 
 var newHopAddrs = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9001")}
 
-func TestCellsThatNobodySealed(t *testing.T) {
-	for name, cmd := range map[string]cell.Command{"relay": cell.CmdRelay, "early": cell.CmdRelayEarly} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 3)
-				c := w.mustBuild()
-				var made cell.Cell
-				made.SetCommand(cmd)
-				w.nodes[0].last().raw(&made)
-				// A link may refuse RELAY_EARLY towards a client by itself, which ends it.
-				err := ended(t, c)
-				var pe *ProtocolError
-				if cmd == cell.CmdRelay && !errors.Is(err, errUnknown) {
-					t.Errorf("ended by %v", err)
-				}
-				if cmd == cell.CmdRelayEarly && !errors.As(err, &pe) && w.link.Err() == nil {
-					t.Errorf("ended by %v", err)
-				}
-			})
-		})
-	}
+func TestCellThatNobodySealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		c := w.mustBuild()
+		var made cell.Cell
+		made.SetCommand(cell.CmdRelay)
+		w.nodes[0].last().raw(&made)
+		if err := ended(t, c); !errors.Is(err, errUnknown) {
+			t.Errorf("ended by %v", err)
+		}
+	})
+}
+
+// RELAY_EARLY goes away from the client only, however well it is sealed.
+func TestEarlyTowardsTheClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		c := w.mustBuild()
+		s, err := c.Dial(t.Context(), host("silent"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var made cell.Cell
+		made.SetCommand(cell.CmdRelayEarly)
+		cell.Message{Type: cell.MsgData, Stream: s.ID(), Data: []byte("x")}.Put(made.Body())
+		last := w.nodes[0].last()
+		last.mu.Lock()
+		last.back.Seal(byte(cell.CmdRelayEarly), made.Body())
+		last.mu.Unlock()
+		last.raw(&made)
+		var pe *ProtocolError
+		if err := ended(t, c); !errors.As(err, &pe) || !strings.Contains(err.Error(), "towards the client") {
+			t.Errorf("ended by %v", err)
+		}
+	})
 }
 
 // A relay that cannot do the handshake, or that answers for another, is found out, and the error names its hop.
@@ -236,6 +250,9 @@ func TestWrongOnionKeyOrIdentity(t *testing.T) {
 			w.hops[hop].ID[0] ^= 1
 			if _, err = w.build(t.Context()); !errors.As(err, &be) || be.Hop != hop {
 				t.Errorf("another identity at hop %d: %v", hop+1, err)
+			}
+			if hop == 0 && !strings.Contains(err.Error(), "the link leads to") {
+				t.Errorf("the link's peer does not count: %v", err)
 			}
 		})
 	}

@@ -47,7 +47,7 @@ func newWorld(t *testing.T, n int) *world {
 	}
 	near, prev := w.client, (*node)(nil)
 	for i := range n {
-		r := &node{t: t, cfg: linktest.Config(t, "relay"+strconv.Itoa(i)), onion: linktest.Key(t)}
+		r := &node{cfg: linktest.Config(t, "relay"+strconv.Itoa(i)), onion: linktest.Key(t)}
 		r.cfg.Network = testNetwork
 		na, nb := linktest.Pipe(linktest.Options{})
 		var h linktest.Handlers
@@ -92,7 +92,6 @@ func (w *world) mustBuild() *Circuit {
 
 // A node is a small honest relay, with holes in which a test puts its faults.
 type node struct {
-	t       *testing.T
 	cfg     *link.Config
 	onion   *ecdh.PrivateKey
 	next    *link.Conn

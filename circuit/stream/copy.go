@@ -44,22 +44,28 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
-var copies = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+const (
+	idleCopy = 4 << 10  // what ReadFrom holds while nothing much comes
+	bulkCopy = 64 << 10 // and while it does
+)
+
+var copies = sync.Pool{New: func() any { return new([bulkCopy]byte) }}
 
 // ReadFrom implements io.ReaderFrom: it writes what r gives until its end.
 func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
-	buf := copies.Get().(*[64 << 10]byte)
-	defer copies.Put(buf)
+	idle := make([]byte, idleCopy)
 	var total int64
-	for {
-		n, err := r.Read(buf[:])
-		if n > 0 {
-			w, werr := s.Write(buf[:n])
-			total += int64(w)
-			if werr != nil {
-				return total, werr
-			}
+	for bulk := false; ; {
+		n, w, err := 0, 0, error(nil)
+		if bulk {
+			buf := copies.Get().(*[bulkCopy]byte)
+			n, w, err = s.pass(r, buf[:])
+			copies.Put(buf)
+		} else {
+			n, w, err = s.pass(r, idle)
 		}
+		total += int64(w)
+		bulk = n >= idleCopy
 		if err == io.EOF {
 			return total, nil
 		}
@@ -67,4 +73,16 @@ func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
 			return total, err
 		}
 	}
+}
+
+// pass reads once and writes what came, and says how much that was, and how much of it went.
+func (s *Stream) pass(r io.Reader, buf []byte) (n, w int, err error) {
+	n, err = r.Read(buf)
+	if n > 0 {
+		var werr error
+		if w, werr = s.Write(buf[:n]); werr != nil {
+			err = werr
+		}
+	}
+	return n, w, err
 }

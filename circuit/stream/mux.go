@@ -190,6 +190,14 @@ func (m *Mux) unlock() {
 	}
 }
 
+// mayGrow is how far a window may grow now: not at all while much waits to be read.
+func (m *Mux) mayGrow() uint64 {
+	if m.unread > m.cfg.Unread/4 {
+		return 0
+	}
+	return uint64(m.cfg.Window)
+}
+
 // shed resets the stream that holds most of what waits to be read.
 func (m *Mux) shed() {
 	var most *Stream

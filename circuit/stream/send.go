@@ -42,7 +42,7 @@ func (s *Stream) sendControl(body []byte) bool {
 		s.answer = nil
 		s.saidReset = t == cell.MsgResolved
 	case cell.MsgWindow:
-		data = cell.Window{Limit: s.recv.grant(s.mux.cfg.Now(), s.rtt, uint64(s.mux.cfg.Window))}.Append(data)
+		data = cell.Window{Limit: s.recv.grant(s.mux.cfg.Now(), s.rtt, s.mux.mayGrow())}.Append(data)
 	case cell.MsgEnd:
 		reason := cell.EndDone
 		if s.reset != 0 {

@@ -18,14 +18,13 @@ type ref struct {
 }
 
 type refStream struct {
-	kind         cell.MessageType
-	connected    bool
-	said, heard  int    // 0: open, 1: done, 2: reset or the like
-	sent, may    uint64 // this end's bytes, and its leave
-	came, let    uint64 // the other's
-	updates      uint64
-	late         uint64 // WINDOW messages that may come when it is over
-	refused, old bool
+	kind        cell.MessageType
+	connected   bool
+	said, heard int    // 0: open, 1: done, 2: reset or the like
+	sent, may   uint64 // this end's bytes, and its leave
+	came, let   uint64 // the other's
+	updates     uint64
+	old         bool // its late reset has come
 }
 
 func (s *refStream) over() bool { return s == nil || s.said > 0 && s.heard > 0 }
@@ -83,7 +82,6 @@ func (r *ref) hears(m cell.Message) bool {
 		e, _ := cell.ParseEnd(m.Data)
 		if e.Reason != cell.EndDone {
 			s.heard = 2
-			s.late = 0
 			return true
 		}
 		ok := s.heard == 0 && (r.relay || s.connected)
