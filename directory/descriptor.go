@@ -80,7 +80,7 @@ func (d *Descriptor) check() error {
 	if err := checkFamily(d.ID, d.Family); err != nil {
 		return err
 	}
-	return d.Policy.Check()
+	return d.Policy.check()
 }
 
 // Append appends the text, with the signature as it is.

@@ -43,34 +43,42 @@ func (e *Entry) Append(b []byte) []byte {
 
 // Check refuses an entry that has no text.
 func (e *Entry) Check() error {
-	err := func() error {
-		if e.ID.IsZero() || e.LinkKey.IsZero() || e.OnionKey.IsZero() {
-			return fmt.Errorf("identity, link key or onion key missing")
-		}
-		if err := CheckNickname(e.Nickname); err != nil {
-			return err
-		}
-		if err := CheckAddrs(e.Addrs); err != nil {
-			return err
-		}
-		if e.Flags&^AllFlags != 0 {
-			return fmt.Errorf("there is no such flag: %#x", uint16(e.Flags&^AllFlags))
-		}
-		if e.Bandwidth > MaxBandwidth {
-			return fmt.Errorf("bandwidth %d is above the limit of %d", e.Bandwidth, uint64(MaxBandwidth))
-		}
-		if err := checkVersion(e.Version); err != nil {
-			return err
-		}
-		if err := checkFamily(e.ID, e.Family); err != nil {
-			return err
-		}
-		return e.Policy.Check()
-	}()
-	if err != nil {
-		return fmt.Errorf("directory: entry %s: %w", e.ID, err)
+	if err := e.check(); err != nil {
+		return fmt.Errorf("directory: %w", err)
 	}
 	return nil
+}
+
+func (e *Entry) check() error {
+	if err := e.checkFields(); err != nil {
+		return fmt.Errorf("entry %s: %w", e.ID, err)
+	}
+	return nil
+}
+
+func (e *Entry) checkFields() error {
+	if e.ID.IsZero() || e.LinkKey.IsZero() || e.OnionKey.IsZero() {
+		return fmt.Errorf("identity, link key or onion key missing")
+	}
+	if err := CheckNickname(e.Nickname); err != nil {
+		return err
+	}
+	if err := CheckAddrs(e.Addrs); err != nil {
+		return err
+	}
+	if e.Flags&^AllFlags != 0 {
+		return fmt.Errorf("there is no such flag: %#x", uint16(e.Flags&^AllFlags))
+	}
+	if e.Bandwidth > MaxBandwidth {
+		return fmt.Errorf("bandwidth %d is above the limit of %d", e.Bandwidth, uint64(MaxBandwidth))
+	}
+	if err := checkVersion(e.Version); err != nil {
+		return err
+	}
+	if err := checkFamily(e.ID, e.Family); err != nil {
+		return err
+	}
+	return e.Policy.check()
 }
 
 // entry takes an entry's lines into e. Whether they are spelled in the one way allowed is left to

@@ -140,12 +140,19 @@ func (r Rule) check() error {
 // Check refuses a policy that has no text: built by hand with port 0, an inverted range, an address
 // with bits beyond its prefix, or too many rules.
 func (p Policy) Check() error {
+	if err := p.check(); err != nil {
+		return fmt.Errorf("directory: %w", err)
+	}
+	return nil
+}
+
+func (p Policy) check() error {
 	if len(p) > MaxRules {
-		return fmt.Errorf("directory: policy of %d rules, but at most %d are allowed", len(p), MaxRules)
+		return fmt.Errorf("policy of %d rules, but at most %d are allowed", len(p), MaxRules)
 	}
 	for i, r := range p {
 		if err := r.check(); err != nil {
-			return fmt.Errorf("directory: policy rule %d: %w", i+1, err)
+			return fmt.Errorf("policy rule %d: %w", i+1, err)
 		}
 	}
 	return nil

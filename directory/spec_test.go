@@ -90,3 +90,15 @@ func TestExamplesOfTheSpecAreMadeByTheCode(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestTheSpecListsEachParameter(t *testing.T) {
+	page, err := os.ReadFile(specPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range directory.KnownParams {
+		if row := fmt.Sprintf("| `%s` | %d | %d–%d |\n", k.Name, k.Default, k.Min, k.Max); !strings.Contains(string(page), row) {
+			t.Errorf("the page does not have the row %s", row)
+		}
+	}
+}

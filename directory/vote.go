@@ -100,7 +100,7 @@ func (v *Vote) check() error {
 	}
 	for i := range v.Relays {
 		e := &v.Relays[i]
-		if err := e.Check(); err != nil {
+		if err := e.check(); err != nil {
 			return err
 		}
 		if err := v.checkEntry(i, e); err != nil {
