@@ -1,0 +1,61 @@
+package relay
+
+import (
+	"context"
+	"net"
+	"sync"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/directory"
+	"peel/directory/authority"
+)
+
+// Authority is the node of a directory authority: the authority itself, and a relay at which every circuit ends and
+// whose directory streams reach it.
+type Authority struct {
+	relay     *Relay
+	authority *authority.Authority
+}
+
+// NewAuthority makes the node. In cfg only Network, Keys.Link, Listeners and the hooks count; ac needs the authority's
+// certificate and signing key. The authority reaches the others, and tries relays, over this node's own links. It starts nothing.
+func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
+	n := new(Authority)
+	ac.Network = cfg.Network
+	ac.Dial = func(ctx context.Context, a directory.AuthorityInfo) (net.Conn, error) {
+		return n.relay.dialAuthority(ctx, a)
+	}
+	ac.Reach = authority.ReachByLink(link.Config{Network: cfg.Network.ID(), Log: cfg.Log}, cfg.dialer())
+	ac.Log = cfg.Log
+	var err error
+	if n.authority, err = authority.New(ac); err != nil {
+		return nil, err
+	}
+	cfg.Directory = n.authority
+	cfg.ID = ac.Certificate.Identity
+	n.relay, err = New(cfg)
+	return n, err
+}
+
+// ID is the authority's identity, which is also its name on links.
+func (n *Authority) ID() cell.NodeID { return n.relay.ID() }
+
+// Run works until ctx ends and returns when the last goroutine of the node is gone.
+func (n *Authority) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var err error
+	wg.Go(func() {
+		defer cancel()
+		err = n.authority.Run(ctx)
+	})
+	if e := n.relay.Run(ctx); e != nil {
+		cancel()
+		wg.Wait()
+		return e
+	}
+	wg.Wait()
+	return err
+}

@@ -1,0 +1,123 @@
+package relay
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"peel/cell"
+	"peel/circuit/stream"
+	"peel/relay/exit"
+)
+
+// accept takes a stream that a client opens at the end of its circuit. Called by the link's reader: the work is done
+// elsewhere.
+func (t *transit) accept(s *stream.Stream, o stream.Open) {
+	r := t.relay
+	var do func(context.Context)
+	switch {
+	case o.Type == cell.MsgBeginDir:
+		do = func(ctx context.Context) { r.serveDirectory(ctx, s) }
+	case r.exit == nil:
+		s.Refuse(cell.EndPolicy)
+		return
+	case o.Type == cell.MsgResolve:
+		do = func(ctx context.Context) { s.Answer(r.exit.Resolve(ctx, o.Resolve)) }
+	default:
+		do = func(ctx context.Context) { r.carry(ctx, s, o.Begin) }
+	}
+	if !r.start("stream", do) {
+		s.Refuse(cell.EndBusy)
+	}
+}
+
+// carry connects a stream to the world and copies both ways until both have ended.
+func (r *Relay) carry(ctx context.Context, s *stream.Stream, b cell.Begin) {
+	conn, to, err := r.exit.Dial(ctx, b)
+	if err != nil {
+		r.stats.ExitsFailed.Add(1)
+		s.Refuse(exit.Reason(err))
+		return
+	}
+	r.stats.Exits.Add(1)
+	s.Connected(to)
+	splice(ctx, s, conn)
+}
+
+// splice copies between a stream and the connection it stands for, each way until its end, and closes both.
+func splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
+	stop := context.AfterFunc(ctx, func() { s.Close(); conn.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := s.WriteTo(conn); err != nil {
+			s.Reset(cell.EndReset)
+			conn.SetReadDeadline(time.Unix(1, 0)) // the other way ends too
+			return
+		}
+		closeWrite(conn)
+	})
+	if _, err := s.ReadFrom(conn); err != nil {
+		s.Reset(exit.Reason(err))
+		conn.Close()
+	} else {
+		s.CloseWrite()
+	}
+	wg.Wait()
+	conn.Close()
+	s.Close()
+}
+
+func closeWrite(c net.Conn) {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		w.CloseWrite()
+	} else {
+		c.Close()
+	}
+}
+
+// streams is a net.Listener whose connections are directory streams.
+type streams struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newStreams() *streams { return &streams{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (l *streams) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *streams) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *streams) Addr() net.Addr { return directoryAddr{} }
+
+type directoryAddr struct{}
+
+func (directoryAddr) Network() string { return "peel" }
+func (directoryAddr) String() string  { return "directory" }
+
+// serveDirectory hands a stream to the directory's web server.
+func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream) {
+	s.Connected(cell.Connected{})
+	select {
+	case r.dirStreams.conns <- s:
+	case <-r.dirStreams.done:
+		s.Close()
+	case <-ctx.Done():
+		s.Close()
+	}
+}
+
+var _ io.ReaderFrom = (*stream.Stream)(nil)

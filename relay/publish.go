@@ -1,0 +1,146 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/circuit"
+	"peel/directory"
+	"peel/directory/cache"
+)
+
+// Version is what a descriptor says of the software.
+const Version = "peel-0.1.0"
+
+const (
+	authorityTimeout = 15 * time.Second
+	firstRetry       = 200 * time.Millisecond // doubled with each failure, up to a period
+)
+
+// known is the relay's directory, arranged for its two questions: how is a node reached, and whose is a link key.
+type known struct {
+	peers map[cell.NodeID]link.Peer
+	nodes map[cell.Key]cell.NodeID
+}
+
+func newKnown(c *directory.Consensus) *known {
+	k := &known{peers: make(map[cell.NodeID]link.Peer), nodes: make(map[cell.Key]cell.NodeID)}
+	for i := range c.Entries {
+		e := &c.Entries[i]
+		k.peers[e.ID] = link.Peer{ID: e.ID, Key: e.LinkKey, Addrs: e.Addrs}
+		k.nodes[e.LinkKey] = e.ID
+	}
+	return k
+}
+
+func (r *Relay) lookup(id cell.NodeID) (link.Peer, bool) {
+	p, ok := r.known.Load().peers[id]
+	return p, ok
+}
+
+func (r *Relay) identify(k cell.Key) (cell.NodeID, bool) {
+	id, ok := r.known.Load().nodes[k]
+	return id, ok
+}
+
+// keepDirectory follows the network's consensus.
+func (r *Relay) keepDirectory(ctx context.Context) {
+	r.cache.Follow(ctx, func(ctx context.Context) (net.Conn, error) {
+		as := r.cfg.Network.Authorities
+		return r.dialAuthority(ctx, as[rand.N(len(as))])
+	}, func(c *directory.Consensus) { r.known.Store(newKnown(c)) }, nil)
+}
+
+// dialAuthority opens a directory stream to an authority, over a circuit of one hop.
+func (r *Relay) dialAuthority(ctx context.Context, a directory.AuthorityInfo) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, authorityTimeout)
+	defer cancel()
+	conn, err := r.pool.Get(ctx, link.Peer{ID: a.ID, Key: a.LinkKey, Addrs: a.Addrs})
+	if err != nil {
+		return nil, err
+	}
+	hop := circuit.Hop{ID: a.ID, LinkKey: a.LinkKey, OnionKey: a.LinkKey, Addrs: a.Addrs}
+	return circuit.DialDirectory(ctx, conn, circuit.Config{Network: r.network, Log: r.log}, hop)
+}
+
+// descriptor is what this relay says of itself now, signed.
+func (r *Relay) descriptor(now time.Time) ([]byte, error) {
+	c := &r.cfg
+	d := directory.Descriptor{
+		Network: r.network, Nickname: c.Nickname, Contact: c.Contact, Version: Version, Published: now.UTC().Truncate(time.Second),
+		LinkKey:  cell.Key(c.Keys.Link.PublicKey().Bytes()),
+		OnionKey: cell.Key(c.Keys.Onion.PublicKey().Bytes()),
+		Addrs:    c.Addrs, Bandwidth: c.Bandwidth, Observed: r.observed.Load(), Family: directory.SortFamily(c.Family), Policy: c.Exit,
+	}
+	b, err := d.Sign(c.Keys.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("relay: the configuration makes no valid descriptor: %w", err)
+	}
+	return b, nil
+}
+
+// keepPublished sends the descriptor to every authority at the start and once a period, and soon again to those that
+// could not be reached.
+func (r *Relay) keepPublished(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, a := range r.cfg.Network.Authorities {
+		wg.Go(func() {
+			retry := firstRetry
+			for {
+				wait := r.cfg.Network.WithDefaults().Period
+				if err := r.publish(ctx, a); err != nil {
+					r.log.Debug("descriptor not taken", "authority", a.Nickname, "why", err)
+					wait, retry = retry, min(2*retry, wait)
+				} else {
+					retry = firstRetry
+				}
+				select {
+				case <-time.After(wait/2 + rand.N(wait/2)):
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+}
+
+// publish sends the descriptor to one authority.
+func (r *Relay) publish(ctx context.Context, a directory.AuthorityInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, authorityTimeout)
+	defer cancel()
+	body, err := r.descriptor(time.Now())
+	if err != nil {
+		return err
+	}
+	return cache.Post(ctx, func(ctx context.Context) (net.Conn, error) { return r.dialAuthority(ctx, a) }, "/peel/descriptor", body)
+}
+
+// observe measures what the relay carries: the descriptor tells the most of 10 seconds in the last day or so.
+func (r *Relay) observe(ctx context.Context) {
+	const span = 10 * time.Second
+	var best [24]uint64 // of each hour
+	tick := time.NewTicker(span)
+	defer tick.Stop()
+	last := r.stats.Cells.Load()
+	for {
+		select {
+		case now := <-tick.C:
+			hour := now.Hour()
+			best[(hour+1)%len(best)] = 0 // yesterday's
+			cells := r.stats.Cells.Load()
+			best[hour] = max(best[hour], (cells-last)*cell.Size/uint64(span/time.Second))
+			last = cells
+			r.observed.Store(min(slices.Max(best[:]), directory.MaxBandwidth))
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,340 @@
+// Package relay is a relay: it accepts links, answers CREATE, peels and passes on the cells of other people's circuits,
+// and at the end of a circuit dials out by its exit policy or hands out the directory.
+package relay
+
+import (
+	"context"
+	"crypto/ecdh"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/directory"
+	"peel/directory/cache"
+	"peel/relay/exit"
+)
+
+// Config is what a relay is told. Network, Keys and Listeners are needed; the rest has defaults.
+type Config struct {
+	Network   *directory.Network
+	Keys      Keys
+	Listeners []net.Listener   // where links arrive; Run closes them
+	Addrs     []netip.AddrPort // what the descriptor says, at most one IPv4 and one IPv6; none: those of Listeners
+
+	Nickname  string
+	Contact   string
+	Family    []cell.NodeID
+	Bandwidth uint64           // bytes a second that it offers; 0: 10 MB/s
+	Exit      directory.Policy // zero: no exit
+	Resolver  exit.Resolver    // of names that clients ask for; nil: the system's
+
+	// Directory, when set, makes this the node of a directory authority: every circuit ends here, its streams reach this
+	// handler, and nothing is published. ID is then the authority's identity, and the link key serves as the onion key.
+	Directory http.Handler
+	ID        cell.NodeID
+
+	Dir        string                                                            // folder for the consensus; "": nothing is written
+	Dial       func(ctx context.Context, network, addr string) (net.Conn, error) // of links; nil: net.Dialer
+	MaxStreams int                                                               // a circuit; 0: 256
+	MaxTasks   int                                                               // streams and extensions in all; 0: 16384
+	Tap        func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
+	Log        *slog.Logger                                                      // nil: silent
+}
+
+const (
+	defaultBandwidth = 10_000_000
+	mostUnproved     = 1024 // connections in their link handshake; one more is closed at once
+	idleLink         = 3 * time.Minute
+)
+
+// Relay is made by New and works while Run runs.
+type Relay struct {
+	cfg        Config
+	id         cell.NodeID
+	network    cell.NetworkID
+	log        *slog.Logger
+	onion      []onionKey
+	linkCfg    link.Config
+	pool       *link.Pool
+	exit       *exit.Dialer // nil: no exit
+	cache      *cache.Cache
+	known      atomic.Pointer[known]
+	handshakes chan handshake
+	dirStreams *streams
+	stats      Stats
+	observed   atomic.Uint64 // bytes a second, as in the descriptor
+
+	mu       sync.Mutex
+	transits map[*transit]struct{}
+	tasks    int
+	closing  bool
+	wg       sync.WaitGroup // of tasks
+	ctx      context.Context
+}
+
+type onionKey struct {
+	id  cell.KeyID
+	key *ecdh.PrivateKey
+}
+
+// Stats counts what a relay did since it began.
+type Stats struct {
+	Circuits, HandshakesFailed, HandshakesShed atomic.Uint64
+	Exits, ExitsFailed                         atomic.Uint64
+	LinksRefused, Panics                       atomic.Uint64
+	Cells                                      atomic.Uint64 // carried for others, each way
+}
+
+// New checks the configuration. It starts nothing.
+func New(cfg Config) (*Relay, error) {
+	if cfg.Network == nil {
+		return nil, errors.New("relay: no network given: a relay needs the network file")
+	}
+	if cfg.Keys.Link == nil || len(cfg.Listeners) == 0 {
+		return nil, errors.New("relay: needs keys and at least one listener")
+	}
+	if cfg.Bandwidth == 0 {
+		cfg.Bandwidth = defaultBandwidth
+	}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = 256
+	}
+	if cfg.MaxTasks == 0 {
+		cfg.MaxTasks = 16384
+	}
+	cfg.Dial = cfg.dialer()
+	r := &Relay{
+		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
+		handshakes: make(chan handshake, mostHandshakes),
+		dirStreams: newStreams(),
+		transits:   make(map[*transit]struct{}),
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Directory != nil {
+		r.id = cfg.ID
+		r.addOnion(cfg.Keys.Link)
+	} else {
+		if cfg.Keys.Identity == nil || cfg.Keys.Onion == nil {
+			return nil, errors.New("relay: needs an identity and an onion key")
+		}
+		r.id = cfg.Keys.ID()
+		r.addOnion(cfg.Keys.Onion)
+		if cfg.Keys.Previous != nil {
+			r.addOnion(cfg.Keys.Previous)
+		}
+		if len(cfg.Addrs) == 0 {
+			r.cfg.Addrs = listenerAddrs(cfg.Listeners)
+		}
+		if _, err := r.descriptor(time.Now()); err != nil {
+			return nil, err
+		}
+		if err := r.openExit(); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if r.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: r.log}); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	r.known.Store(new(known))
+	r.linkCfg = link.Config{Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log}
+	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink})
+	return r, nil
+}
+
+// openExit makes what dials out, if the policy lets anything out.
+func (r *Relay) openExit() error {
+	if len(r.cfg.Exit) == 0 {
+		return nil
+	}
+	own := make([]netip.Addr, len(r.cfg.Addrs))
+	for i, a := range r.cfg.Addrs {
+		own[i] = a.Addr()
+	}
+	var err error
+	if r.exit, err = exit.New(exit.Config{Policy: r.cfg.Exit, Own: own, Resolver: r.cfg.Resolver}); err != nil {
+		return fmt.Errorf("relay: %w", err)
+	}
+	return nil
+}
+
+// dialer is how links are dialled.
+func (cfg *Config) dialer() func(context.Context, string, string) (net.Conn, error) {
+	if cfg.Dial == nil {
+		return new(net.Dialer).DialContext
+	}
+	return cfg.Dial
+}
+
+func (r *Relay) addOnion(k *ecdh.PrivateKey) {
+	r.onion = append(r.onion, onionKey{cell.Key(k.PublicKey().Bytes()).ID(), k})
+}
+
+func listenerAddrs(ls []net.Listener) []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for _, l := range ls {
+		if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsUnspecified() {
+			ap := a.AddrPort()
+			addrs = append(addrs, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
+		}
+	}
+	return addrs
+}
+
+// ID is who this relay is.
+func (r *Relay) ID() cell.NodeID { return r.id }
+
+// Stats are this relay's counters.
+func (r *Relay) Stats() *Stats { return &r.stats }
+
+// Run works until ctx ends, then closes every link and returns when the last goroutine of the relay is gone.
+func (r *Relay) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.ctx = ctx
+
+	var wg sync.WaitGroup
+	wg.Go(func() { r.workers(ctx.Done()) })
+	wg.Go(func() { r.serveStreams(ctx) })
+	for _, l := range r.cfg.Listeners {
+		wg.Go(func() { r.acceptLinks(ctx, l) })
+	}
+	if r.cfg.Directory == nil {
+		wg.Go(func() { r.keepDirectory(ctx) })
+		wg.Go(func() { r.keepPublished(ctx) })
+		wg.Go(func() { r.observe(ctx) })
+	}
+	<-ctx.Done()
+
+	r.mu.Lock()
+	r.closing = true
+	r.mu.Unlock()
+	r.dirStreams.Close()
+	for _, l := range r.cfg.Listeners {
+		l.Close()
+	}
+	r.pool.Close()
+	for _, t := range r.all() {
+		t.destroy()
+	}
+	r.wg.Wait()
+	wg.Wait()
+	return nil
+}
+
+// acceptLinks answers connections until the listener is closed.
+func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	unproved := make(chan struct{}, mostUnproved)
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			r.log.Warn("cannot accept links for a moment", "why", err)
+			select { // out of file descriptors, most likely
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		select {
+		case unproved <- struct{}{}:
+		default:
+			r.stats.LinksRefused.Add(1)
+			nc.Close()
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-unproved }()
+			r.guard("link handshake", func() {
+				conn, err := link.Accept(ctx, nc, &r.linkCfg)
+				if err != nil {
+					r.stats.LinksRefused.Add(1)
+					r.log.Debug("link refused", "why", err)
+					return
+				}
+				r.pool.Add(conn)
+			})
+		})
+	}
+}
+
+// serveStreams runs the web server of the directory over directory streams.
+func (r *Relay) serveStreams(ctx context.Context) {
+	h := r.cfg.Directory
+	if h == nil {
+		h = r.cache
+	}
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
+		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	s.Serve(r.dirStreams)
+}
+
+// start runs do as a task of the relay, which waits for it at the end and survives its panics; false: the relay has as
+// many tasks as it may, or is closing.
+func (r *Relay) start(name string, do func(context.Context)) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing || r.tasks >= r.cfg.MaxTasks {
+		return false
+	}
+	r.tasks++
+	r.wg.Go(func() {
+		r.guard(name, func() { do(r.ctx) })
+		r.mu.Lock()
+		r.tasks--
+		r.mu.Unlock()
+	})
+	return true
+}
+
+// guard keeps a panic to what caused it.
+func (r *Relay) guard(name string, do func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.stats.Panics.Add(1)
+			r.log.Error("a bug: please report this", "in", name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	do()
+}
+
+func (r *Relay) remember(t *transit) {
+	r.mu.Lock()
+	r.transits[t] = struct{}{}
+	r.mu.Unlock()
+}
+
+func (r *Relay) forget(t *transit) {
+	r.mu.Lock()
+	delete(r.transits, t)
+	r.mu.Unlock()
+}
+
+func (r *Relay) all() []*transit {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ts := make([]*transit, 0, len(r.transits))
+	for t := range r.transits {
+		ts = append(ts, t)
+	}
+	return ts
+}

@@ -1,0 +1,256 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/circuit/layer"
+	"peel/circuit/stream"
+)
+
+const (
+	mostEarly  = 8 // RELAY_EARLY cells a circuit may send (spec/cell.md): so many times it can grow
+	mostRekeys = 4 // REKEY messages that may wait for their answer
+)
+
+// transit is one circuit at this relay: it passes through, or it ends here. Forward cells are peeled by the reader of
+// the link they came in on, backward cells are wrapped by the reader of theirs; a cell changes goroutine only in the
+// queue of the link it leaves by.
+type transit struct {
+	relay *Relay
+	prev  *link.Circ // towards the client
+	mux   *stream.Mux
+
+	fmu   sync.Mutex // forward: held from the first cell of a batch to the last. Before mu.
+	fwd   *layer.Layer
+	early int
+
+	mu       sync.Mutex // backward: held from cipher to queue
+	back     *layer.Layer
+	next     *link.Circ // towards the exit; nil: the circuit ends here
+	growing  bool       // an EXTEND is under way
+	extended []byte     // the answer to it that waits to be sent
+	rekeys   int        // answers to REKEY that wait to be sent
+	over     bool
+
+	joined chan struct{} // closed when the next relay has answered
+	done   chan struct{} // closed when the circuit is destroyed
+}
+
+// batches holds the cells between cipher and queue.
+var batches = sync.Pool{New: func() any { return new([32]cell.Cell) }}
+
+// fromPrev receives what comes from the client's side.
+type fromPrev struct{ *transit }
+
+// fromNext receives what comes from the exit's side.
+type fromNext struct{ *transit }
+
+func (t fromPrev) Created([]byte) {} // we did not open it
+
+// Receive peels a run of forward cells: those for this relay are handled, the others go on as they are.
+func (t fromPrev) Receive(cells []cell.Cell) {
+	if err := t.forward(cells); err != nil {
+		t.relay.log.Debug("circuit ended", "why", err)
+		t.destroy()
+	}
+}
+
+func (t fromPrev) Room() { t.pump() }
+
+func (t fromPrev) Closed(cell.DestroyReason) { t.destroy() }
+
+// forward peels cells and sends on, together, those between two that are ours.
+func (t *transit) forward(cells []cell.Cell) error {
+	t.fmu.Lock()
+	defer t.fmu.Unlock()
+	if t.fwd == nil {
+		return nil // destroyed meanwhile
+	}
+	passed := 0 // from here on cells are peeled and not yet sent
+	for i := range cells {
+		c := &cells[i]
+		if c.Command() == cell.CmdRelayEarly {
+			if t.early++; t.early > mostEarly {
+				return errors.New("relay: more RELAY_EARLY cells than a circuit may send")
+			}
+		}
+		if !t.fwd.Peel(byte(c.Command()), c.Body()) {
+			continue
+		}
+		if err := t.pass(cells[passed:i]); err != nil {
+			return err
+		}
+		passed = i + 1
+		err := t.handle(c)
+		t.prev.Taken(1)
+		if err != nil {
+			return err
+		}
+	}
+	return t.pass(cells[passed:])
+}
+
+// pass sends peeled cells to the next relay.
+func (t *transit) pass(cells []cell.Cell) error {
+	if len(cells) == 0 {
+		return nil
+	}
+	t.mu.Lock()
+	next := t.next
+	t.mu.Unlock()
+	if next == nil {
+		return errors.New("relay: a cell nobody here can read")
+	}
+	t.relay.stats.Cells.Add(uint64(len(cells)))
+	return next.Forward(t.prev, cells)
+}
+
+// handle does what a message for this relay asks.
+func (t *transit) handle(c *cell.Cell) error {
+	m, err := cell.ParseMessage(c.Body())
+	if err != nil {
+		return err
+	}
+	switch m.Type {
+	case cell.MsgExtend:
+		if c.Command() != cell.CmdRelayEarly {
+			return errors.New("relay: EXTEND outside RELAY_EARLY")
+		}
+		e, err := cell.ParseExtend(m.Data)
+		if err != nil {
+			return err
+		}
+		return t.extend(e)
+	case cell.MsgRekey:
+		return t.rekey()
+	default:
+		if t.grown() {
+			return fmt.Errorf("relay: %v at a hop that is not the last", m.Type)
+		}
+		return t.mux.Receive(m)
+	}
+}
+
+// grown says whether this relay is, or is about to be, no longer the circuit's last.
+func (t *transit) grown() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.next != nil || t.growing
+}
+
+// rekey notes that an answer is due: its Seal moves the backward keys, as the message moved the forward ones.
+func (t *transit) rekey() error {
+	t.mu.Lock()
+	t.rekeys++
+	n := t.rekeys
+	t.mu.Unlock()
+	if n > mostRekeys {
+		return errors.New("relay: more REKEY messages than may wait for an answer")
+	}
+	t.pump()
+	return nil
+}
+
+// Created: the next relay joined; the client hears of it.
+func (t fromNext) Created(reply []byte) {
+	data := cell.Extended{Reply: reply}.Append(nil)
+	t.mu.Lock()
+	t.extended, t.growing = data, false
+	t.mu.Unlock()
+	close(t.joined)
+	t.pump()
+}
+
+// Receive wraps a run of backward cells and sends them on.
+func (t fromNext) Receive(cells []cell.Cell) {
+	if err := t.backward(cells); err != nil {
+		t.relay.log.Debug("circuit ended", "why", err)
+		t.destroy()
+	}
+}
+
+func (t fromNext) Room() {} // nothing begins here that goes forward
+
+func (t fromNext) Closed(cell.DestroyReason) { t.destroy() }
+
+func (t *transit) backward(cells []cell.Cell) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return nil
+	}
+	for i := range cells {
+		c := &cells[i]
+		if c.Command() != cell.CmdRelay {
+			return errors.New("relay: RELAY_EARLY towards the client")
+		}
+		t.back.Wrap(byte(cell.CmdRelay), c.Body())
+	}
+	t.relay.stats.Cells.Add(uint64(len(cells)))
+	return t.prev.Forward(t.next, cells)
+}
+
+// pump seals what waits to go to the client while the link takes it.
+func (t *transit) pump() {
+	b := batches.Get().(*[32]cell.Cell)
+	defer batches.Put(b)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for !t.over {
+		n := 0
+		for room := min(t.prev.Room(), len(b)); n < room && t.message(b[n].Body()); n++ {
+			b[n].SetCommand(cell.CmdRelay)
+			t.back.Seal(byte(cell.CmdRelay), b[n].Body())
+		}
+		if n == 0 || t.prev.Send(b[:n]) != nil {
+			return // a circuit that takes no more is being destroyed
+		}
+	}
+}
+
+// message puts the next message for the client into body; false: there is none. The caller holds mu.
+func (t *transit) message(body []byte) bool {
+	switch {
+	case t.extended != nil:
+		n := copy(cell.DataSpace(body), t.extended)
+		cell.FinishMessage(body, cell.MsgExtended, 0, n)
+		t.extended = nil
+	case t.rekeys > 0:
+		cell.FinishMessage(body, cell.MsgRekey, 0, 0)
+		t.rekeys--
+	default:
+		return t.mux.Next(body)
+	}
+	return true
+}
+
+// destroy ends the circuit on both sides. The reason told is always the same, so that nobody learns from it.
+func (t *transit) destroy() {
+	t.mu.Lock()
+	if t.over {
+		t.mu.Unlock()
+		return
+	}
+	t.over = true
+	close(t.done)
+	next := t.next
+	t.back.Erase()
+	t.mu.Unlock()
+
+	t.prev.Close(cell.DestroyNone)
+	if next != nil {
+		next.Close(cell.DestroyNone)
+	}
+	t.mux.Close(errDestroyed)
+	t.fmu.Lock()
+	t.fwd.Erase()
+	t.fwd = nil
+	t.fmu.Unlock()
+	t.relay.forget(t)
+}
+
+var errDestroyed = errors.New("relay: the circuit was destroyed")
