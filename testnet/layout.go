@@ -1,0 +1,148 @@
+// Package testnet is a whole network on one machine: authorities, relays and a client, each the node that a real network
+// would run, joined over loopback.
+package testnet
+
+import (
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/relay"
+)
+
+// Layout is a network that is planned and not yet running: who its nodes are, their keys, and where each listens.
+type Layout struct {
+	Network     *directory.Network
+	Authorities []Authority
+	Relays      []Relay
+}
+
+// Authority is a planned authority.
+type Authority struct {
+	Nickname    string
+	Addr        netip.AddrPort
+	Identity    ed25519.PrivateKey
+	Signing     ed25519.PrivateKey
+	Certificate directory.Certificate
+	Link        *ecdh.PrivateKey
+}
+
+// Relay is a planned relay.
+type Relay struct {
+	Nickname string
+	Addr     netip.AddrPort
+	Keys     relay.Keys
+	Exit     bool
+}
+
+// ExitPolicy is what the exits of a local network carry: everything, this machine included.
+var ExitPolicy = []string{"accept 127.0.0.1:*", "accept 127.0.0.0/8:*", "accept [::1]:*", "accept *:*"}
+
+// certificateLife is how long the signing keys of a planned network last.
+const certificateLife = 90 * 24 * time.Hour
+
+// Size says how large a network is.
+type Size struct {
+	Authorities, Relays, Exits int // Exits of the Relays are exits
+}
+
+// Check refuses a network that could not work.
+func (s Size) Check() error {
+	switch {
+	case s.Authorities < 1 || s.Authorities > 21:
+		return fmt.Errorf("testnet: %d authorities: give 1 to 21", s.Authorities)
+	case s.Relays < 3 || s.Relays > 200:
+		return fmt.Errorf("testnet: %d relays: give 3 to 200; a path has three", s.Relays)
+	case s.Exits < 1 || s.Exits > s.Relays:
+		return fmt.Errorf("testnet: %d exits: give 1 to the number of relays, %d", s.Exits, s.Relays)
+	}
+	return nil
+}
+
+// Place gives node i of the network its address. Authorities come first, then relays.
+type Place func(i int) (netip.AddrPort, error)
+
+// Loopback gives every node an address of its own out of 127.0.0.0/8, in different /16 networks as the path rules
+// want, and the port given. Where the machine has only 127.0.0.1 it says so with an error.
+func Loopback(port uint16) Place {
+	return func(i int) (netip.AddrPort, error) {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(20 + i), 0, 1}), port), nil
+	}
+}
+
+// HasLoopbackNet says whether this machine answers on all of 127.0.0.0/8, as Linux does.
+func HasLoopbackNet() bool {
+	l, err := net.Listen("tcp", "127.20.0.1:0")
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+// Plan makes the keys, addresses and network file of a network whose first consensus is due at start (zero: at the
+// next whole period) and one every period after that, with the last of it, voting, spent on making it.
+func Plan(name string, s Size, place Place, start time.Time, period, voting time.Duration, now time.Time) (*Layout, error) {
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	n := &directory.Network{Name: name, Schedule: directory.Schedule{Start: start, Period: period, Voting: voting}}
+	l := &Layout{Network: n}
+	for i := range s.Authorities {
+		addr, err := place(i)
+		if err != nil {
+			return nil, err
+		}
+		a := Authority{Nickname: fmt.Sprintf("authority%d", i+1), Addr: addr}
+		if _, a.Identity, err = ed25519.GenerateKey(rand.Reader); err != nil {
+			return nil, fmt.Errorf("testnet: %w", err)
+		}
+		if _, a.Signing, err = ed25519.GenerateKey(rand.Reader); err != nil {
+			return nil, fmt.Errorf("testnet: %w", err)
+		}
+		if a.Link, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+			return nil, fmt.Errorf("testnet: %w", err)
+		}
+		l.Authorities = append(l.Authorities, a)
+		n.Authorities = append(n.Authorities, directory.AuthorityInfo{
+			Nickname: a.Nickname, ID: a.ID(), LinkKey: cell.Key(a.Link.PublicKey().Bytes()), Addrs: []netip.AddrPort{addr},
+		})
+	}
+	n.Threshold = directory.MinThreshold(s.Authorities)
+	for i := range l.Authorities {
+		a := &l.Authorities[i]
+		from := now.UTC().Truncate(time.Second).Add(-time.Hour)
+		c := directory.Certificate{
+			Network: n.ID(), Identity: a.ID(), SigningKey: directory.SigningKey(a.Signing.Public().(ed25519.PublicKey)),
+			NotBefore: from, NotAfter: from.Add(certificateLife),
+		}
+		var err error
+		if a.Certificate, err = c.Certify(a.Identity); err != nil {
+			return nil, err
+		}
+	}
+	for i := range s.Relays {
+		addr, err := place(s.Authorities + i)
+		if err != nil {
+			return nil, err
+		}
+		keys, err := relay.NewKeys()
+		if err != nil {
+			return nil, err
+		}
+		l.Relays = append(l.Relays, Relay{
+			Nickname: fmt.Sprintf("relay%d", i+1), Addr: addr, Keys: keys,
+			Exit: i >= s.Relays-s.Exits,
+		})
+	}
+	return l, nil
+}
+
+// ID is the authority's identity.
+func (a *Authority) ID() cell.NodeID { return cell.NodeID(a.Identity.Public().(ed25519.PublicKey)) }

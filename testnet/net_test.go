@@ -1,0 +1,273 @@
+package testnet
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"peel/client"
+	"peel/client/socks"
+)
+
+// run starts a network for the time of a test and waits until its client is ready.
+func run(t *testing.T, cfg Config) *Net {
+	t.Helper()
+	n, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	wait, stop := context.WithTimeout(ctx, 30*time.Second)
+	defer stop()
+	if err := n.Client().Ready(wait); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// small is a network just large enough for the rules.
+var small = Config{Size: Size{Authorities: 4, Relays: 6, Exits: 2}}
+
+// web is a server that gives size bytes of a fixed noise and takes what is sent to it, answering with its hash.
+func web(t *testing.T, page []byte) *httptest.Server {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			h := sha256.New()
+			io.Copy(h, r.Body)
+			fmt.Fprintf(w, "%x", h.Sum(nil))
+			return
+		}
+		w.Write(page)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+// browser is an http.Client whose connections go through the network.
+func browser(t *testing.T, c *client.Client) *http.Client {
+	tr := &http.Transport{DialContext: c.DialContext}
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+func sum(h hash.Hash) string { return fmt.Sprintf("%x", h.Sum(nil)) }
+
+func TestDownloadAndUpload64MiB(t *testing.T) {
+	n := run(t, small)
+	page := noise(64 << 20)
+	want := fmt.Sprintf("%x", sha256.Sum256(page))
+	s := web(t, page)
+
+	t.Run("client.Client", func(t *testing.T) {
+		b := browser(t, n.Client())
+		r, err := b.Get(s.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, r.Body); err != nil || sum(h) != want {
+			t.Fatalf("download: %v, SHA-256 %s instead of %s", err, sum(h), want)
+		}
+		put, _ := http.NewRequest(http.MethodPut, s.URL, strings.NewReader(string(page)))
+		r, err = b.Do(put)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if got, err := io.ReadAll(r.Body); err != nil || string(got) != want {
+			t.Fatalf("upload: %v, SHA-256 %s instead of %s", err, got, want)
+		}
+	})
+
+	t.Run("curl", func(t *testing.T) {
+		curl, err := exec.LookPath("curl")
+		if err != nil {
+			t.Skip("curl is not installed")
+		}
+		proxy := "socks5h://" + proxy(t, n.Client())
+		out := filepath.Join(t.TempDir(), "page")
+		if b, err := exec.Command(curl, "-sS", "--noproxy", "", "--proxy", proxy, "-o", out, s.URL).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, b)
+		}
+		got, err := os.ReadFile(out)
+		if err != nil || fmt.Sprintf("%x", sha256.Sum256(got)) != want {
+			t.Fatalf("download: %v, %d bytes of another SHA-256", err, len(got))
+		}
+		b, err := exec.Command(curl, "-sS", "--noproxy", "", "--proxy", proxy, "-T", out, s.URL).CombinedOutput()
+		if err != nil || string(b) != want {
+			t.Fatalf("upload: %v: %s instead of %s", err, b, want)
+		}
+	})
+}
+
+// proxy serves SOCKS5 for the time of the test.
+func proxy(t *testing.T, c *client.Client) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &socks.Server{Code: client.SOCKSCode, Dial: func(ctx context.Context, r socks.Request) (net.Conn, error) {
+		return c.Isolated(r.Isolation).DialContext(ctx, "tcp", net.JoinHostPort(r.Host, fmt.Sprint(r.Port)))
+	}}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+func TestFiftyStreamsSideBySide(t *testing.T) {
+	n := run(t, small)
+	page := noise(1 << 20)
+	want := sha256.Sum256(page)
+	s := web(t, page)
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			r, err := browser(t, n.Client()).Get(s.URL)
+			if err != nil {
+				t.Errorf("stream %d: %v", i, err)
+				return
+			}
+			defer r.Body.Close()
+			b, err := io.ReadAll(r.Body)
+			if err != nil || sha256.Sum256(b) != want {
+				t.Errorf("stream %d: %v, %d bytes", i, err, len(b))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A stream that nobody reads holds up to its window and harms no other on its circuit.
+func TestUnreadStreamHarmsNobody(t *testing.T) {
+	n := run(t, small)
+	page := noise(8 << 20)
+	s := web(t, page)
+	addr := strings.TrimPrefix(s.URL, "http://")
+	stuck, err := n.Client().DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stuck.Close()
+	fmt.Fprintf(stuck, "GET / HTTP/1.0\r\n\r\n")
+	for range 3 {
+		c, err := n.Client().DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if client.PathOf(c) == nil || fmt.Sprint(client.PathOf(c)) != fmt.Sprint(client.PathOf(stuck)) {
+			t.Fatal("the streams are not on one circuit")
+		}
+		fmt.Fprintf(c, "GET / HTTP/1.0\r\n\r\n")
+		if b, err := io.ReadAll(c); err != nil || len(b) < len(page) {
+			t.Fatalf("%v after %d bytes", err, len(b))
+		}
+		c.Close()
+	}
+}
+
+func TestKilledRelayEndsItsStreams(t *testing.T) {
+	n := run(t, Config{Size: Size{Authorities: 4, Relays: 9, Exits: 3}})
+	never := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/never" {
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			select {
+			case <-never:
+			case <-r.Context().Done():
+			}
+		}
+	}))
+	defer s.Close()
+	defer close(never)
+	addr := strings.TrimPrefix(s.URL, "http://")
+	for hop := range 3 {
+		c, err := n.Client().DialContext(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET /never HTTP/1.0\r\n\r\n")
+		if _, err := io.ReadFull(c, make([]byte, 8)); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Kill(client.PathOf(c)[hop].Nickname); err != nil {
+			t.Fatal(err)
+		}
+		killed := time.Now()
+		c.SetReadDeadline(killed.Add(5 * time.Second))
+		if _, err := io.Copy(io.Discard, c); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("hop %d killed: the stream says %v within 5 s", hop+1, err)
+		}
+		c.Close()
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(3*time.Second))
+		next, err := n.Client().DialContext(ctx, "tcp", addr)
+		cancel()
+		if err != nil {
+			t.Fatalf("hop %d killed: the next connection: %v", hop+1, err)
+		}
+		next.Close()
+	}
+}
+
+func TestNothingIsLeftBehind(t *testing.T) {
+	before := runtime.NumGoroutine()
+	n, err := New(small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	if err := n.Client().Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	// Timers and the runtime's own goroutines may take a moment to go.
+	for i := 0; runtime.NumGoroutine() > before; i++ {
+		if i == 1e6 {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines instead of %d:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+		}
+		runtime.Gosched()
+	}
+}
