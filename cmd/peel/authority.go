@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"peel/cmd/peel/internal/conf"
+	"peel/directory"
+	"peel/directory/authority"
+	"peel/relay"
+)
+
+// The files of an authority's key folder, besides its link key.
+const (
+	identityFile    = "identity.key"
+	signingFile     = "signing.key"
+	certificateFile = "certificate"
+	linkFile        = "link.key"
+)
+
+func authorityCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use: "authority --config FILE", Short: "Run a directory authority", Args: cobra.NoArgs,
+		Example: "  peel init network my-network --authorities 4\n  peel authority --config my-network/authority1/authority.toml",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return inUse(runAuthority(c.Context(), path, c.ErrOrStderr()))
+		},
+	}
+	configFlag(c, &path)
+	return c
+}
+
+func runAuthority(ctx context.Context, path string, w io.Writer) error {
+	var f conf.Authority
+	if err := conf.Load(path, &f); err != nil {
+		return err
+	}
+	network, err := conf.LoadNetwork(f.Network)
+	if err != nil {
+		return err
+	}
+	ac, err := authorityKeys(f.Keys)
+	if err != nil {
+		return err
+	}
+	ac.Dir = f.State
+	ac.PrivateAddrs = onLoopback(network)
+	link, err := relay.LoadKey[*ecdh.PrivateKey](filepath.Join(f.Keys, linkFile))
+	if err != nil {
+		return err
+	}
+	cfg := relay.Config{Network: network, Keys: relay.Keys{Link: link}, Log: logger(w, f.Log)}
+	if cfg.Listeners, err = listenLinks(f.Listen); err != nil {
+		return err
+	}
+	a, err := relay.NewAuthority(cfg, ac)
+	if err != nil {
+		return err
+	}
+	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
+	err = a.Run(ctx)
+	cfg.Log.Info("authority ends")
+	return err
+}
+
+// authorityKeys reads the signing key and its certificate, or, where there is none yet, the identity that makes them.
+func authorityKeys(dir string) (authority.Config, error) {
+	var c authority.Config
+	text, err := os.ReadFile(filepath.Join(dir, certificateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		c.Identity, err = relay.LoadKey[ed25519.PrivateKey](filepath.Join(dir, identityFile))
+		return c, err
+	}
+	if err != nil {
+		return c, fmt.Errorf("certificate: %w", err)
+	}
+	if c.Certificate, err = directory.ParseCertificate(text); err != nil {
+		return c, fmt.Errorf("%s: %w", filepath.Join(dir, certificateFile), err)
+	}
+	c.SigningKey, err = relay.LoadKey[ed25519.PrivateKey](filepath.Join(dir, signingFile))
+	return c, err
+}
+
+// onLoopback says whether the network is one of this machine alone, whose relays have addresses that lead nowhere else.
+func onLoopback(n *directory.Network) bool {
+	for _, a := range n.Authorities {
+		for _, ap := range a.Addrs {
+			if !ap.Addr().IsLoopback() {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"peel/client"
+	"peel/client/socks"
+	"peel/cmd/peel/internal/conf"
+)
+
+func clientCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use: "client --config FILE", Short: "Run a client with a SOCKS5 port", Args: cobra.NoArgs,
+		Example: "  peel init client my-client --network network.toml\n  peel client --config my-client/client.toml",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return inUse(runClient(c.Context(), path, c.OutOrStdout(), c.ErrOrStderr()))
+		},
+	}
+	configFlag(c, &path)
+	return c
+}
+
+func runClient(ctx context.Context, path string, out, errs io.Writer) error {
+	var f conf.Client
+	if err := conf.Load(path, &f); err != nil {
+		return err
+	}
+	network, err := conf.LoadNetwork(f.Network)
+	if err != nil {
+		return err
+	}
+	log := logger(errs, f.Log)
+	c, err := client.New(client.Config{
+		Network: network, Dir: f.State, Log: log,
+		Progress: func(p client.Progress) { log.Info(p.String()) },
+	})
+	if err != nil {
+		return err
+	}
+	port, err := listenSOCKS(f.SOCKS, "socks")
+	if err != nil {
+		var u *usageError
+		if errors.As(err, &u) {
+			return err
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	server := &socks.Server{Dial: socksDial(c), Code: client.SOCKSCode, Log: log}
+	return together(ctx, c.Run,
+		func(ctx context.Context) error { return server.Serve(ctx, port) },
+		func(ctx context.Context) error {
+			if c.Ready(ctx) == nil {
+				fmt.Fprintf(out, "ready: socks5://%s\n", port.Addr())
+			}
+			return nil
+		})
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peel/cell"
+	"peel/cmd/peel/internal/conf"
+	"peel/directory"
+	"peel/relay"
+	"peel/testnet"
+)
+
+func initCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "init", Short: "Write configuration files and keys",
+		Long: "Writes a folder with a commented configuration file and, where there are any, keys that only you can read.\nNothing that is there is ever overwritten.",
+	}
+	c.AddCommand(initNetworkCommand(), initAuthorityCommand(), initRelayCommand(), initClientCommand())
+	return c
+}
+
+// newFolder makes a folder that must not have been there, or be empty.
+func newFolder(dir string) error {
+	names, err := os.ReadDir(dir)
+	if err == nil && len(names) > 0 {
+		return &usageError{fmt.Errorf("%s is not empty: give a folder that is new", dir)}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.MkdirAll(dir, 0o700)
+}
+
+// put writes a file that only its owner can read.
+func put(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }
+
+// copyNetwork checks a network file and puts it into a node's folder.
+func copyNetwork(from, dir string) error {
+	if _, err := conf.LoadNetwork(from); err != nil {
+		return inUse(err)
+	}
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return put(filepath.Join(dir, "network.toml"), string(text))
+}
+
+func initRelayCommand() *cobra.Command {
+	var network string
+	f := conf.Relay{Network: "network.toml", Keys: "keys", State: "state", Log: "info"}
+	c := &cobra.Command{
+		Use: "relay DIR --network FILE --nickname NAME", Short: "Make a relay's folder", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			dir := args[0]
+			if err := directory.CheckNickname(f.Nickname); err != nil {
+				return &usageError{err}
+			}
+			if err := newFolder(dir); err != nil {
+				return err
+			}
+			if err := copyNetwork(network, dir); err != nil {
+				return err
+			}
+			keys, err := relay.NewKeys()
+			if err != nil {
+				return err
+			}
+			if err := writeRelay(dir, f, keys); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "relay %s, identity %v\nlook through %s, then: peel relay --config %[3]s\n",
+				f.Nickname, keys.ID(), filepath.Join(dir, "relay.toml"))
+			return nil
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&network, "network", "network.toml", "the network `file`")
+	fl.StringVar(&f.Nickname, "nickname", "", "a `name` of 1 to 19 letters and digits")
+	fl.StringVar(&f.Contact, "contact", "", "how to reach you; it is published")
+	fl.StringSliceVar(&f.Listen, "listen", []string{"0.0.0.0:9001"}, "`address` where links arrive")
+	fl.StringSliceVar(&f.Advertise, "advertise", nil, "`address` where others reach the relay")
+	fl.StringVar(&f.Bandwidth, "bandwidth", "", "what the relay offers, such as \"20 MB/s\"")
+	fl.StringArrayVar(&f.Exit, "exit", nil, "a `rule` of the exit policy, such as \"accept *:443\"; may be given more than once")
+	return c
+}
+
+// writeRelay writes a relay's file and keys.
+func writeRelay(dir string, f conf.Relay, keys relay.Keys) error {
+	if err := keys.Save(filepath.Join(dir, "keys")); err != nil {
+		return err
+	}
+	return put(filepath.Join(dir, "relay.toml"), f.Text())
+}
+
+func initClientCommand() *cobra.Command {
+	var network string
+	f := conf.Client{Network: "network.toml", State: "state", Log: "info"}
+	c := &cobra.Command{
+		Use: "client DIR --network FILE", Short: "Make a client's folder", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			dir := args[0]
+			if err := newFolder(dir); err != nil {
+				return err
+			}
+			if err := copyNetwork(network, dir); err != nil {
+				return err
+			}
+			path := filepath.Join(dir, "client.toml")
+			if err := put(path, f.Text()); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "look through %s, then: peel client --config %[1]s\n", path)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&network, "network", "network.toml", "the network `file`")
+	c.Flags().StringVar(&f.SOCKS, "socks", "127.0.0.1:9250", "`address` of the SOCKS5 port")
+	return c
+}
+
+func initAuthorityCommand() *cobra.Command {
+	var nickname string
+	var advertise string
+	f := conf.Authority{Network: "../network.toml", Keys: "keys", State: "state", Log: "info"}
+	c := &cobra.Command{
+		Use: "authority DIR --nickname NAME --advertise ADDRESS", Short: "Make a directory authority's folder", Args: cobra.ExactArgs(1),
+		Long: "Makes an authority's keys and prints its part of the network file. When the parts of all authorities are in\none network.toml, put that where the authority's configuration says, on every node alike.",
+		RunE: func(c *cobra.Command, args []string) error {
+			dir := args[0]
+			if err := directory.CheckNickname(nickname); err != nil {
+				return &usageError{err}
+			}
+			addr, err := netip.ParseAddrPort(advertise)
+			if err != nil {
+				return &usageError{fmt.Errorf("--advertise %q: must be an address and a port, such as 192.0.2.1:9001", advertise)}
+			}
+			if err := newFolder(dir); err != nil {
+				return err
+			}
+			_, identity, err := ed25519.GenerateKey(rand.Reader)
+			if err != nil {
+				return err
+			}
+			link, err := ecdh.X25519().GenerateKey(rand.Reader)
+			if err != nil {
+				return err
+			}
+			if err := writeAuthority(dir, f, map[string]any{identityFile: identity, linkFile: link}, nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "[[authority]]\nnickname = %q\nidentity = %q\nlink_key = %q\naddresses = [%q]\n",
+				nickname, cell.NodeID(identity.Public().(ed25519.PublicKey)), cell.Key(link.PublicKey().Bytes()), addr)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&nickname, "nickname", "", "a `name` of 1 to 19 letters and digits")
+	c.Flags().StringVar(&advertise, "advertise", "", "`address` where others reach the authority")
+	c.Flags().StringSliceVar(&f.Listen, "listen", []string{"0.0.0.0:9001"}, "`address` where links arrive")
+	return c
+}
+
+// writeAuthority writes an authority's file, keys and, if there is one, certificate.
+func writeAuthority(dir string, f conf.Authority, keys map[string]any, certificate []byte) error {
+	kdir := filepath.Join(dir, "keys")
+	if err := os.MkdirAll(kdir, 0o700); err != nil {
+		return err
+	}
+	for name, k := range keys {
+		if err := relay.SaveKey(filepath.Join(kdir, name), k); err != nil {
+			return err
+		}
+	}
+	if certificate != nil {
+		if err := put(filepath.Join(kdir, certificateFile), string(certificate)); err != nil {
+			return err
+		}
+	}
+	return put(filepath.Join(dir, "authority.toml"), f.Text())
+}
+
+func initNetworkCommand() *cobra.Command {
+	size := testnet.Size{Authorities: 5, Relays: 8, Exits: 3}
+	var socks string
+	var port uint16
+	var period time.Duration
+	c := &cobra.Command{
+		Use: "network DIR", Short: "Make the folders of a whole network on this machine", Args: cobra.ExactArgs(1),
+		Long: "Writes a folder per node of a network on this machine, each node on a loopback address of its own, to be started as\nseparate processes.",
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := size.Check(); err != nil {
+				return &usageError{err}
+			}
+			if err := newFolder(args[0]); err != nil {
+				return err
+			}
+			place := testnet.Loopback(port)
+			if !testnet.HasLoopbackNet() {
+				place = func(i int) (netip.AddrPort, error) {
+					return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port+uint16(i)), nil
+				}
+			}
+			l, err := testnet.Plan("local", size, place, time.Time{}, period, 0, time.Now())
+			if err != nil {
+				return err
+			}
+			if err := writeNetwork(args[0], l, socks); err != nil {
+				return err
+			}
+			return explainNetwork(c.OutOrStdout(), args[0], socks)
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&size.Authorities, "authorities", size.Authorities, "directory authorities")
+	f.IntVar(&size.Relays, "relays", size.Relays, "relays, exits included")
+	f.IntVar(&size.Exits, "exits", size.Exits, "relays that are exits")
+	f.StringVar(&socks, "socks", "127.0.0.1:9250", "`address` of the client's SOCKS5 port")
+	f.Uint16Var(&port, "port", 9001, "port of every node on its own address")
+	f.DurationVar(&period, "period", 10*time.Second, "`time` from one directory to the next, whole seconds")
+	return c
+}
+
+// writeNetwork writes a planned network, a folder a node.
+func writeNetwork(dir string, l *testnet.Layout, socks string) error {
+	text, err := l.Network.Encode()
+	if err != nil {
+		return err
+	}
+	if err := put(filepath.Join(dir, "network.toml"), string(text)); err != nil {
+		return err
+	}
+	for i := range l.Authorities {
+		a := &l.Authorities[i]
+		f := conf.Authority{Network: "../network.toml", Keys: "keys", State: "state", Listen: []string{a.Addr.String()}, Log: "info"}
+		keys := map[string]any{identityFile: a.Identity, signingFile: a.Signing, linkFile: a.Link}
+		if err := writeAuthority(filepath.Join(dir, a.Nickname), f, keys, a.Certificate.Append(nil)); err != nil {
+			return err
+		}
+	}
+	for i := range l.Relays {
+		r := &l.Relays[i]
+		f := conf.Relay{
+			Network: "../network.toml", Keys: "keys", State: "state", Nickname: r.Nickname, Listen: []string{r.Addr.String()},
+			Bandwidth: "10 MB/s", Log: "info",
+		}
+		if r.Exit {
+			f.Exit = testnet.ExitPolicy
+		}
+		if err := writeRelay(filepath.Join(dir, r.Nickname), f, r.Keys); err != nil {
+			return err
+		}
+	}
+	f := conf.Client{Network: "../network.toml", State: "state", SOCKS: socks, Log: "info"}
+	cdir := filepath.Join(dir, "client")
+	if err := os.MkdirAll(cdir, 0o700); err != nil {
+		return err
+	}
+	return put(filepath.Join(cdir, "client.toml"), f.Text())
+}
+
+// explainNetwork says how to start what was written.
+func explainNetwork(w io.Writer, dir, socks string) error {
+	host, port, err := net.SplitHostPort(socks)
+	if err != nil {
+		return &usageError{fmt.Errorf("--socks %q: must be an address and a port, as in 127.0.0.1:9250", socks)}
+	}
+	d := strings.TrimSuffix(dir, "/")
+	_, err = fmt.Fprintf(w, `wrote %[1]s: start the network with
+
+  for f in %[1]s/authority*/authority.toml; do peel authority --config $f & done
+  for f in %[1]s/relay*/relay.toml; do peel relay --config $f & done
+  peel client --config %[1]s/client/client.toml
+
+and, once the client says ready, use it:
+
+  curl --socks5-hostname %[2]s:%[3]s URL
+`, d, host, port)
+	return err
+}

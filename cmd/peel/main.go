@@ -1,0 +1,73 @@
+// Command peel is the whole of Peel in one binary: a relay, a directory authority, a client with a SOCKS5 port, and a
+// network on this machine. Each verb has a file of its own that turns flags into a configuration and runs it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run()) }
+
+// run is main without the exit, so that deferred work is done. Its status is 0 for success, 1 for a failure, 2 for a
+// wrong command line or configuration, or that of the command which peel testnet ran.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the second signal ends us at once
+	err := root().ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	var status *exitError
+	if errors.As(err, &status) {
+		if status.err != nil {
+			fmt.Fprintln(os.Stderr, "peel:", status.err)
+		}
+		return status.code
+	}
+	fmt.Fprintln(os.Stderr, "peel:", err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return 2
+	}
+	return 1
+}
+
+// usageError is a mistake in what the user typed or configured.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+// exitError ends peel with the status of a command it ran.
+type exitError struct {
+	code int
+	err  error // what else there is to say; nil: nothing
+}
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+func (e *exitError) Unwrap() error { return e.err }
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "peel",
+		Short: "An onion-routed anonymity network: relay, client and test network in one program",
+		Long: `Peel carries TCP connections through three relays, so that no single one of them
+knows both who you are and whom you talk to.
+
+Try it:  peel testnet        starts a whole network on this machine`,
+		SilenceUsage: true, SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+	})
+	c.AddCommand(testnetCommand(), relayCommand(), authorityCommand(), clientCommand(), initCommand(), versionCommand())
+	return c
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"peel/cmd/peel/internal/conf"
+)
+
+// logger writes what a node has to say at a level of the configuration ("": info): in colour on a terminal, as plain
+// key=value lines elsewhere.
+func logger(w io.Writer, level string) *slog.Logger {
+	var l slog.Level
+	if level != "" {
+		if err := l.UnmarshalText([]byte(level)); err != nil {
+			panic(err) // cannot be: the configuration was checked
+		}
+	}
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
+		return slog.New(tint.NewHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly}))
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
+}
+
+// listenLinks opens the addresses where links arrive.
+func listenLinks(addrs []string) ([]net.Listener, error) {
+	var ls []net.Listener
+	for _, a := range addrs {
+		l, err := net.Listen("tcp", a)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("listen %s: another program listens there: end it, or change listen in the configuration", a)
+		}
+		if err != nil {
+			for _, l := range ls {
+				l.Close()
+			}
+			return nil, err
+		}
+		ls = append(ls, l)
+	}
+	return ls, nil
+}
+
+// configFlag adds the flag that names a node's configuration file.
+func configFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVarP(path, "config", "c", "", "the configuration `file`, as peel init writes it")
+	if err := c.MarkFlagRequired("config"); err != nil {
+		panic(err) // cannot be: the flag was just added
+	}
+}
+
+// inUse makes what is wrong with a configuration the user's mistake, for the exit status.
+func inUse(err error) error {
+	var e *conf.Error
+	if errors.As(err, &e) {
+		return &usageError{err}
+	}
+	return err
+}
+
+// together runs the parts of a node until ctx ends or one of them fails, and waits for all.
+func together(ctx context.Context, parts ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, p := range parts {
+		wg.Go(func() {
+			if err := p(ctx); err != nil && ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+	}
+	<-ctx.Done()
+	wg.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

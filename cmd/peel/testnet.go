@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peel/client"
+	"peel/client/path"
+	"peel/client/socks"
+	"peel/testnet"
+)
+
+// pageSize is what the demonstration fetches: long enough to measure, short enough not to wait for.
+const pageSize = 8 << 20
+
+func testnetCommand() *cobra.Command {
+	t := &localnet{size: testnet.Size{Authorities: 5, Relays: 12, Exits: 4}}
+	c := &cobra.Command{
+		Use:   "testnet [flags] [-- COMMAND ARGS...]",
+		Short: "Start a whole network on this machine and fetch a page through it",
+		Long: `Starts directory authorities, relays and a client in this process, joined over
+loopback with the formats and keys of a real network; waits for the authorities to
+agree; fetches a page from a web server of its own through three relays; and stays,
+with a SOCKS5 port for your programs, until Ctrl-C.
+
+With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS set,
+and ends with its exit status.`,
+		Example: `  peel testnet
+  peel testnet --relays 20 --exits 5 --socks 127.0.0.1:0
+  peel testnet -- curl -sS http://127.0.0.1:8000/file`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 && c.ArgsLenAtDash() != 0 {
+				return &usageError{fmt.Errorf("unknown argument %q: a command to run comes after --, as in: peel testnet -- curl URL", args[0])}
+			}
+			t.command = args
+			t.stdout, t.stderr = c.OutOrStdout(), c.ErrOrStderr()
+			return t.run(c.Context())
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&t.size.Authorities, "authorities", t.size.Authorities, "directory authorities")
+	f.IntVar(&t.size.Relays, "relays", t.size.Relays, "relays, exits included")
+	f.IntVar(&t.size.Exits, "exits", t.size.Exits, "relays that are exits")
+	f.StringVar(&t.socks, "socks", "127.0.0.1:9250", "`address` of the SOCKS5 port; port 0 picks a free one")
+	f.StringVar(&t.dir, "dir", "", "`folder` for keys, documents and logs (default: a temporary one, removed at the end)")
+	f.DurationVar(&t.duration, "duration", 0, "end by itself after this `time`, such as 30s; 0: stay until Ctrl-C")
+	f.StringVar(&t.log, "log", "info", "how much the nodes' logs tell: error, warn, info or debug")
+	f.BoolVar(&t.json, "json", false, "print events as lines of JSON")
+	return c
+}
+
+// localnet is the testnet verb at work.
+type localnet struct {
+	size           testnet.Size
+	socks, dir     string
+	log            string
+	duration       time.Duration
+	json           bool
+	command        []string
+	stdout, stderr io.Writer
+
+	mu      sync.Mutex // of output
+	started time.Time
+}
+
+// event is one line of --json.
+type event struct {
+	Event   string  `json:"event"` // bootstrap, fetch, ready, end
+	Seconds float64 `json:"seconds"`
+	Percent int     `json:"percent,omitempty"`
+	Stage   string  `json:"stage,omitempty"`
+	Text    string  `json:"text,omitempty"`
+	Path    []hop   `json:"path,omitempty"`
+	Bytes   int64   `json:"bytes,omitempty"`
+	TTFB    float64 `json:"ttfb_ms,omitempty"`
+	Rate    float64 `json:"MBps,omitempty"`
+	SOCKS   string  `json:"socks,omitempty"`
+	Dir     string  `json:"dir,omitempty"`
+}
+
+type hop struct {
+	Role     string `json:"role"`
+	Nickname string `json:"nickname"`
+	Addr     string `json:"address"`
+	ID       string `json:"id"`
+}
+
+// say prints an event: as JSON, or as the text of it. Where a command has the standard output, it goes to the error
+// output.
+func (t *localnet) say(e event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := t.stdout
+	if t.command != nil {
+		w = t.stderr
+	}
+	e.Seconds = time.Since(t.started).Seconds()
+	if t.json {
+		json.NewEncoder(w).Encode(e)
+	} else {
+		fmt.Fprintln(w, e.Text)
+	}
+}
+
+func (t *localnet) run(ctx context.Context) error {
+	t.started = time.Now()
+	if err := t.size.Check(); err != nil {
+		return &usageError{err}
+	}
+	if t.duration < 0 {
+		return &usageError{errors.New("--duration: must not be negative")}
+	}
+	if t.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.duration)
+		defer cancel()
+	}
+	port, err := listenSOCKS(t.socks, "--socks")
+	if err != nil {
+		return err
+	}
+	defer port.Close()
+	remove, err := t.folder()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	logs := &logFiles{dir: t.dir}
+	if err := logs.level.UnmarshalText([]byte(t.log)); err != nil {
+		return &usageError{fmt.Errorf("--log %q: must be error, warn, info or debug", t.log)}
+	}
+	defer logs.close()
+
+	n, err := testnet.New(testnet.Config{
+		Size: t.size, Dir: t.dir, Log: logs.open,
+		Progress: func(p client.Progress) {
+			t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: p.String()})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() {
+		if err := n.Run(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	server := &socks.Server{Dial: socksDial(n.Client()), Code: client.SOCKSCode, Log: logs.open("socks")}
+	wg.Go(func() {
+		if err := server.Serve(ctx, port); err != nil {
+			cancel(err)
+		}
+	})
+	err = t.use(ctx, n, port.Addr().String())
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // ended on purpose
+		return nil
+	}
+	return err
+}
+
+// use waits for the network, shows that it works, and runs the command or stays.
+func (t *localnet) use(ctx context.Context, n *testnet.Net, socks string) error {
+	if err := n.Client().Ready(ctx); err != nil {
+		return err
+	}
+	if err := t.fetch(ctx, n.Client()); err != nil {
+		return fmt.Errorf("testnet: fetching a page through the network: %w", err)
+	}
+	t.say(event{Event: "ready", SOCKS: socks, Dir: t.dir, Text: "ready: socks5://" + socks})
+	if t.command != nil {
+		return runCommand(ctx, t.command, socks)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// fetch gets a page from a web server of our own through three relays and shows how it went.
+func (t *localnet) fetch(ctx context.Context, c *client.Client) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	page := make([]byte, pageSize)
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(page) }), ReadHeaderTimeout: 10 * time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() { s.Serve(l) })
+	defer wg.Wait()
+	defer s.Close()
+
+	begin := time.Now()
+	conn, err := c.DialContext(ctx, "tcp", l.Addr().String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		return err
+	}
+	first := time.Since(begin)
+	n, err := io.Copy(io.Discard, conn)
+	if err != nil {
+		return err
+	}
+	if n < pageSize {
+		return fmt.Errorf("%d bytes came instead of %d", n, pageSize)
+	}
+	rate := float64(n) / 1e6 / (time.Since(begin) - first).Seconds()
+	e := event{Event: "fetch", Bytes: pageSize, TTFB: first.Seconds() * 1000, Rate: rate, Path: hops(client.PathOf(conn))}
+	e.Text = fmt.Sprintf("fetched %d MiB from http://%s: first byte after %.1f ms, then %.1f MB/s\npath: this client", pageSize>>20, l.Addr(), e.TTFB, e.Rate)
+	for _, h := range e.Path {
+		e.Text += fmt.Sprintf("\n   -> %-7s %-10s %s", h.Role, h.Nickname, h.Addr)
+	}
+	e.Text += "\n   -> the web server"
+	t.say(e)
+	return nil
+}
+
+func hops(p path.Path) []hop {
+	roles := []string{"guard", "middle", "exit"}
+	var hs []hop
+	for i, e := range p {
+		hs = append(hs, hop{Role: roles[i], Nickname: e.Nickname, Addr: e.Addrs[0].String(), ID: e.ID.String()})
+	}
+	return hs
+}
+
+// runCommand runs a program that finds the network in its environment; its status becomes ours.
+func runCommand(ctx context.Context, args []string, socks string) error {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	url := "socks5h://" + socks
+	cmd.Env = append(os.Environ(), "ALL_PROXY="+url, "all_proxy="+url, "HTTP_PROXY="+url, "http_proxy="+url,
+		"HTTPS_PROXY="+url, "https_proxy="+url, "NO_PROXY=", "no_proxy=", "PEEL_SOCKS="+socks)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() >= 0:
+		return &exitError{code: exit.ExitCode()}
+	case err != nil && ctx.Err() == nil: // 126, as shells do
+		return &exitError{code: 126, err: fmt.Errorf("testnet: running %s: %w", args[0], err)}
+	}
+	return err
+}
+
+// folder makes the folder for keys, documents and logs; remove takes a temporary one away again.
+func (t *localnet) folder() (remove func(), err error) {
+	if t.dir != "" {
+		t.dir, err = filepath.Abs(t.dir)
+		if err == nil {
+			err = os.MkdirAll(t.dir, 0o700)
+		}
+		return func() {}, err
+	}
+	t.dir, err = os.MkdirTemp("", "peel-testnet-")
+	return func() { os.RemoveAll(t.dir) }, err
+}
+
+// logFiles are the logs of the nodes, a file each.
+type logFiles struct {
+	dir   string
+	level slog.Level
+	mu    sync.Mutex
+	files []*os.File
+}
+
+func (l *logFiles) open(node string) *slog.Logger {
+	dir := filepath.Join(l.dir, node)
+	os.MkdirAll(dir, 0o700)
+	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	l.mu.Lock()
+	l.files = append(l.files, f)
+	l.mu.Unlock()
+	return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: l.level}))
+}
+
+func (l *logFiles) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.files {
+		f.Close()
+	}
+}
