@@ -10,7 +10,7 @@ const headStart = 32
 // others by at most headStart cells. It knows no clock. The zero value is ready.
 type sched struct {
 	now   int64              // V: the latest number that sent
-	lists [headStart + 2]run // turns that wait, by at modulo the length: all are within [now−headStart, now+1]
+	lists [headStart + 1]run // turns that wait, by at modulo the length: all are within [now+1−headStart, now+1]
 	used  uint64             // bit i: lists[i] is not empty
 }
 
@@ -30,7 +30,7 @@ func (s *sched) Add(t *turn) {
 	if t.waiting {
 		return
 	}
-	t.at = max(t.at, s.now-headStart)
+	t.at = max(t.at, s.now+1-headStart)
 	t.waiting, t.next = true, nil
 	i := s.list(t.at)
 	l := &s.lists[i]
@@ -49,8 +49,8 @@ func (s *sched) Next() *turn {
 	if s.used == 0 {
 		return nil
 	}
-	// The lists from that of now−headStart on, in order, are used rotated.
-	first := s.list(s.now - headStart)
+	// The lists from that of now+1−headStart on, in order, are used rotated.
+	first := s.list(s.now + 1 - headStart)
 	rotated := s.used>>first | s.used<<(uint(len(s.lists))-first)
 	i := (first + uint(bits.TrailingZeros64(rotated))) % uint(len(s.lists))
 	l := &s.lists[i]
@@ -71,5 +71,5 @@ func (s *sched) Sent(t *turn) {
 
 // list is the list of the turns numbered at.
 func (s *sched) list(at int64) uint {
-	return uint((at + headStart) % int64(len(s.lists))) // at ≥ −headStart
+	return uint((at + headStart) % int64(len(s.lists))) // at > −headStart
 }

@@ -1,0 +1,295 @@
+package link
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// sendAll lets the scheduler send n cells of circuits that always have more, and returns whose they were.
+func sendAll(s *sched, n int) []*turn {
+	var who []*turn
+	for range n {
+		t := s.Next()
+		s.Sent(t)
+		s.Add(t)
+		who = append(who, t)
+	}
+	return who
+}
+
+func TestBusyCircuitsShareExactly(t *testing.T) {
+	var s sched
+	turns := make([]turn, 7)
+	for i := range turns {
+		s.Add(&turns[i])
+	}
+	for i, who := range sendAll(&s, 700) {
+		if who != &turns[i%7] {
+			t.Fatalf("cell %d is not the turn of circuit %d", i, i%7)
+		}
+	}
+}
+
+func TestNewcomerDelaysOthersByItsHeadStart(t *testing.T) {
+	var s sched
+	old := make([]turn, 3)
+	for i := range old {
+		s.Add(&old[i])
+	}
+	sendAll(&s, 3000)
+	var fresh turn
+	s.Add(&fresh)
+	who := sendAll(&s, 400)
+	first := slices.IndexFunc(who, func(t *turn) bool { return t != &fresh })
+	if first < headStart-1 || first > headStart {
+		t.Errorf("the newcomer sends %d cells before the others, want %d", first, headStart)
+	}
+	count := make(map[*turn]int)
+	gap := 0
+	for _, w := range who[first:] {
+		count[w]++
+		if gap++; w == &old[0] {
+			gap = 0
+		}
+		if gap > headStart {
+			t.Fatalf("a circuit waits for %d cells", gap)
+		}
+	}
+	for _, n := range count {
+		if share := len(who[first:]) / 4; n < share-1 || n > share+2 {
+			t.Errorf("a circuit sent %d of %d cells, its share is %d", n, len(who[first:]), share)
+		}
+	}
+}
+
+func TestQuietCircuitsGoFirst(t *testing.T) {
+	var s sched
+	var bulk, quiet turn
+	s.Add(&bulk)
+	sendAll(&s, 1000)
+	for range 5 {
+		s.Add(&quiet)
+		if got := s.Next(); got != &quiet {
+			t.Fatal("a circuit that was quiet does not go first")
+		}
+		s.Sent(&quiet)
+		sendAll(&s, 100)
+	}
+}
+
+// TestTurnsAgreeWithALongList compares the scheduler with one that looks at everybody.
+func TestTurnsAgreeWithALongList(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var s sched
+	type ref struct{ at, since int64 }
+	turns := make([]turn, 40)
+	waiting := make(map[*turn]ref)
+	var now, serial int64
+	add := func(x *turn) {
+		if _, ok := waiting[x]; !ok {
+			serial++
+			waiting[x] = ref{max(x.at, now+1-headStart), serial}
+		}
+		s.Add(x)
+	}
+	for step := range 200000 {
+		if rng.IntN(3) == 0 {
+			add(&turns[rng.IntN(1+step%len(turns))])
+		}
+		got := s.Next()
+		if len(waiting) == 0 {
+			if got != nil {
+				t.Fatal("somebody goes, and nobody wants to")
+			}
+			continue
+		}
+		if got == nil {
+			t.Fatal("nobody goes, and somebody wants to")
+		}
+		want := waiting[got]
+		for _, r := range waiting {
+			if r.at < want.at || r.at == want.at && r.since < want.since {
+				t.Fatalf("step %d: somebody with a lower number, or older, was passed over", step)
+			}
+		}
+		delete(waiting, got)
+		if rng.IntN(10) == 0 {
+			continue // it had been closed: it goes without sending
+		}
+		now = max(now, want.at)
+		s.Sent(got)
+		if got.at < s.now+1-headStart || got.at > s.now+1 || s.now != now {
+			t.Fatalf("the number %d is out of the range of %d", got.at, s.now)
+		}
+		if rng.IntN(4) != 0 {
+			add(got)
+		}
+	}
+}
+
+func TestSchedulerAllocatesNothing(t *testing.T) {
+	var s sched
+	var x turn
+	if n := testing.AllocsPerRun(100, func() {
+		s.Add(&x)
+		s.Sent(s.Next())
+	}); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+}
+
+func TestWindowLetsExactlyItsSizeCome(t *testing.T) {
+	var w window
+	if w.Received(1) {
+		t.Error("a window that is not open lets a cell come")
+	}
+	for _, size := range []uint16{1, 2, 64, 1024, math.MaxUint16} {
+		w = window{}
+		w.Open(size)
+		if !w.Received(int(size)) {
+			t.Errorf("size %d: less than that may come", size)
+		}
+		if w.Received(1) {
+			t.Errorf("size %d: more may come", size)
+		}
+	}
+}
+
+func TestCreditIsDue(t *testing.T) {
+	for _, x := range []struct {
+		size uint16
+		left int
+		rest time.Duration
+		due  bool
+	}{
+		{1024, 511, 0, false},
+		{1024, 512, 0, true},
+		{1024, 127, time.Hour, false},
+		{1024, 128, creditPause - 1, false},
+		{1024, 128, creditPause, true},
+		{1024, 0, time.Hour, false},
+		{1, 0, time.Hour, false},
+		{1, 1, 0, true},
+		{2, 1, 0, true},
+		{3, 1, 0, true},
+		{7, 2, 0, false},
+		{7, 2, creditPause, true},
+		{7, 3, 0, true},
+	} {
+		var w window
+		w.Open(x.size)
+		w.Received(x.left)
+		w.Left(x.left)
+		if w.Owed() != int64(x.left) {
+			t.Errorf("size %d, %d left: owed %d", x.size, x.left, w.Owed())
+		}
+		if got := w.Due(x.rest); got != x.due {
+			t.Errorf("size %d, %d left, %v after the last: due %v, want %v", x.size, x.left, x.rest, got, x.due)
+		}
+	}
+}
+
+func TestCreditIsNeverLost(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	for _, size := range []int64{1, 2, 3, 64, 1024} {
+		var w window
+		w.Open(uint16(size))
+		credit := size // at the sender
+		queued := 0
+		for range 20000 {
+			switch rng.IntN(4) {
+			case 0:
+				n := rng.Int64N(credit + 1)
+				credit -= n
+				queued += int(n)
+				if !w.Received(int(n)) {
+					t.Fatal("a cell with credit was refused")
+				}
+			case 1:
+				n := rng.IntN(queued + 1)
+				queued -= n
+				w.Left(n)
+			case 2:
+				if w.Due(time.Duration(rng.IntN(2)) * creditPause) {
+					n := w.Owed()
+					w.Grant(n)
+					credit += n
+				}
+			case 3:
+				n := rng.Int64N(credit/8 + 1)
+				credit -= n
+				if !w.Returned(n) {
+					t.Fatal("credit that was there could not be given back")
+				}
+			}
+			if w.left > w.recv || w.recv > w.limit || w.limit-w.left > size {
+				t.Fatalf("left %d, recv %d, limit %d, size %d", w.left, w.recv, w.limit, size)
+			}
+			if credit != w.limit-w.recv || int64(queued) != w.recv-w.left {
+				t.Fatalf("the sender has %d credits, the receiver thinks %d", credit, w.limit-w.recv)
+			}
+			if credit == 0 && queued == 0 && !w.Due(0) {
+				t.Fatal("everything came and went, and no credit is due: nothing will ever move again")
+			}
+		}
+	}
+}
+
+func TestGivingBackMoreThanThereIsIsSeen(t *testing.T) {
+	var w window
+	w.Open(10)
+	w.Received(4)
+	if !w.Returned(6) {
+		t.Error("unused credit could not be given back")
+	}
+	if w.Returned(1) {
+		t.Error("used credit was given back")
+	}
+}
+
+func TestPaddingComesAtARandomMomentOfSilence(t *testing.T) {
+	start := time.Unix(1e9, 0)
+	var least, most time.Duration = time.Hour, 0
+	rng := rand.New(rand.NewPCG(7, 8))
+	for range 10000 {
+		var p padding
+		p.Heard(start, rng.Uint64())
+		wait := p.Wait(start)
+		if wait < 1500*time.Millisecond || wait > 9500*time.Millisecond {
+			t.Fatalf("padding after %v", wait)
+		}
+		if p.Due(start.Add(wait-1)) || !p.Due(start.Add(wait)) {
+			t.Fatal("padding is not due when its time has come")
+		}
+		least, most = min(least, wait), max(most, wait)
+	}
+	if least > 1600*time.Millisecond || most < 9400*time.Millisecond {
+		t.Errorf("padding only from %v to %v", least, most)
+	}
+	for _, x := range []struct {
+		chance uint64
+		wait   time.Duration
+	}{{0, silenceLeast}, {uint64(silenceMost - silenceLeast), silenceMost}, {uint64(silenceMost-silenceLeast) + 1, silenceLeast}} {
+		var p padding
+		p.Heard(start, x.chance)
+		if got := p.Wait(start); got != x.wait {
+			t.Errorf("chance %d: %v, want %v", x.chance, got, x.wait)
+		}
+	}
+}
+
+func TestReasonsHaveNames(t *testing.T) {
+	seen := make(map[string]bool)
+	for r := range reasons {
+		if r.String() == "" || seen[r.String()] {
+			t.Errorf("reason %d has no name of its own", r)
+		}
+		seen[r.String()] = true
+	}
+	if ReasonOf(ErrBusy) != ReasonLost {
+		t.Error("an error that says no reason has one")
+	}
+}

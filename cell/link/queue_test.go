@@ -1,0 +1,69 @@
+package link
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"peel/cell"
+)
+
+func numbered(i int) *cell.Cell {
+	c := new(cell.Cell)
+	binary.BigEndian.PutUint32(c.Body(), uint32(i))
+	return c
+}
+
+func number(c *cell.Cell) int { return int(binary.BigEndian.Uint32(c.Body())) }
+
+func TestQueueKeepsOrderAndOrigin(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	from := []*Circ{nil, new(Circ), new(Circ)}
+	var q queue
+	var c cell.Cell
+	in, out := 0, 0
+	for range 5000 {
+		for range rng.IntN(20) {
+			q.push(numbered(in), 7, from[in%3])
+			in++
+		}
+		for range rng.IntN(21) {
+			if q.n == 0 {
+				break
+			}
+			if got := q.pop(&c); got != from[out%3] || number(&c) != out || c.Circ() != 7 {
+				t.Fatalf("cell %d came out as %d, of circuit %d", out, number(&c), c.Circ())
+			}
+			out++
+		}
+		if q.n != in-out {
+			t.Fatalf("the queue says %d, and holds %d", q.n, in-out)
+		}
+		if q.n == 0 && q != (queue{}) {
+			t.Fatal("an empty queue holds memory")
+		}
+	}
+	if q.drop(); q != (queue{}) {
+		t.Error("a dropped queue holds memory")
+	}
+}
+
+func TestQueueAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("sync.Pool forgets on purpose under the race detector")
+	}
+	var q queue
+	c := numbered(1)
+	q.push(c, 1, nil) // stays: the queue is never empty
+	if n := testing.AllocsPerRun(1000, func() {
+		for range chunkCells {
+			q.push(c, 1, nil)
+		}
+		for range chunkCells {
+			q.pop(c)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a cell, want 0", n)
+	}
+	q.drop()
+}
