@@ -64,7 +64,7 @@ func TestCircuitsOfEveryLength(t *testing.T) {
 }
 
 func TestBulkArrivesUnchanged(t *testing.T) {
-	const size, less = 64 << 20, 16 << 20
+	const size, less = bulk, bulk / 4
 	w := newWorld(t, 3)
 	c := w.mustBuild()
 	sent := randomBytes(size)

@@ -281,7 +281,7 @@ func TestStreamThatReadsNothingStopsNobodyElse(t *testing.T) {
 	stuck, stuckRelay := p.dial()
 	c, r := p.dial()
 	go io.Copy(stuckRelay, endless{})
-	sent := random(7, 20<<20)
+	sent := random(7, 6<<20)
 	go func() { r.Write(sent); r.CloseWrite() }()
 	got, err := io.ReadAll(c)
 	if err != nil || !bytes.Equal(got, sent) {
