@@ -1,0 +1,269 @@
+package socks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener whose connections are made in memory, so that a test may own the clock.
+type pipes struct {
+	in   chan net.Conn
+	done chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{make(chan net.Conn), make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.in:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.done); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
+
+func (p *pipes) dial() net.Conn {
+	a, b := net.Pipe()
+	p.in <- b
+	return a
+}
+
+func TestSlowClientsAreClosed(t *testing.T) {
+	const timeout = 5 * time.Second
+	for _, said := range []string{"", "\x05", "\x05\x01\x00", "\x05\x01\x02\x01\x05al", "GET", "\x05\x01\x00\x05\x01\x00\x03\x0bexa"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &Server{Dial: neverDial(t), HandshakeTimeout: timeout}
+			ln := newPipes()
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { s.Serve(ctx, ln) })
+			c := ln.dial()
+			wg.Go(func() { // one byte a second does not help
+				for i := range said {
+					time.Sleep(time.Second)
+					c.Write([]byte{said[i]})
+				}
+			})
+			began := time.Now()
+			io.Copy(io.Discard, c)
+			if d := time.Since(began); d != timeout {
+				t.Errorf("%q: closed after %v", said, d)
+			}
+			synctest.Wait()
+			if n := s.Stats().Refused; n != 1 {
+				t.Errorf("%q: %d refused", said, n)
+			}
+			cancel()
+			wg.Wait()
+		})
+	}
+}
+
+func TestSlowDialsAndIdleConnectionsAreLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far, near := net.Pipe()
+		s := &Server{HandshakeTimeout: time.Second, Dial: func(context.Context, Request) (net.Conn, error) {
+			time.Sleep(time.Minute)
+			return near, nil
+		}}
+		ln := newPipes()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Serve(ctx, ln) })
+		wg.Go(func() { io.Copy(far, far) })
+		c := ln.dial()
+		c.Write(ask("example.com", 80)[:3])
+		want(t, c, []byte{5, 0})
+		c.Write(ask("example.com", 80)[3:])
+		want(t, c, reply(Succeeded))
+		for range 3 {
+			time.Sleep(24 * time.Hour)
+			c.Write([]byte("x"))
+			want(t, c, []byte("x"))
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestNoMoreThanMaxConns(t *testing.T) {
+	const limit = 1000
+	to := listen(t, echo)
+	s := &Server{Dial: dialDirect, MaxConns: limit}
+	addr := start(t, s)
+	first := connect(t, addr, to)
+	var idle []net.Conn
+	for range limit - 1 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Skip("not enough sockets: ", err)
+		}
+		defer c.Close()
+		idle = append(idle, c)
+	}
+	eventually(t, "all are open", func() bool { return s.Stats().Open == limit })
+	for range 5 {
+		c := dialTCP(t, addr)
+		if b, _ := io.ReadAll(c); len(b) != 0 {
+			t.Errorf("one too many got % x", b)
+		}
+	}
+	io.WriteString(first, "still here")
+	want(t, first, []byte("still here"))
+	for _, c := range idle[:10] {
+		c.Close()
+	}
+	eventually(t, "ten are gone", func() bool { return s.Stats().Open == limit-10 })
+	connect(t, addr, to)
+	if st := s.Stats(); st.Full != 5 || st.Accepted != limit+6 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// panicky fails in its own way after the dial.
+type panicky struct {
+	net.Conn
+	on string
+}
+
+func (p panicky) Read(b []byte) (int, error) {
+	if p.on == "read" {
+		panic("in read")
+	}
+	return p.Conn.Read(b)
+}
+
+func (p panicky) Write(b []byte) (int, error) {
+	if p.on == "write" {
+		panic("in write")
+	}
+	return p.Conn.Write(b)
+}
+
+func TestPanicEndsOneConnectionOnly(t *testing.T) {
+	to := listen(t, echo)
+	var log bytes.Buffer
+	s := &Server{Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+		switch r.Port {
+		case 1:
+			panic("in dial")
+		case 2, 3:
+			on := map[uint16]string{2: "read", 3: "write"}[r.Port]
+			r.Port = to.Port()
+			c, err := dialDirect(ctx, r)
+			return panicky{c, on}, err
+		}
+		return dialDirect(ctx, r)
+	}}
+	addr, stop := startStop(t, s)
+	good := connect(t, addr, to)
+	for port := uint16(1); port <= 3; port++ {
+		c := dialTCP(t, addr)
+		c.Write(append(ask("127.0.0.1", port), "data"...))
+		io.Copy(io.Discard, c)
+		eventually(t, "the panic is counted", func() bool { return s.Stats().Panics == uint64(port) })
+	}
+	io.WriteString(good, "alive")
+	want(t, good, []byte("alive"))
+	stop()
+	if !strings.Contains(log.String(), "in dial") || !strings.Contains(log.String(), "in write") {
+		t.Error(log.String())
+	}
+}
+
+func TestNothingIsLeftAfterServe(t *testing.T) {
+	before := runtime.NumGoroutine()
+	hang := make(chan struct{})
+	tln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends sync.WaitGroup
+	ends.Go(func() {
+		for {
+			c, err := tln.Accept()
+			if err != nil {
+				return
+			}
+			ends.Go(func() { echo(c.(*net.TCPConn)); c.Close() })
+		}
+	})
+	s := &Server{Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+		if r.Host == "slow" {
+			hang <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return dialDirect(ctx, r)
+	}}
+	addr, stop := startStop(t, s)
+	var open []net.Conn
+	for i := range 30 {
+		switch i % 3 {
+		case 0: // says nothing
+			c := dialTCP(t, addr)
+			eventually(t, "it is accepted", func() bool { return s.Stats().Accepted == uint64(i+1) })
+			open = append(open, c)
+		case 1: // is being connected
+			c := dialTCP(t, addr)
+			c.Write(ask("slow", 80))
+			<-hang
+			open = append(open, c)
+		case 2: // is carried
+			open = append(open, connect(t, addr, tln.Addr().(*net.TCPAddr).AddrPort()))
+		}
+	}
+	stop()
+	for _, c := range open {
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, context.DeadlineExceeded) {
+			t.Error("a connection is still open")
+		}
+	}
+	tln.Close()
+	ends.Wait()
+	eventually(t, "the goroutines are gone", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+type brokenListener struct {
+	net.Listener
+	errs chan error
+}
+
+func (b brokenListener) Accept() (net.Conn, error) {
+	if err, ok := <-b.errs; ok {
+		return nil, err
+	}
+	return b.Listener.Accept()
+}
+
+func TestServeOutlivesPassingErrors(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs := make(chan error, 3)
+	errs <- &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	errs <- &net.OpError{Op: "accept", Err: syscall.ECONNABORTED}
+	errs <- errors.New("broken for good")
+	err = (&Server{Dial: neverDial(t)}).Serve(context.Background(), brokenListener{ln, errs})
+	if err == nil || !strings.Contains(err.Error(), "broken for good") {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		t.Error("the listener is still open")
+	}
+}
