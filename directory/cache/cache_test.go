@@ -282,8 +282,8 @@ func zeros(n int) []byte {
 }
 
 func TestBombsAreRefusedWithinTheLimit(t *testing.T) {
-	const limit = 4 << 20
-	big, small := zeros(128<<20), zeros(1<<20)
+	const limit = 1 << 20
+	big, small := zeros(16<<20), zeros(1<<20)
 	head := "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
 	plain := "HTTP/1.1 200 OK\r\n\r\n"
 	answers := map[string]struct {
@@ -291,7 +291,7 @@ func TestBombsAreRefusedWithinTheLimit(t *testing.T) {
 		want error
 	}{
 		"a bomb":                       {head + string(big), ErrTooLong},
-		"a bomb of many members":       {head + strings.Repeat(string(small), 128), nil},
+		"a bomb of many members":       {head + strings.Repeat(string(small), 32), nil},
 		"two members":                  {head + string(small) + string(small), nil},
 		"a member cut off":             {head + string(small[:len(small)-9]), io.ErrUnexpectedEOF},
 		"bytes after the member":       {head + string(small) + "x", nil},
@@ -320,7 +320,7 @@ func TestBombsAreRefusedWithinTheLimit(t *testing.T) {
 			if err == nil || a.want != nil && !errors.Is(err, a.want) {
 				t.Fatalf("%d bytes, error %v, want %v", len(body), err, a.want)
 			}
-			if got := after.TotalAlloc - before.TotalAlloc; got > 2*limit {
+			if got := after.TotalAlloc - before.TotalAlloc; got > 2*limit+128<<10 { // gzip and HTTP need some themselves
 				t.Errorf("%d bytes were allocated, with a limit of %d", got, limit)
 			}
 		})
