@@ -125,12 +125,13 @@ func TestEveryChangedByteIsRefused(t *testing.T) {
 			continue
 		}
 		for i := range d.text {
-			for _, change := range []byte{0x20, byte(1 + rng.IntN(255))} {
-				b := bytes.Clone(d.text)
-				b[i] ^= change
-				if _, err := d.parse(b); err == nil {
-					t.Errorf("%s: byte %d changed from %q to %q was taken", d.name, i, d.text[i], b[i])
-				}
+			b := bytes.Clone(d.text)
+			b[i] ^= byte(1 + rng.IntN(255))
+			if i%2 == 0 {
+				b[i] = d.text[i] ^ 0x20 // the other case, for a letter
+			}
+			if _, err := d.parse(b); err == nil {
+				t.Errorf("%s: byte %d changed from %q to %q was taken", d.name, i, d.text[i], b[i])
 			}
 		}
 	}
