@@ -52,11 +52,11 @@ func TestForwardedCellsArriveInOrder(t *testing.T) {
 		client, _, _, exit := chain(t, h, linktest.Options{Delay: 3 * time.Millisecond})
 		e := openCirc(t, client)
 		e.take = true
-		time.Sleep(time.Second) // the relay's own circuit must stand before cells can go on
+		settle(time.Second) // the relay's own circuit must stand before cells can go on
 		e.sendAll(5000)
-		time.Sleep(5 * time.Second)
+		settle(5 * time.Second)
 		h.end(0).sendAll(5000)
-		time.Sleep(5 * time.Second)
+		settle(5 * time.Second)
 		if !slices.Equal(h.end(0).got(), count(5000)) || !slices.Equal(e.got(), count(5000)) {
 			t.Errorf("%d and %d cells came", len(h.end(0).got()), len(e.got()))
 		}
@@ -71,7 +71,7 @@ func TestFullCircuitLeavesLinkAlive(t *testing.T) {
 		stuck := openCirc(t, client)
 		synctest.Wait()
 		stuck.sendAll(100000)
-		time.Sleep(time.Minute)
+		settle(time.Minute)
 		if n := len(h.end(0).got()); n != 1024 {
 			t.Fatalf("%d cells came to who takes none; want what was granted", n)
 		}
@@ -85,7 +85,7 @@ func TestFullCircuitLeavesLinkAlive(t *testing.T) {
 		other := openCirc(t, client)
 		synctest.Wait()
 		other.sendAll(20000)
-		time.Sleep(time.Minute)
+		settle(time.Minute)
 		if got := h.end(1).got(); !slices.Equal(got, count(20000)) {
 			t.Errorf("%d cells came on the circuit beside the stuck one", len(got))
 		}
@@ -95,7 +95,7 @@ func TestFullCircuitLeavesLinkAlive(t *testing.T) {
 		end.take = true
 		end.mu.Unlock()
 		end.circ.Taken(1024)
-		time.Sleep(time.Minute)
+		settle(time.Minute)
 		if got := end.got(); !slices.Equal(got, count(100000)) {
 			t.Errorf("%d cells came in the end", len(got))
 		}
@@ -111,9 +111,9 @@ func TestOneCellOfCreditIsEnough(t *testing.T) {
 			e := openCirc(t, la)
 			e.take = true
 			e.sendAll(100)
-			time.Sleep(time.Second)
+			settle(time.Second)
 			h.end(0).sendAll(100)
-			time.Sleep(time.Second)
+			settle(time.Second)
 			if !slices.Equal(h.end(0).got(), count(100)) || !slices.Equal(e.got(), count(100)) {
 				t.Errorf("credit %d: %d and %d cells came", credit, len(h.end(0).got()), len(e.got()))
 			}
@@ -184,7 +184,7 @@ func TestOwnCellsAreNotStarvedByForwardedOnes(t *testing.T) {
 		o.take = true
 		o.mu.Unlock()
 		o.circ.Taken(4)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		if got := o.got(); !slices.Equal(got, count(132)) {
 			t.Errorf("%d cells came, or in another order", len(got))
 		}
@@ -197,7 +197,7 @@ func TestDestroyIsAnsweredAndTheNumberFreed(t *testing.T) {
 		h := &host{}
 		la, lb := pair(t, h, nil, linktest.Options{Delay: 10 * time.Millisecond})
 		e := openCirc(t, la)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		o := h.end(0)
 		o.circ.Send(numberCells(0, 5)) // on their way when the circuit is closed
 		e.circ.Close(cell.DestroyFinished)
@@ -208,7 +208,7 @@ func TestDestroyIsAnsweredAndTheNumberFreed(t *testing.T) {
 		if e.circ.Send(numberCells(0, 1)) != link.ErrClosed || e.circ.Room() != 0 {
 			t.Error("a closed circuit takes cells")
 		}
-		time.Sleep(time.Second)
+		settle(time.Second)
 		if la.Circuits() != 0 || lb.Circuits() != 0 {
 			t.Errorf("%d and %d circuits left", la.Circuits(), lb.Circuits())
 		}
@@ -231,7 +231,7 @@ func TestDestroysMayCross(t *testing.T) {
 		for range 20 {
 			ends = append(ends, openCirc(t, la))
 		}
-		time.Sleep(time.Second)
+		settle(time.Second)
 		for i, e := range ends {
 			e.sendAll(50)
 			h.end(i).sendAll(50)
@@ -240,7 +240,7 @@ func TestDestroysMayCross(t *testing.T) {
 			e.circ.Close(cell.DestroyNone)
 			h.end(i).circ.Close(cell.DestroyNone)
 		}
-		time.Sleep(time.Second)
+		settle(time.Second)
 		if la.Circuits() != 0 || lb.Circuits() != 0 {
 			t.Errorf("%d and %d circuits left", la.Circuits(), lb.Circuits())
 		}
@@ -280,7 +280,7 @@ func TestCircuitClosedBeforeCreated(t *testing.T) {
 		h := &host{hold: true}
 		la, lb := pair(t, h, nil, linktest.Options{Delay: time.Millisecond})
 		e := openCirc(t, la)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		late := &end{}
 		e.circ.Close(cell.DestroyTimeout)
 		if err := h.offers[0].Reply(aReply); err == nil {
@@ -293,16 +293,16 @@ func TestCircuitClosedBeforeCreated(t *testing.T) {
 		if err := h.offers[0].Reply(aReply); err == nil {
 			t.Error("two Replies")
 		}
-		time.Sleep(time.Second)
+		settle(time.Second)
 		if e.reply != nil || la.Circuits() != 0 || lb.Circuits() != 0 {
 			t.Errorf("%d and %d circuits left", la.Circuits(), lb.Circuits())
 		}
 
 		// And with DESTROY there before anybody attached.
 		e = openCirc(t, la)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		e.circ.Close(cell.DestroyTimeout)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		h.offers[1].Attach(late)
 		if err := h.offers[1].Reply(aReply); err != link.ErrClosed {
 			t.Errorf("Reply: %v", err)
@@ -343,7 +343,7 @@ func TestLinkFullOfCircuits(t *testing.T) {
 		if _, err := la.Open(&end{}, aCreate); err != link.ErrBusy {
 			t.Errorf("one too many of our own: %v", err)
 		}
-		time.Sleep(time.Second)
+		settle(time.Second)
 		for i, e := range ends {
 			if i < 8 && (e.reply == nil || len(e.ended()) != 0) {
 				t.Errorf("circuit %d is not there", i)
@@ -356,9 +356,9 @@ func TestLinkFullOfCircuits(t *testing.T) {
 			t.Errorf("%d and %d circuits", la.Circuits(), lb.Circuits())
 		}
 		ends[0].circ.Close(cell.DestroyNone)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		e := openCirc(t, la)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		if e.reply == nil {
 			t.Error("no room after a circuit was closed")
 		}

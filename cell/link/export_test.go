@@ -56,3 +56,6 @@ func (r *Raw) Receive() ([]cell.Cell, error) {
 		}
 	}
 }
+
+// RaceEnabled says that the race detector is at work.
+const RaceEnabled = raceEnabled

@@ -143,6 +143,12 @@ func (h *host) end(i int) *end {
 
 var aCreate = cell.Create{Suite: cell.SuiteCGO, Request: make([]byte, cell.RequestSize)}
 
+// settle lets d pass, and all that then happens come to rest.
+func settle(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // openCirc opens a circuit, which may take cells when it returns.
 func openCirc(t *testing.T, l *link.Conn) *end {
 	t.Helper()
@@ -222,13 +228,13 @@ func TestCellsGoBothWaysInOrder(t *testing.T) {
 		e := openCirc(t, la)
 		e.take = true
 		e.sendAll(5000)
-		time.Sleep(2 * time.Second)
+		settle(2 * time.Second)
 		if !slices.Equal(e.reply, aReply) {
 			t.Error("CREATED did not bring the reply")
 		}
 		o := h.end(0)
 		o.sendAll(3000)
-		time.Sleep(2 * time.Second)
+		settle(2 * time.Second)
 		if got := o.got(); !slices.Equal(got, count(5000)) {
 			t.Errorf("%d cells came, or in another order", len(got))
 		}
@@ -435,7 +441,7 @@ func TestSilenceIsPadded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		la, lb := pair(t, &host{}, nil, linktest.Options{})
 		start := time.Now()
-		time.Sleep(10 * time.Minute)
+		settle(10 * time.Minute)
 		sa, sb := la.Stats(), lb.Stats()
 		padding := sa.PaddingOut + sb.PaddingOut
 		// The earlier of two moments drawn from 1.5 to 9.5 s: 4.2 s on average.
@@ -449,7 +455,7 @@ func TestSilenceIsPadded(t *testing.T) {
 		for range 300 {
 			synctest.Wait()
 			e.circ.Send(numberCells(0, 1))
-			time.Sleep(1400 * time.Millisecond)
+			settle(1400 * time.Millisecond)
 		}
 		if n := la.Stats().PaddingOut + lb.Stats().PaddingOut; n > padding+1 {
 			t.Errorf("%d PADDING cells on a busy link", n-padding)
@@ -469,9 +475,9 @@ func TestKeysMoveOnWhileCellsFlow(t *testing.T) {
 		e := openCirc(t, la)
 		e.take = true
 		e.sendAll(5000)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		h.end(0).sendAll(5000)
-		time.Sleep(time.Second)
+		settle(time.Second)
 		if !slices.Equal(h.end(0).got(), count(5000)) || !slices.Equal(e.got(), count(5000)) {
 			t.Errorf("%d and %d cells came", len(h.end(0).got()), len(e.got()))
 		}
