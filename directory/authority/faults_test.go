@@ -211,7 +211,7 @@ func TestSplitViewIsRefused(t *testing.T) {
 	})
 }
 
-var schedules = flag.Int("schedules", 300, "random schedules of faults to run; -schedule runs one alone")
+var schedules = flag.Int("schedules", 100, "random schedules of faults to run; -schedule runs one alone")
 var schedule = flag.Int("schedule", -1, "the number of the only random schedule to run")
 
 // Whatever is delayed, lost or crashes, and whatever one dishonest authority says: no authority signs

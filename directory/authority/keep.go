@@ -35,7 +35,7 @@ func (k *keep) save(name string, b []byte) error {
 	if k.dir == "" {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.mem[name] = append([]byte(nil), b...)
+		k.mem[name] = append([]byte{}, b...)
 		return nil
 	}
 	if err := renameio.WriteFile(filepath.Join(k.dir, name), b, 0o600); err != nil {

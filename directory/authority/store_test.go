@@ -1,0 +1,301 @@
+package authority
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/dirtest"
+)
+
+// shelf is a store, and relays that may publish to it.
+type shelf struct {
+	t   *testing.T
+	net *dirtest.Net
+	now time.Time
+	*store
+}
+
+func newShelf(t *testing.T, relays int) *shelf {
+	s := &shelf{t: t, net: dirtest.New(3, relays), now: dirtest.ValidAfter, store: newStore()}
+	s.network, s.perPlace = s.net.Network.ID(), 2
+	return s
+}
+
+// publish posts relay i's descriptor, changed, and wants an HTTP status (204: taken).
+func (s *shelf) publish(i int, want int, says string, change func(*directory.Descriptor)) *directory.Descriptor {
+	s.t.Helper()
+	d := s.net.Relays[i].Descriptor
+	if change != nil {
+		change(&d)
+	}
+	text, err := d.Sign(s.net.Relays[i].Identity)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.post(text, want, says)
+	return &d
+}
+
+func (s *shelf) post(text []byte, want int, says string) {
+	s.t.Helper()
+	code := http.StatusNoContent
+	_, err := s.add(text, s.now)
+	var r *refusal
+	if errors.As(err, &r) {
+		code = r.status
+	} else if err != nil {
+		s.t.Fatalf("an error that is no refusal: %v", err)
+	}
+	if code != want || err != nil && !strings.Contains(err.Error(), says) {
+		s.t.Errorf("%d %v, want %d that says %q", code, err, want, says)
+	}
+}
+
+func addr(s string) []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort(s)} }
+
+func TestDescriptorsThatAreRefused(t *testing.T) {
+	s := newShelf(t, 4)
+	published := func(d time.Duration) func(*directory.Descriptor) {
+		return func(r *directory.Descriptor) { r.Published = s.now.Add(d) }
+	}
+	s.publish(0, 204, "", nil)
+	s.publish(0, 204, "", nil) // the same again
+	s.publish(0, 409, "is known already", published(-2*time.Hour))
+	s.publish(0, 409, "is known already", func(d *directory.Descriptor) { d.Contact = "another of the same second" })
+	s.publish(0, 204, "", published(0))
+	s.publish(1, 403, "24h0m1s ago", published(-24*time.Hour-time.Second))
+	s.publish(1, 403, "in the future", published(10*time.Minute+time.Second))
+	s.publish(1, 204, "", published(10*time.Minute))
+	s.publish(2, 403, "another network", func(d *directory.Descriptor) { d.Network = cell.NetworkID{1} })
+	for _, a := range []string{"10.0.0.1:1", "127.0.0.1:1", "100.64.0.1:1", "[fd00::1]:1", "[2001:db8::1]:1", "[64:ff9b::808:808]:1", "[2002:808:808::1]:1"} {
+		s.publish(2, 403, "not reachable from the internet", func(d *directory.Descriptor) { d.Addrs = addr(a) })
+	}
+	forged := append([]byte(nil), s.net.Relays[2].Text...)
+	forged[strings.Index(string(forged), "nickname ")+9] ^= 1
+	s.post(forged, 400, "signature")
+	s.post(s.net.Relays[2].Text[:50], 400, "")
+	s.post(nil, 400, "")
+	s.post(make([]byte, directory.MaxDescriptor+1), 400, "at most")
+	s.store.allow = map[cell.NodeID]bool{s.net.Relays[3].Descriptor.ID: true}
+	s.publish(2, 403, "not on this network's list", nil)
+	s.publish(3, 204, "", nil)
+	s.store.allow, s.store.private = nil, true
+	s.publish(2, 204, "", func(d *directory.Descriptor) { d.Addrs = addr("127.0.0.1:1") })
+	if n := s.len(); n != 4 {
+		t.Errorf("%d relays known, want 4", n)
+	}
+}
+
+func TestTwoRelaysAnAddress(t *testing.T) {
+	for _, c := range []struct{ name, a, b, c, other string }{
+		{"IPv4", "11.0.0.9:1", "11.0.0.9:2", "11.0.0.9:3", "11.0.0.8:1"},
+		{"IPv6 /64", "[2a00:1:2:3::1]:1", "[2a00:1:2:3::2]:1", "[2a00:1:2:3:4::3]:1", "[2a00:1:2:4::1]:1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newShelf(t, 4)
+			there := func(a string) func(*directory.Descriptor) {
+				return func(d *directory.Descriptor) { d.Addrs = addr(a) }
+			}
+			first := s.publish(0, 204, "", there(c.a))
+			second := s.publish(1, 204, "", there(c.b))
+			s.publish(2, 403, "which is the limit", there(c.c))
+			s.publish(3, 204, "", there(c.other))
+			s.publish(0, 204, "", func(d *directory.Descriptor) { d.Addrs, d.Published = addr(c.a), s.now })
+
+			// Who was reached keeps its place; who was not gives it up.
+			s.tried(first, true, s.now, time.Hour)
+			s.publish(2, 403, "which is the limit", there(c.c))
+			s.tried(second, false, s.now, time.Hour)
+			s.publish(2, 204, "", there(c.c))
+			s.publish(1, 403, "which is the limit", there(c.b))
+
+			// Who moves away makes room.
+			s.publish(0, 204, "", func(d *directory.Descriptor) { d.Addrs, d.Published = addr("11.1.1.1:1"), s.now.Add(time.Second) })
+			s.publish(1, 204, "", there(c.b))
+		})
+	}
+}
+
+func TestFullStore(t *testing.T) {
+	s := newShelf(t, 5)
+	s.capacity = 3
+	for i := range 3 {
+		s.publish(i, 204, "", nil)
+	}
+	s.publish(3, 503, "no room", nil)
+	s.publish(0, 204, "", func(d *directory.Descriptor) { d.Published = s.now }) // in its own place
+	s.tried(&s.net.Relays[1].Descriptor, false, s.now, time.Hour)
+	s.publish(3, 204, "", nil)
+	s.publish(4, 503, "no room", nil)
+	s.now = s.now.Add(23*time.Hour + time.Minute)
+	s.publish(4, 204, "", func(d *directory.Descriptor) { d.Published = s.now })
+	if n := s.len(); n != 3 {
+		t.Errorf("%d relays, want 3", n)
+	}
+}
+
+func TestStaleDescriptorsAreNotVotedOn(t *testing.T) {
+	s := newShelf(t, 3)
+	for i := range 3 {
+		s.publish(i, 204, "", func(d *directory.Descriptor) { d.Published = s.now.Add(-time.Duration(i) * 12 * time.Hour) })
+	}
+	for _, c := range []struct {
+		after time.Duration
+		want  int
+	}{{0, 3}, {time.Second, 2}, {12*time.Hour + time.Second, 1}, {25 * time.Hour, 0}} {
+		if n := len(s.candidates(s.now, s.now.Add(c.after))); n != c.want {
+			t.Errorf("%v later: %d relays, want %d", c.after, n, c.want)
+		}
+	}
+	if len(s.places) != 0 || s.text != 0 {
+		t.Errorf("an empty store has %d addresses and %d bytes", len(s.places), s.text)
+	}
+}
+
+func TestStoreComesBackFromItsBytes(t *testing.T) {
+	s := newShelf(t, 20)
+	for i := range 20 {
+		s.publish(i, 204, "", nil)
+	}
+	text, changed := s.bytes()
+	if !changed {
+		t.Fatal("nothing to keep")
+	}
+	if _, changed = s.bytes(); changed {
+		t.Error("kept twice")
+	}
+	again := newShelf(t, 20)
+	if n := again.load(text, s.now); n != 20 {
+		t.Errorf("%d of 20 descriptors loaded", n)
+	}
+	if _, changed = again.bytes(); changed {
+		t.Error("what was loaded would be kept again")
+	}
+	if n := newShelf(t, 20).load(text, s.now.Add(48*time.Hour)); n != 0 {
+		t.Errorf("%d descriptors of two days ago loaded", n)
+	}
+	damaged := newShelf(t, 20)
+	middle := len(text) / 2
+	text[middle+strings.Index(string(text[middle:]), "nickname ")] ^= 0x80
+	if n := damaged.load(text[:len(text)-10], s.now); n != 18 {
+		t.Errorf("%d descriptors loaded from a damaged file, want 18", n)
+	}
+}
+
+// A relay is tried at once when it publishes, then again after a while that grows as it fails, and in
+// each period.
+func TestWhenRelaysAreTried(t *testing.T) {
+	s := newShelf(t, 2)
+	d := s.publish(0, 204, "", nil)
+	if got := s.takeDue(s.now, 9); len(got) != 1 || got[0].ID != d.ID {
+		t.Fatalf("due after publishing: %d", len(got))
+	}
+	if got := s.takeDue(s.now, 9); len(got) != 0 {
+		t.Error("tried twice at a time")
+	}
+	for _, want := range []time.Duration{time.Hour / 64, time.Hour / 32, time.Hour / 16, time.Hour / 8, time.Hour / 8} {
+		s.tried(d, false, s.now, time.Hour)
+		if due, ok := s.nextDue(); !ok || due.Sub(s.now) != want {
+			t.Errorf("after a failure tried again in %v, want %v", due.Sub(s.now), want)
+		}
+		if got := s.takeDue(s.now.Add(want), 9); len(got) != 1 {
+			t.Error("not due when it should be")
+		}
+	}
+	s.tried(d, true, s.now, time.Hour)
+	if _, ok := s.nextDue(); ok {
+		t.Error("a relay that was reached is tried again in the same period")
+	}
+	p := PeriodAt(directory.Schedule{}, s.now.Add(time.Hour))
+	s.planTries(p)
+	if due, ok := s.nextDue(); !ok || due.Before(p.Collect) || due.After(p.Collect.Add(25*time.Minute)) {
+		t.Errorf("in the next period tried at %v", due)
+	}
+
+	// What is tried of an old descriptor says nothing of the same relay somewhere else.
+	moved := s.publish(0, 204, "", func(r *directory.Descriptor) { r.Published, r.Addrs = s.now, addr("11.9.9.9:1") })
+	s.tried(d, true, s.now, time.Hour)
+	if c := s.candidates(s.now.Add(-time.Hour), s.now); c[0].running {
+		t.Error("a relay that moved counts as running before it was reached there")
+	}
+	s.tried(moved, true, s.now, time.Hour)
+	if c := s.candidates(s.now.Add(-time.Hour), s.now); !c[0].running {
+		t.Error("a relay that was reached does not count as running")
+	}
+}
+
+func TestPublicAddresses(t *testing.T) {
+	for s, want := range map[string]bool{
+		"1.1.1.1": true, "11.0.0.1": true, "198.51.99.1": true, "2a00:1::1": true, "2620:1::1": true,
+		"0.1.2.3": false, "10.1.2.3": false, "100.64.0.1": false, "127.0.0.1": false, "169.254.1.1": false,
+		"172.16.0.1": false, "172.31.255.255": false, "172.32.0.1": true, "192.0.0.8": false, "192.88.99.1": false,
+		"192.168.1.1": false, "198.18.0.1": false, "203.0.113.1": false, "224.0.0.1": false, "240.0.0.1": false,
+		"255.255.255.255": false, "::1": false, "::7f00:1": false, "64:ff9b::1": false, "fc00::1": false, "fe80::1": false,
+		"2001::1": false, "2001:db8::1": false, "2002:7f00:1::": false, "3fff::1": false, "5f00::1": false, "ff02::1": false,
+	} {
+		if got := public(netip.MustParseAddr(s)); got != want {
+			t.Errorf("%s public: %v, want %v", s, got, want)
+		}
+	}
+}
+
+func TestFlagsOfAVote(t *testing.T) {
+	policy := func(rules ...string) directory.Policy {
+		p, err := directory.ParsePolicy(rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	const k = 1000
+	for _, c := range []struct {
+		name string
+		list []candidate
+		want []string
+	}{
+		{"alone", []candidate{{desc: &directory.Descriptor{Bandwidth: 5, Observed: 5}, running: true, streak: 1}},
+			[]string{"Fast Guard HSDir Running Stable Valid 5"}},
+		{"not reached", []candidate{{desc: &directory.Descriptor{Bandwidth: 5, Observed: 5}}}, []string{"Valid 5"}},
+		{"the slower and the younger half", []candidate{
+			{desc: &directory.Descriptor{Bandwidth: 10 * k, Observed: 10 * k}, running: true, streak: 9},
+			{desc: &directory.Descriptor{Bandwidth: 20 * k, Observed: 20 * k}, running: true, streak: 1},
+			{desc: &directory.Descriptor{Bandwidth: 30 * k, Observed: 30 * k}, running: true, streak: 8},
+			{desc: &directory.Descriptor{Bandwidth: 90 * k, Observed: 90 * k}},
+		}, []string{"Running Stable Valid 10000", "Fast Running Valid 20000", "Fast Guard HSDir Running Stable Valid 30000", "Valid 90000"}},
+		{"good enough anywhere", []candidate{
+			{desc: &directory.Descriptor{Bandwidth: 100 * k, Observed: 100 * k}, running: true, streak: 120},
+			{desc: &directory.Descriptor{Bandwidth: 2000 * k, Observed: 2000 * k}, running: true, streak: 120},
+			{desc: &directory.Descriptor{Bandwidth: 9000 * k, Observed: 9000 * k}, running: true, streak: 999},
+			{desc: &directory.Descriptor{Bandwidth: 9000 * k, Observed: 9000 * k}, running: true, streak: 999},
+			{desc: &directory.Descriptor{Bandwidth: 9000 * k, Observed: 9000 * k}, running: true, streak: 119},
+		}, []string{"Fast HSDir Running Stable Valid 100000", "Fast Guard HSDir Running Stable Valid 2000000",
+			"Fast Guard HSDir Running Stable Valid 9000000", "Fast Guard HSDir Running Stable Valid 9000000", "Fast Running Valid 9000000"}},
+		{"exits", []candidate{
+			{desc: &directory.Descriptor{Policy: policy("accept *:443")}},
+			{desc: &directory.Descriptor{Policy: policy("accept 127.0.0.0/8:80")}},
+			{desc: &directory.Descriptor{Policy: policy("accept *:22")}},
+			{desc: &directory.Descriptor{Policy: policy("reject *:*", "accept *:80")}},
+		}, []string{"Exit Valid 0", "Exit Valid 0", "Valid 0", "Valid 0"}},
+		{"bandwidth is what it gives, has carried, and at most the limit", []candidate{
+			{desc: &directory.Descriptor{Bandwidth: 900 * k, Observed: 300 * k}},
+			{desc: &directory.Descriptor{Bandwidth: 900 * k, Observed: 0}},
+			{desc: &directory.Descriptor{Bandwidth: 50 * k, Observed: 0}},
+			{desc: &directory.Descriptor{Bandwidth: 1 << 40, Observed: 1 << 40}},
+		}, []string{"Valid 300000", "Valid 100000", "Valid 50000", "Valid 10000000"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for i, e := range entries(c.list, time.Hour, defaultMaxBandwidth) {
+				if got := fmt.Sprintf("%v %d", e.Flags, e.Bandwidth); got != c.want[i] {
+					t.Errorf("relay %d: %s, want %s", i, got, c.want[i])
+				}
+			}
+		})
+	}
+}
