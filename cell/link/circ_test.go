@@ -70,7 +70,7 @@ func TestFullCircuitLeavesLinkAlive(t *testing.T) {
 		client, prev, next, _ := chain(t, h, linktest.Options{})
 		stuck := openCirc(t, client)
 		synctest.Wait()
-		stuck.sendAll(100000)
+		stuck.sendAll(20000)
 		settle(time.Minute)
 		if n := len(h.end(0).got()); n != 1024 {
 			t.Fatalf("%d cells came to who takes none; want what was granted", n)
@@ -84,9 +84,9 @@ func TestFullCircuitLeavesLinkAlive(t *testing.T) {
 		h.mu.Unlock()
 		other := openCirc(t, client)
 		synctest.Wait()
-		other.sendAll(20000)
+		other.sendAll(5000)
 		settle(time.Minute)
-		if got := h.end(1).got(); !slices.Equal(got, count(20000)) {
+		if got := h.end(1).got(); !slices.Equal(got, count(5000)) {
 			t.Errorf("%d cells came on the circuit beside the stuck one", len(got))
 		}
 		// And the stuck one goes on when its end takes cells again.
@@ -96,7 +96,7 @@ func TestFullCircuitLeavesLinkAlive(t *testing.T) {
 		end.mu.Unlock()
 		end.circ.Taken(1024)
 		settle(time.Minute)
-		if got := end.got(); !slices.Equal(got, count(100000)) {
+		if got := end.got(); !slices.Equal(got, count(20000)) {
 			t.Errorf("%d cells came in the end", len(got))
 		}
 		alive(t, client, prev, next)

@@ -93,7 +93,6 @@ type Conn struct {
 	idle     bool // the writer waits for wake; whoever has something for it clears this
 	timer    *time.Timer
 	padding  padding
-	pad      bool // a PADDING cell is due
 	stats    Stats
 	circs    map[cell.CircID]*Circ
 	nextID   uint32
