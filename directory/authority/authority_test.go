@@ -464,24 +464,27 @@ func TestRestartFromDisk(t *testing.T) {
 		w := newWorld(t, 1, 1, 5)
 		cfg := w.nodes[0].cfg
 		cfg.Dir = filepath.Join(t.TempDir(), "state")
-		run := func() (*Authority, func()) {
+		start := func() *Authority {
 			a, err := New(cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan struct{})
-			go func() { defer close(done); a.Run(ctx) }()
-			return a, func() { cancel(); <-done }
+			return a
 		}
-		a, stop := run()
+		runUntil := func(a *Authority, end time.Time) {
+			ctx, cancel := context.WithDeadline(t.Context(), end)
+			defer cancel()
+			if err := a.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		a := start()
 		w.nodes[0].handler = a
 		w.publishAll()
-		sleepUntil(minute(58))
-		stop()
+		runUntil(a, minute(58))
 		signed := a.last.text
 
-		a, stop = run()
+		a = start()
 		if n := a.store.len(); n != 5 {
 			t.Errorf("%d descriptors after a restart, want 5", n)
 		}
@@ -491,7 +494,7 @@ func TestRestartFromDisk(t *testing.T) {
 		if len(a.round.votes) != 1 {
 			t.Error("the vote is not known after a restart")
 		}
-		sleepUntil(hour(1))
+		runUntil(a, hour(1).Add(time.Second))
 		first := a.Consensus()
 		if first == nil || len(first.Entries) != 5 {
 			t.Fatalf("consensus after a restart while signing: %+v", first)
@@ -499,17 +502,15 @@ func TestRestartFromDisk(t *testing.T) {
 		if string(a.last.text) != string(signed) {
 			t.Error("signed twice")
 		}
-		stop()
 
-		a, stop = run()
+		a = start()
 		if c := a.Consensus(); c == nil || c.Header.Digest() != first.Header.Digest() {
 			t.Error("the consensus is not known after a restart")
 		}
-		sleepUntil(hour(2))
+		runUntil(a, hour(2).Add(time.Second))
 		if c := a.Consensus(); c == nil || !c.ValidAfter.Equal(hour(2)) {
 			t.Error("no consensus in the period after a restart")
 		}
-		stop()
 
 		if err := os.WriteFile(filepath.Join(cfg.Dir, keptSigned), []byte("peel-conse"), 0o600); err != nil {
 			t.Fatal(err)

@@ -133,7 +133,8 @@ func TestEquivocatingAuthority(t *testing.T) {
 func TestAuthorityThatSignsTwoHeaders(t *testing.T) {
 	inWorld(t, 5, func(t *testing.T, w *world) {
 		sleepUntil(minute(58))
-		h := w.nodes[0].auth.round.result.Header
+		r, _ := w.nodes[0].auth.current()
+		h := r.result.Header
 		h.Params = directory.Params{"other": 1}
 		sig, err := h.Sign(w.net.Authorities[4].Certificate, w.net.Authorities[4].Signing)
 		if err != nil {
@@ -156,7 +157,10 @@ func TestAuthorityThatSignsTwoHeaders(t *testing.T) {
 func TestSignaturesThatAreRefused(t *testing.T) {
 	inWorld(t, 5, func(t *testing.T, w *world) {
 		sleepUntil(minute(58))
-		good := w.nodes[0].auth.last
+		a := w.nodes[0].auth
+		a.mu.Lock()
+		good := a.last
+		a.mu.Unlock()
 		broken := good.SignedHeader
 		broken.Relays++ // what was signed is another header
 		later := good.SignedHeader
@@ -211,7 +215,7 @@ func TestSplitViewIsRefused(t *testing.T) {
 	})
 }
 
-var schedules = flag.Int("schedules", 100, "random schedules of faults to run; -schedule runs one alone")
+var schedules = flag.Int("schedules", 60, "random schedules of faults to run; -schedule runs one alone")
 var schedule = flag.Int("schedule", -1, "the number of the only random schedule to run")
 
 // Whatever is delayed, lost or crashes, and whatever one dishonest authority says: no authority signs
@@ -258,10 +262,11 @@ func randomFaults(t *testing.T, seed int) (calm, published int) {
 	loss := []float64{0, 0.1, 0.25, 0.5, 0.8}[rng.IntN(5)]
 	slow := []time.Duration{10 * time.Millisecond, time.Second, 10 * time.Second, time.Minute}[rng.IntN(4)]
 	var mu sync.Mutex
+	links := rand.New(rand.NewPCG(uint64(seed), 43))
 	w.link = func(int, int) (time.Duration, bool) {
 		mu.Lock()
 		defer mu.Unlock()
-		return time.Duration(rng.Int64N(int64(slow))), rng.Float64() < loss
+		return time.Duration(links.Int64N(int64(slow))), links.Float64() < loss
 	}
 	for _, n := range w.nodes {
 		n.skew = time.Duration(rng.IntN(21)-10) * time.Second

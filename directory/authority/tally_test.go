@@ -26,7 +26,12 @@ type ballot struct {
 }
 
 func newBallot(authorities, relays int) *ballot {
-	b := &ballot{net: dirtest.New(7, relays, dirtest.Authorities(authorities))}
+	return ballotOf(dirtest.New(7, relays, dirtest.Authorities(authorities)))
+}
+
+func ballotOf(net *dirtest.Net) *ballot {
+	authorities := len(net.Authorities)
+	b := &ballot{net: net}
 	b.period = PeriodAt(b.net.Network.Schedule, dirtest.ValidAfter.Add(-time.Minute))
 	for i := range authorities {
 		v, _ := b.net.Vote(i)
@@ -248,8 +253,9 @@ func TestAddressLimitHoldsAcrossVotes(t *testing.T) {
 
 // Whatever the votes, their order makes no difference to a single byte.
 func TestTallyDoesNotDependOnOrder(t *testing.T) {
+	net := dirtest.New(7, 12)
 	rapid.Check(t, func(t *rapid.T) {
-		b := newBallot(5, 12)
+		b := ballotOf(net)
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		for _, v := range b.votes {
 			scramble(rng, v)
@@ -302,8 +308,9 @@ func scramble(rng *rand.Rand, v *directory.Vote) {
 // A dishonest minority of one cannot add a relay, remove one, or change what is said of one, when the
 // others agree.
 func TestOneLiarChangesNothing(t *testing.T) {
+	net := dirtest.New(7, 12)
 	rapid.Check(t, func(t *rapid.T) {
-		b := newBallot(5, 12)
+		b := ballotOf(net)
 		honest, err := Tally(b.net.Network, b.period, b.votes)
 		if err != nil {
 			t.Fatal(err)
