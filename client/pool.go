@@ -19,8 +19,9 @@ const (
 	spareLife    = 30 * time.Minute // an unused circuit is replaced after this
 	buildTimeout = 10 * time.Second
 	builds       = 16                    // at a time; one more request waits
-	avoidFor     = time.Minute           // a relay that failed is not chosen again for so long
-	buildTries   = 4                     // paths tried for one request
+	avoidFor     = time.Minute           // a fault of a relay is remembered for so long
+	mostBlame    = 6                     // levels of blame: the worst is chosen only when nothing else keeps the rules
+	buildTries   = 8                     // paths tried for one request
 	upkeep       = 5 * time.Second       // between looks at the spare circuits
 	firstRetry   = 25 * time.Millisecond // after a build that failed, doubled each time, before a spare one is begun
 	lastRetry    = 10 * time.Second
@@ -35,12 +36,19 @@ type pool struct {
 
 	mu      sync.Mutex
 	circs   map[*held]struct{}
-	avoid   map[cell.NodeID]time.Time // until when
-	ctx     context.Context           // of run; nil before
+	faults  map[cell.NodeID]fault
+	ctx     context.Context // of run; nil before
 	running sync.WaitGroup
 	closed  bool
 	fails   int       // builds that failed since one succeeded
 	retry   time.Time // no spare circuit is begun before
+}
+
+// fault is what a relay is blamed for: circuits that failed where it should have joined. A circuit that is built through
+// it clears it.
+type fault struct {
+	n     int
+	until time.Time // when it is forgotten
 }
 
 // held is a circuit of the pool, or one being built.
@@ -60,7 +68,7 @@ type held struct {
 func newPool(c *core) *pool {
 	return &pool{
 		core: c, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds),
-		circs: make(map[*held]struct{}), avoid: make(map[cell.NodeID]time.Time),
+		circs: make(map[*held]struct{}), faults: make(map[cell.NodeID]fault),
 	}
 }
 
@@ -112,6 +120,10 @@ func (p *pool) tend(now time.Time) time.Duration {
 		}
 		switch {
 		case h.circuit.Err() != nil:
+			var d *circuit.DestroyedError
+			if errors.As(h.circuit.Err(), &d) && d.Reason == cell.DestroyLinkClosed {
+				p.blame(h.path[0].ID, now)
+			}
 			p.drop(h)
 		case h.taken && now.Sub(h.first) > retireAfter, !h.taken && now.Sub(h.born) > spareLife:
 			h.gone = true
@@ -122,9 +134,9 @@ func (p *pool) tend(now time.Time) time.Duration {
 			p.drop(h)
 		}
 	}
-	for id, until := range p.avoid {
-		if now.After(until) {
-			delete(p.avoid, id)
+	for id, f := range p.faults {
+		if now.After(f.until) {
+			delete(p.faults, id)
 		}
 	}
 	if wait := p.retry.Sub(now); wait > 0 {
@@ -188,6 +200,7 @@ func (p *pool) get(ctx context.Context, u path.Usage, token any) (*held, error) 
 func (p *pool) take(u path.Usage, token any, now time.Time) (*held, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	u.Avoid = p.avoids
 	var best *held
 	for h := range p.circs {
 		if h.gone || h.taken && (h.token != token || now.Sub(h.first) > retireAfter) || !u.Fits(h.path) {
@@ -234,11 +247,13 @@ func (p *pool) begin(u path.Usage) (*held, error) {
 	if p.closed {
 		return nil, errors.New("client: closed")
 	}
-	u.Avoid = func(id cell.NodeID) bool { _, bad := p.avoid[id]; return bad }
-	way, err := x.Choose(u, rand.Uint64N)
-	if err != nil && len(p.avoid) > 0 { // better a relay that failed a moment ago than none
-		u.Avoid = nil
-		way, err = x.Choose(u, rand.Uint64N)
+	var way path.Path
+	err := error(nil)
+	for most := range mostBlame { // better a relay that is seldom blamed than none
+		u.Avoid = func(id cell.NodeID) bool { return p.faults[id].n > most }
+		if way, err = x.Choose(u, rand.Uint64N); err == nil {
+			break
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
@@ -248,6 +263,15 @@ func (p *pool) begin(u path.Usage) (*held, error) {
 	ctx := p.ctx
 	p.running.Go(func() { p.build(ctx, h) })
 	return h, nil
+}
+
+// avoids says whether a relay is blamed for anything. The caller holds mu.
+func (p *pool) avoids(id cell.NodeID) bool { return p.faults[id].n > 0 }
+
+// blame notes a fault of a relay. The caller holds mu.
+func (p *pool) blame(id cell.NodeID, now time.Time) {
+	f := p.faults[id]
+	p.faults[id] = fault{min(f.n+1, mostBlame-1), now.Add(avoidFor)}
 }
 
 // build builds a circuit and says so to those that wait.
@@ -273,6 +297,9 @@ func (p *pool) build(ctx context.Context, h *held) {
 	h.circuit, h.err = c, err
 	if err == nil {
 		p.fails = 0
+		for _, e := range h.path {
+			delete(p.faults, e.ID)
+		}
 		return
 	}
 	p.fails++
@@ -285,7 +312,10 @@ func (p *pool) build(ctx context.Context, h *held) {
 	p.core.boot.failed(err)
 	var be *circuit.BuildError
 	if errors.As(err, &be) && be.Hop < len(h.path) {
-		p.avoid[h.path[be.Hop].ID] = time.Now().Add(avoidFor)
+		p.blame(h.path[be.Hop].ID, time.Now())
+		if be.Hop > 0 { // or the one whose task it was to reach it
+			p.blame(h.path[be.Hop-1].ID, time.Now())
+		}
 	}
 	p.core.log.Debug("circuit not built", "why", err)
 }

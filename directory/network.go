@@ -62,6 +62,15 @@ func (s Schedule) WithDefaults() Schedule {
 	return s
 }
 
+// Next is when the first consensus after now begins to hold.
+func (s Schedule) Next(now time.Time) time.Time {
+	s = s.WithDefaults()
+	if now.Before(s.Start) {
+		return s.Start
+	}
+	return s.Start.Add((now.Sub(s.Start)/s.Period + 1) * s.Period)
+}
+
 func (s Schedule) check() error {
 	s = s.WithDefaults()
 	switch {

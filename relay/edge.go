@@ -2,10 +2,8 @@ package relay
 
 import (
 	"context"
-	"io"
 	"net"
 	"sync"
-	"time"
 
 	"peel/cell"
 	"peel/circuit/stream"
@@ -43,25 +41,33 @@ func (r *Relay) carry(ctx context.Context, s *stream.Stream, b cell.Begin) {
 	}
 	r.stats.Exits.Add(1)
 	s.Connected(to)
-	splice(ctx, s, conn)
+	r.splice(ctx, s, conn)
 }
 
-// splice copies between a stream and the connection it stands for, each way until its end, and closes both.
-func splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
-	stop := context.AfterFunc(ctx, func() { s.Close(); conn.Close() })
+// splice copies between a stream and the connection it stands for, each way until its end. What is cut off, by either side
+// or by the relay's own end, is reset on the other, so that it never looks whole.
+func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
+	cut := func(reason cell.EndReason) {
+		s.Reset(reason)
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			tcp.SetLinger(0)
+		}
+		conn.Close()
+	}
+	stop := context.AfterFunc(ctx, func() { cut(cell.EndInternal) })
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := s.WriteTo(conn); err != nil {
-			s.Reset(cell.EndReset)
-			conn.SetReadDeadline(time.Unix(1, 0)) // the other way ends too
-			return
-		}
-		closeWrite(conn)
+		r.guard("stream", func() {
+			if _, err := s.WriteTo(conn); err != nil {
+				cut(cell.EndReset)
+			} else {
+				closeWrite(conn)
+			}
+		})
 	})
 	if _, err := s.ReadFrom(conn); err != nil {
-		s.Reset(exit.Reason(err))
-		conn.Close()
+		cut(exit.Reason(err))
 	} else {
 		s.CloseWrite()
 	}
@@ -119,5 +125,3 @@ func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream) {
 		s.Close()
 	}
 }
-
-var _ io.ReaderFrom = (*stream.Stream)(nil)

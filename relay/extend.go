@@ -22,9 +22,11 @@ func (t *transit) extend(e cell.Extend) error {
 	if r.cfg.Directory != nil {
 		return errors.New("relay: EXTEND at an authority, where every circuit ends")
 	}
-	to, err := r.mayExtend(t.prev, e.To)
-	if err != nil {
-		return err
+	if e.To.ID == r.id {
+		return errors.New("relay: EXTEND to this relay itself")
+	}
+	if id, ok := t.prev.Conn().PeerID(); ok && id == e.To.ID {
+		return errors.New("relay: EXTEND back to the relay it came from")
 	}
 	if t.mux.Streams() > 0 {
 		return errors.New("relay: EXTEND of a circuit that has streams here")
@@ -37,22 +39,21 @@ func (t *transit) extend(e cell.Extend) error {
 	if t.over {
 		return nil
 	}
-	request := slices.Clone(e.Request)
+	e.Request = slices.Clone(e.Request)
 	t.growing = true
-	if !r.start("extend", func(ctx context.Context) { t.dialNext(ctx, to, e.Suite, e.Key, request) }) {
+	if !r.start("extend", func(ctx context.Context) { t.dialNext(ctx, e) }) {
 		return errors.New("relay: shutting down")
 	}
 	return nil
 }
 
-// mayExtend says whether a circuit that came from prev may go on to the node named, and how that node is reached: its
-// link key is the one in our own directory, never what a client says, and only addresses that stand there are dialled.
-func (r *Relay) mayExtend(prev *link.Circ, to cell.LinkSpec) (link.Peer, error) {
-	if to.ID == r.id {
-		return link.Peer{}, errors.New("relay: EXTEND to this relay itself")
-	}
-	if id, ok := prev.Conn().PeerID(); ok && id == to.ID {
-		return link.Peer{}, errors.New("relay: EXTEND back to the relay it came from")
+// reach says how the node that an EXTEND names is reached: its link key is the one in our own directory, never what a
+// client says, and only addresses that stand there are dialled. A relay that has no directory yet waits for it.
+func (r *Relay) reach(ctx context.Context, to cell.LinkSpec) (link.Peer, error) {
+	select {
+	case <-r.informed:
+	case <-ctx.Done():
+		return link.Peer{}, errors.New("relay: EXTEND before this relay has a directory")
 	}
 	known, ok := r.lookup(to.ID)
 	if !ok {
@@ -68,12 +69,16 @@ func (r *Relay) mayExtend(prev *link.Circ, to cell.LinkSpec) (link.Peer, error) 
 }
 
 // dialNext gets the link to the next relay, opens the circuit on it, and waits for the answer.
-func (t *transit) dialNext(ctx context.Context, to link.Peer, suite uint8, key cell.KeyID, request []byte) {
+func (t *transit) dialNext(ctx context.Context, e cell.Extend) {
 	ctx, cancel := context.WithTimeout(ctx, extendTimeout)
 	defer cancel()
-	conn, err := t.relay.pool.Get(ctx, to)
+	to, err := t.relay.reach(ctx, e.To)
+	var conn *link.Conn
 	if err == nil {
-		err = t.join(conn, suite, key, request)
+		conn, err = t.relay.pool.Get(ctx, to)
+	}
+	if err == nil {
+		err = t.join(conn, e)
 	}
 	if err == nil {
 		select {
@@ -85,18 +90,18 @@ func (t *transit) dialNext(ctx context.Context, to link.Peer, suite uint8, key c
 			err = ctx.Err()
 		}
 	}
-	t.relay.log.Debug("circuit not extended", "to", to.ID, "why", err)
+	t.relay.log.Debug("circuit not extended", "to", e.To.ID, "why", err)
 	t.destroy()
 }
 
 // join opens the circuit's way on over conn; fromNext hears the rest.
-func (t *transit) join(conn *link.Conn, suite uint8, key cell.KeyID, request []byte) error {
+func (t *transit) join(conn *link.Conn, e cell.Extend) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {
 		return errDestroyed
 	}
-	next, err := conn.Open(fromNext{t}, cell.Create{Suite: suite, Key: key, Request: request})
+	next, err := conn.Open(fromNext{t}, cell.Create{Suite: e.Suite, Key: e.Key, Request: e.Request})
 	if err != nil {
 		return err
 	}

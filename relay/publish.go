@@ -24,25 +24,42 @@ const (
 	firstRetry       = 200 * time.Millisecond // doubled with each failure, up to a period
 )
 
-// known is the relay's directory, arranged for its two questions: how is a node reached, and whose is a link key.
+// known is the relay's directory, arranged for its two questions: how is a node reached, and whose is a link key. It holds
+// the relays of every consensus that some client may still use, the newest word on each.
 type known struct {
-	peers map[cell.NodeID]link.Peer
+	peers map[cell.NodeID]knownPeer
 	nodes map[cell.Key]cell.NodeID
 }
 
-func newKnown(c *directory.Consensus) *known {
-	k := &known{peers: make(map[cell.NodeID]link.Peer), nodes: make(map[cell.Key]cell.NodeID)}
+type knownPeer struct {
+	link.Peer
+	until time.Time // the last consensus that lists it is of use
+}
+
+// usedAfter is how long after its end a consensus may be in use (spec/directory.md).
+const usedAfter = 24 * time.Hour
+
+// with adds a consensus to what is known and forgets what is too old for any client.
+func (k *known) with(c *directory.Consensus) *known {
+	next := &known{peers: make(map[cell.NodeID]knownPeer), nodes: make(map[cell.Key]cell.NodeID)}
+	for id, p := range k.peers {
+		if p.until.After(c.ValidAfter) {
+			next.peers[id] = p
+		}
+	}
 	for i := range c.Entries {
 		e := &c.Entries[i]
-		k.peers[e.ID] = link.Peer{ID: e.ID, Key: e.LinkKey, Addrs: e.Addrs}
-		k.nodes[e.LinkKey] = e.ID
+		next.peers[e.ID] = knownPeer{link.Peer{ID: e.ID, Key: e.LinkKey, Addrs: e.Addrs}, c.ValidUntil.Add(usedAfter)}
 	}
-	return k
+	for id, p := range next.peers {
+		next.nodes[p.Key] = id
+	}
+	return next
 }
 
 func (r *Relay) lookup(id cell.NodeID) (link.Peer, bool) {
 	p, ok := r.known.Load().peers[id]
-	return p, ok
+	return p.Peer, ok
 }
 
 func (r *Relay) identify(k cell.Key) (cell.NodeID, bool) {
@@ -52,10 +69,14 @@ func (r *Relay) identify(k cell.Key) (cell.NodeID, bool) {
 
 // keepDirectory follows the network's consensus.
 func (r *Relay) keepDirectory(ctx context.Context) {
+	var once sync.Once
 	r.cache.Follow(ctx, func(ctx context.Context) (net.Conn, error) {
 		as := r.cfg.Network.Authorities
 		return r.dialAuthority(ctx, as[rand.N(len(as))])
-	}, func(c *directory.Consensus) { r.known.Store(newKnown(c)) }, nil)
+	}, func(c *directory.Consensus) {
+		r.known.Store(r.known.Load().with(c))
+		once.Do(func() { close(r.informed) })
+	}, nil)
 }
 
 // dialAuthority opens a directory stream to an authority, over a circuit of one hop.

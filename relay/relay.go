@@ -47,6 +47,7 @@ type Config struct {
 	MaxStreams int                                                               // a circuit; 0: 256
 	MaxTasks   int                                                               // streams and extensions in all; 0: 16384
 	Tap        func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
+	Heard      func(from net.Addr, m cell.Message)                               // for tests and instruments: each message for this relay, and the link it came by
 	Log        *slog.Logger                                                      // nil: silent
 }
 
@@ -68,6 +69,7 @@ type Relay struct {
 	exit       *exit.Dialer // nil: no exit
 	cache      *cache.Cache
 	known      atomic.Pointer[known]
+	informed   chan struct{} // closed when known is of use
 	handshakes chan handshake
 	dirStreams *streams
 	stats      Stats
@@ -115,8 +117,8 @@ func New(cfg Config) (*Relay, error) {
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
 		handshakes: make(chan handshake, mostHandshakes),
-		dirStreams: newStreams(),
-		transits:   make(map[*transit]struct{}),
+		dirStreams: newStreams(), informed: make(chan struct{}),
+		transits: make(map[*transit]struct{}),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

@@ -115,6 +115,9 @@ func (t *transit) handle(c *cell.Cell) error {
 	if err != nil {
 		return err
 	}
+	if heard := t.relay.cfg.Heard; heard != nil {
+		heard(t.prev.Conn().RemoteAddr(), m)
+	}
 	switch m.Type {
 	case cell.MsgExtend:
 		if c.Command() != cell.CmdRelayEarly {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"time"
 
 	"peel/cell"
@@ -146,3 +148,47 @@ func Plan(name string, s Size, place Place, start time.Time, period, voting time
 
 // ID is the authority's identity.
 func (a *Authority) ID() cell.NodeID { return cell.NodeID(a.Identity.Public().(ed25519.PublicKey)) }
+
+// save writes the network file and the keys of all nodes, a folder each, into dir; nothing if dir is "".
+func (l *Layout) save(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	text, err := l.Network.Encode()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("testnet: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "network.toml"), text, 0o600); err != nil {
+		return fmt.Errorf("testnet: %w", err)
+	}
+	for i := range l.Authorities {
+		if err := l.Authorities[i].Save(filepath.Join(dir, l.Authorities[i].Nickname, "keys")); err != nil {
+			return err
+		}
+	}
+	for _, r := range l.Relays {
+		if err := r.Keys.Save(filepath.Join(dir, r.Nickname, "keys")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Save writes the authority's keys and certificate into a folder, each a file that only its owner can read.
+func (a *Authority) Save(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("testnet: %w", err)
+	}
+	for name, key := range map[string]any{"identity.key": a.Identity, "signing.key": a.Signing, "link.key": a.Link} {
+		if err := relay.SaveKey(filepath.Join(dir, name), key); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "certificate"), a.Certificate.Append(nil), 0o600); err != nil {
+		return fmt.Errorf("testnet: %w", err)
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,12 +16,12 @@ import (
 // and a client.
 type Config struct {
 	Size
-	Period   time.Duration                                      // from one consensus to the next, whole seconds; 0: 4 s
-	Voting   time.Duration                                      // how much of it goes into making the next; 0: 1.2 s
-	Dir      string                                             // keys and documents are kept here; "": nowhere
-	Progress func(client.Progress)                              // of the client's start
-	Tap      func(node string) func(in bool, cells []cell.Cell) // wiretaps, by nickname ("client" for the client); nil: none
-	Log      func(node string) *slog.Logger                     // by nickname; nil: silent
+	Period   time.Duration                  // from one consensus to the next, whole seconds; 0: 4 s
+	Voting   time.Duration                  // how much of it goes into making the next; 0: 1.2 s
+	Dir      string                         // keys and documents are kept here; "": nowhere
+	Progress func(client.Progress)          // of the client's start
+	Watch    Watch                          // what tests and instruments see; zero: nothing
+	Log      func(node string) *slog.Logger // by nickname; nil: silent
 }
 
 const (
@@ -28,6 +29,31 @@ const (
 	defaultVoting = 1200 * time.Millisecond
 	settling      = 300 * time.Millisecond // from the start of the nodes to the first voting, at least
 )
+
+// Watch is told what goes on in a network. Its functions are called by the goroutines of the nodes: they must not block, and
+// must copy what they keep. Any may be nil. Nodes are named by nickname, the client "client".
+type Watch struct {
+	Cells   func(node string, in bool, cells []cell.Cell)      // cells on the links of a node, in clear
+	Message func(node string, from netip.Addr, m cell.Message) // messages for a relay, and the address that the circuit came from
+}
+
+// tap is the wiretap of one node's links.
+func (w *Watch) tap(node string) func(bool, []cell.Cell) {
+	if w.Cells == nil {
+		return nil
+	}
+	return func(in bool, cells []cell.Cell) { w.Cells(node, in, cells) }
+}
+
+// heard is what is told of one relay's messages.
+func (w *Watch) heard(node string) func(net.Addr, cell.Message) {
+	if w.Message == nil {
+		return nil
+	}
+	return func(from net.Addr, m cell.Message) {
+		w.Message(node, from.(*net.TCPAddr).AddrPort().Addr().Unmap(), m)
+	}
+}
 
 // Net is a network in this process: made by New, alive while Run runs.
 type Net struct {
@@ -37,6 +63,7 @@ type Net struct {
 	relays      []*node
 	authorities []*node
 	listeners   []net.Listener
+	whole       bool // each node has an address of its own
 }
 
 // New makes the nodes and opens their listeners, so that every address is known. It starts nothing.
@@ -53,9 +80,6 @@ func New(cfg Config) (*Net, error) {
 	if cfg.Log == nil {
 		cfg.Log = func(string) *slog.Logger { return slog.New(slog.DiscardHandler) }
 	}
-	if cfg.Tap == nil {
-		cfg.Tap = func(string) func(bool, []cell.Cell) { return nil }
-	}
 	n := &Net{cfg: cfg}
 	if err := n.make(); err != nil {
 		for _, l := range n.listeners {
@@ -67,29 +91,45 @@ func New(cfg Config) (*Net, error) {
 }
 
 // listen opens the listener of node i: on its own address, or, where there is only 127.0.0.1, on a port of its own.
-func (n *Net) listen(whole bool) Place {
-	return func(i int) (netip.AddrPort, error) {
-		host := "127.0.0.1"
-		if whole {
-			a, _ := Loopback(0)(i)
-			host = a.Addr().String()
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+func (n *Net) listen(i int) (netip.AddrPort, error) {
+	host := "127.0.0.1"
+	if n.whole {
+		a, err := Loopback(0)(i)
 		if err != nil {
-			return netip.AddrPort{}, fmt.Errorf("testnet: %w", err)
+			return netip.AddrPort{}, err
 		}
-		n.listeners = append(n.listeners, l)
-		return l.Addr().(*net.TCPAddr).AddrPort(), nil
+		host = a.Addr().String()
 	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("testnet: %w", err)
+	}
+	n.listeners = append(n.listeners, l)
+	return l.Addr().(*net.TCPAddr).AddrPort(), nil
+}
+
+// ClientAddr is where the client of a network dials from, on machines that have the whole of 127.0.0.0/8.
+var ClientAddr = netip.AddrFrom4([4]byte{127, 10, 0, 1})
+
+// dialFrom dials from an address of its own, as a node on a machine of its own would.
+func (n *Net) dialFrom(a netip.Addr) func(context.Context, string, string) (net.Conn, error) {
+	var d net.Dialer
+	if n.whole {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
+	}
+	return d.DialContext
 }
 
 func (n *Net) make() error {
 	now := time.Now()
 	start := now.Add(settling + n.cfg.Voting + time.Second).Truncate(time.Second)
-	whole := HasLoopbackNet()
+	n.whole = HasLoopbackNet()
 	var err error
-	n.layout, err = Plan("local", n.cfg.Size, n.listen(whole), start, n.cfg.Period, n.cfg.Voting, now)
+	n.layout, err = Plan("local", n.cfg.Size, n.listen, start, n.cfg.Period, n.cfg.Voting, now)
 	if err != nil {
+		return err
+	}
+	if err := n.layout.save(n.cfg.Dir); err != nil {
 		return err
 	}
 	for i := range n.layout.Authorities {
@@ -107,7 +147,7 @@ func (n *Net) make() error {
 		n.relays = append(n.relays, nd)
 	}
 	n.client, err = client.New(client.Config{
-		Network: n.layout.Network, Progress: n.cfg.Progress, Tap: n.cfg.Tap("client"), Log: n.cfg.Log("client"),
+		Network: n.layout.Network, Progress: n.cfg.Progress, Tap: n.cfg.Watch.tap("client"), Log: n.cfg.Log("client"), Dial: n.dialFrom(ClientAddr),
 	})
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +28,7 @@ import (
 // run starts a network for the time of a test and waits until its client is ready.
 func run(t *testing.T, cfg Config) *Net {
 	t.Helper()
+	cfg.Log = logs(t)
 	n, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -46,6 +48,31 @@ func run(t *testing.T, cfg Config) *Net {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// logs keeps what the nodes log and shows the end of it if the test fails.
+func logs(t *testing.T) func(string) *slog.Logger {
+	var b lockedBuffer
+	t.Cleanup(func() {
+		if t.Failed() {
+			lines := strings.Split(b.String(), "\n")
+			t.Log(strings.Join(lines[max(0, len(lines)-3000):], "\n"))
+		}
+	})
+	return func(node string) *slog.Logger {
+		return slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", node)
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.Write(p)
 }
 
 // small is a network just large enough for the rules.

@@ -18,14 +18,14 @@ import (
 func (n *Net) authority(a *Authority, l net.Listener) (*node, error) {
 	cfg := relay.Config{
 		Network: n.layout.Network, Keys: relay.Keys{Link: a.Link}, Listeners: []net.Listener{l},
-		Tap: n.cfg.Tap(a.Nickname), Log: n.cfg.Log(a.Nickname),
+		Dial: n.dialFrom(a.Addr.Addr()), Tap: n.cfg.Watch.tap(a.Nickname), Log: n.cfg.Log(a.Nickname),
 	}
 	dir, err := n.folder(a.Nickname)
 	if err != nil {
 		return nil, err
 	}
 	na, err := relay.NewAuthority(cfg, authority.Config{
-		Certificate: a.Certificate, SigningKey: a.Signing, Dir: dir, PrivateAddrs: true,
+		Certificate: a.Certificate, SigningKey: a.Signing, Dir: dir, PrivateAddrs: true, Params: n.params(),
 	})
 	if err != nil {
 		return nil, err
@@ -37,8 +37,14 @@ func (n *Net) authority(a *Authority, l net.Listener) (*node, error) {
 func (n *Net) relay(r *Relay, l net.Listener) (*node, error) {
 	cfg := relay.Config{
 		Network: n.layout.Network, Keys: r.Keys, Listeners: []net.Listener{l}, Nickname: r.Nickname,
-		Tap: n.cfg.Tap(r.Nickname), Log: n.cfg.Log(r.Nickname),
+		Dial: n.dialFrom(r.Addr.Addr()), Tap: n.cfg.Watch.tap(r.Nickname), Heard: n.cfg.Watch.heard(r.Nickname),
+		Log: n.cfg.Log(r.Nickname),
 	}
+	dir, err := n.folder(r.Nickname)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dir = dir
 	if r.Exit {
 		p, err := directory.ParsePolicy(ExitPolicy)
 		if err != nil {
@@ -51,6 +57,16 @@ func (n *Net) relay(r *Relay, l net.Listener) (*node, error) {
 		return nil, err
 	}
 	return &node{name: r.Nickname, run: nr.Run}, nil
+}
+
+// params are what the authorities of the network vote for: where all nodes share one address, paths need not keep apart.
+func (n *Net) params() directory.Params {
+	p := directory.Params{}
+	if !n.whole {
+		p[directory.ParamDistinctSubnets.Name] = 0
+		p[directory.ParamRelaysPerAddr.Name] = directory.ParamRelaysPerAddr.Max
+	}
+	return p
 }
 
 // folder makes a node's folder below Dir; "": nothing is kept.

@@ -61,6 +61,7 @@ func NewIndex(c *directory.Consensus) (*Index, error) {
 		return nil, errors.New("path: no consensus")
 	}
 	x := &Index{consensus: c, ports: map[uint16]*position{}}
+	subnets := c.Params.Get(directory.ParamDistinctSubnets) != 0
 	var sum, carry uint64 // of the bandwidths
 	for i := range c.Entries {
 		e := &c.Entries[i]
@@ -68,14 +69,8 @@ func NewIndex(c *directory.Consensus) (*Index, error) {
 			continue
 		}
 		r := relay{entry: e}
-		for _, ap := range e.Addrs {
-			if a := ap.Addr().Unmap(); a.Is4() {
-				b := a.As4()
-				r.v4 = 1<<16 | uint32(b[0])<<8 | uint32(b[1])
-			} else {
-				b := a.As16()
-				r.v6 = 1<<32 | uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3])
-			}
+		if subnets {
+			r.subnets()
 		}
 		x.relays = append(x.relays, r)
 		var over uint64
@@ -108,6 +103,19 @@ func NewIndex(c *directory.Consensus) (*Index, error) {
 		}
 	}
 	return x, nil
+}
+
+// subnets finds the networks that one operator is likely to have as a whole.
+func (r *relay) subnets() {
+	for _, ap := range r.entry.Addrs {
+		if a := ap.Addr().Unmap(); a.Is4() {
+			b := a.As4()
+			r.v4 = 1<<16 | uint32(b[0])<<8 | uint32(b[1])
+		} else {
+			b := a.As16()
+			r.v6 = 1<<32 | uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3])
+		}
+	}
 }
 
 // Consensus returns the consensus that the index is of.

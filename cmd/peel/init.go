@@ -160,7 +160,7 @@ func initAuthorityCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := writeAuthority(dir, f, map[string]any{identityFile: identity, linkFile: link}, nil); err != nil {
+			if err := writeAuthority(dir, f, identity, link); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "[[authority]]\nnickname = %q\nidentity = %q\nlink_key = %q\naddresses = [%q]\n",
@@ -174,21 +174,17 @@ func initAuthorityCommand() *cobra.Command {
 	return c
 }
 
-// writeAuthority writes an authority's file, keys and, if there is one, certificate.
-func writeAuthority(dir string, f conf.Authority, keys map[string]any, certificate []byte) error {
+// writeAuthority writes an authority's file and the keys it begins with.
+func writeAuthority(dir string, f conf.Authority, identity ed25519.PrivateKey, link *ecdh.PrivateKey) error {
 	kdir := filepath.Join(dir, "keys")
 	if err := os.MkdirAll(kdir, 0o700); err != nil {
 		return err
 	}
-	for name, k := range keys {
-		if err := relay.SaveKey(filepath.Join(kdir, name), k); err != nil {
-			return err
-		}
+	if err := relay.SaveKey(filepath.Join(kdir, identityFile), identity); err != nil {
+		return err
 	}
-	if certificate != nil {
-		if err := put(filepath.Join(kdir, certificateFile), string(certificate)); err != nil {
-			return err
-		}
+	if err := relay.SaveKey(filepath.Join(kdir, linkFile), link); err != nil {
+		return err
 	}
 	return put(filepath.Join(dir, "authority.toml"), f.Text())
 }
@@ -246,8 +242,11 @@ func writeNetwork(dir string, l *testnet.Layout, socks string) error {
 	for i := range l.Authorities {
 		a := &l.Authorities[i]
 		f := conf.Authority{Network: "../network.toml", Keys: "keys", State: "state", Listen: []string{a.Addr.String()}, Log: "info"}
-		keys := map[string]any{identityFile: a.Identity, signingFile: a.Signing, linkFile: a.Link}
-		if err := writeAuthority(filepath.Join(dir, a.Nickname), f, keys, a.Certificate.Append(nil)); err != nil {
+		adir := filepath.Join(dir, a.Nickname)
+		if err := a.Save(filepath.Join(adir, "keys")); err != nil {
+			return err
+		}
+		if err := put(filepath.Join(adir, "authority.toml"), f.Text()); err != nil {
 			return err
 		}
 	}

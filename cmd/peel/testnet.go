@@ -46,7 +46,9 @@ and ends with its exit status.`,
 			if len(args) > 0 && c.ArgsLenAtDash() != 0 {
 				return &usageError{fmt.Errorf("unknown argument %q: a command to run comes after --, as in: peel testnet -- curl URL", args[0])}
 			}
-			t.command = args
+			if len(args) > 0 {
+				t.command = args
+			}
 			t.stdout, t.stderr = c.OutOrStdout(), c.ErrOrStderr()
 			return t.run(c.Context())
 		},

@@ -241,6 +241,9 @@ func (c *Cache) Follow(ctx context.Context, dial Dial, got func(*directory.Conse
 				continue
 			}
 			retry = min(2*retry, last)
+			if c.Consensus() == nil { // the next may well be the first there is
+				wait = min(wait, time.Until(c.cfg.Network.Schedule.Next(time.Now()))+rand.N(period/20))
+			}
 		}
 		select {
 		case <-time.After(wait):
