@@ -1,0 +1,357 @@
+// Package house holds the code to the plan of the house (ARCHITECTURE.md): which rooms there are, who
+// may import whom, and what every package owes its readers. It reads the sources only and needs no
+// go command.
+package house
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+const module = "peel"
+
+// rooms are the folders at the top.
+var rooms = []string{
+	"cell", "circuit", "directory", "relay", "client", "testnet", "cmd", // code
+	"spec", "tools", ".ci", ".git",
+}
+
+// mayImport says what a package may import of this module. "x/*" is every package below x; "*" is
+// every package. Tests may also import the package itself and those made for tests.
+var mayImport = map[string][]string{
+	"cell":                {},
+	"cell/hybrid":         {},
+	"cell/link":           {"cell", "cell/hybrid"},
+	"cell/link/linktest":  {"cell", "cell/link"},
+	"circuit/layer":       {}, // bytes and keys only
+	"circuit/stream":      {"cell"},
+	"circuit":             {"cell", "cell/*", "circuit/*"},
+	"directory":           {"cell", "directory/strict"}, // names of nodes only
+	"directory/strict":    {},
+	"directory/dirtest":   {"cell", "directory"},
+	"directory/cache":     {"directory"},
+	"directory/service":   {"cell", "directory"},
+	"directory/authority": {"cell", "cell/link", "directory", "directory/*"}, // links: reachability
+	"relay/exit":          {"cell", "directory"},                             // the policy
+	"relay":               {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay/exit"},
+	"client/path":         {"cell", "directory"},
+	"client/guard":        {"cell", "directory"},
+	"client/socks":        {}, // a dialer comes in as a func
+	"client/httpproxy":    {},
+	"client/dns":          {},
+	"client/tun":          {},
+	"client/service":      {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/service", "directory/cache"},
+	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/service",
+		"directory/strict", "client/*"},
+	"testnet":                 {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
+	"cmd/peel":                {"*"},
+	"cmd/peel/internal/conf":  {"cell", "directory", "directory/strict"},
+	"cmd/peel/internal/admin": {},
+}
+
+// forTests are packages that only tests import.
+var forTests = []string{"cell/link/linktest", "directory/dirtest"}
+
+// maxLines bounds a file: what is longer is two things.
+const maxLines = 700
+
+var badNames = []string{"util", "utils", "common", "helper", "helpers", "types", "misc"}
+
+// parsers are the packages whose every exported Parse function must be fuzzed.
+var parsers = []string{"cell", "directory", "client/socks"}
+
+// source is one Go file.
+type source struct {
+	name string // from the top, with slashes
+	dir  string // the package's folder, "." at the top; that of the parent for testdata
+	test bool
+	data bool // under testdata
+	file *ast.File
+	fset *token.FileSet
+	text string
+}
+
+func sources(t *testing.T) []source {
+	t.Helper()
+	all, err := read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 10 {
+		t.Fatalf("%d Go files found: is this the top of the module?", len(all))
+	}
+	return all
+}
+
+var read = sync.OnceValues(func() (all []source, err error) {
+	fset := token.NewFileSet()
+	err = filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name = filepath.ToSlash(name)
+		if d.IsDir() && name != "." && strings.HasPrefix(d.Name(), ".") {
+			return fs.SkipDir
+		}
+		if d.IsDir() || path.Ext(name) != ".go" {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		f, err := parser.ParseFile(fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		dir, _, data := strings.Cut(path.Dir(name), "/testdata")
+		all = append(all, source{name, dir, strings.HasSuffix(name, "_test.go"), data, f, fset, string(text)})
+		return nil
+	})
+	return all, err
+})
+
+// packages are the sources by folder, without testdata and the top.
+func packages(t *testing.T) map[string][]source {
+	t.Helper()
+	pkgs := map[string][]source{}
+	for _, s := range sources(t) {
+		if !s.data && s.dir != "." {
+			pkgs[s.dir] = append(pkgs[s.dir], s)
+		}
+	}
+	return pkgs
+}
+
+func TestRooms(t *testing.T) {
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && !slices.Contains(rooms, e.Name()) {
+			t.Errorf("%s/ is not a room of the house: see ARCHITECTURE.md", e.Name())
+		}
+		if !e.IsDir() && path.Ext(e.Name()) == ".go" && e.Name() != "house_test.go" {
+			t.Errorf("%s: code lives in a room, not at the top", e.Name())
+		}
+	}
+}
+
+func allows(pkg, imported string) bool {
+	for _, p := range mayImport[pkg] {
+		below, ok := strings.CutSuffix(p, "*")
+		if p == imported || ok && strings.HasPrefix(imported, below) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestImports(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.dir == "." {
+			continue
+		}
+		if _, ok := mayImport[s.dir]; !ok {
+			t.Errorf("%s: package %s is not in the table of imports", s.name, s.dir)
+			continue
+		}
+		for _, i := range s.file.Imports {
+			full, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			imported, ours := strings.CutPrefix(full, module+"/")
+			if !ours {
+				if full == module || strings.HasPrefix(full, ".") {
+					t.Errorf("%s imports %q", s.name, full)
+				}
+				continue
+			}
+			tests := slices.Contains(forTests, imported)
+			switch {
+			case s.test && (tests || imported == s.dir):
+			case tests && !s.data:
+				t.Errorf("%s imports %s, which is for tests", s.name, imported)
+			case !allows(s.dir, imported):
+				t.Errorf("%s: %s must not import %s", s.name, s.dir, imported)
+			}
+		}
+	}
+}
+
+func TestPackagesSayWhatTheyAre(t *testing.T) {
+	for dir, files := range packages(t) {
+		docs, code := 0, false
+		for _, s := range files {
+			if s.test {
+				continue
+			}
+			code = true
+			name := s.file.Name.Name
+			if slices.Contains(badNames, name) || slices.Contains(badNames, path.Base(dir)) {
+				t.Errorf("%s: a package is named by what it is, not %q", s.name, name)
+			}
+			if s.file.Doc == nil {
+				continue
+			}
+			docs++
+			want := "Package " + name + " "
+			if name == "main" {
+				want = "Command " + path.Base(dir) + " "
+			}
+			if doc := s.file.Doc.Text(); !strings.HasPrefix(doc, want) {
+				t.Errorf("%s: the package's comment must begin with %q", s.name, want)
+			}
+		}
+		if code && docs != 1 {
+			t.Errorf("%s: %d files have a comment on the package; one must", dir, docs)
+		}
+	}
+}
+
+func TestNoFileIsTooLong(t *testing.T) {
+	for _, s := range sources(t) {
+		if n := strings.Count(s.text, "\n"); n > maxLines {
+			t.Errorf("%s: %d lines; at most %d", s.name, n, maxLines)
+		}
+	}
+}
+
+// declared are a package's functions, methods and variables by name, with the names that each uses.
+// Methods of one name count as one: the check is the milder for it.
+func declared(files []source) map[string][]string {
+	uses := map[string][]string{}
+	add := func(name string, n ast.Node) {
+		ast.Inspect(n, func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok {
+				uses[name] = append(uses[name], id.Name)
+			}
+			return true
+		})
+	}
+	for _, s := range files {
+		for _, d := range s.file.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Body != nil {
+					add(d.Name.Name, d.Body)
+				}
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					if v, ok := spec.(*ast.ValueSpec); ok {
+						for _, name := range v.Names {
+							add(name.Name, v)
+						}
+					}
+				}
+			}
+		}
+	}
+	return uses
+}
+
+// reached are the names that a function uses, by way of others too.
+func reached(uses map[string][]string, from string) map[string]bool {
+	seen, todo := map[string]bool{}, []string{from}
+	for len(todo) > 0 {
+		name := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		todo = append(todo, uses[name]...)
+	}
+	return seen
+}
+
+// functions are the names of the functions (not methods) that begin so.
+func functions(files []source, prefix string, test bool) (names []string) {
+	for _, s := range files {
+		for _, d := range s.file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && s.test == test && strings.HasPrefix(f.Name.Name, prefix) {
+				names = append(names, f.Name.Name)
+			}
+		}
+	}
+	return names
+}
+
+func TestParsersAreFuzzed(t *testing.T) {
+	pkgs := packages(t)
+	for _, dir := range parsers {
+		files := pkgs[dir]
+		uses, fuzzed := declared(files), map[string]bool{}
+		fuzz := functions(files, "Fuzz", true)
+		for _, f := range fuzz {
+			for name := range reached(uses, f) {
+				fuzzed[name] = true
+			}
+		}
+		if len(fuzz) == 0 {
+			t.Errorf("%s: no fuzz test", dir)
+		}
+		for _, p := range functions(files, "Parse", false) {
+			if !fuzzed[p] {
+				t.Errorf("%s: no fuzz test reaches %s", dir, p)
+			}
+		}
+	}
+}
+
+func TestFuzzTestsHaveSeeds(t *testing.T) {
+	n := 0
+	for dir, files := range packages(t) {
+		var tests []source
+		for _, s := range files {
+			if s.test {
+				tests = append(tests, s)
+			}
+		}
+		uses := declared(tests)
+		for _, f := range functions(tests, "Fuzz", true) {
+			n++
+			kept, _ := filepath.Glob(filepath.Join(filepath.FromSlash(dir), "testdata", "fuzz", f, "*"))
+			if !reached(uses, f)["Add"] && len(kept) == 0 {
+				t.Errorf("%s: %s has no seed", dir, f)
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("no fuzz test was found: the check is broken")
+	}
+}
+
+var specPage = regexp.MustCompile(`\bspec/[\w./-]+\.\w+`)
+
+func TestCitedPagesExist(t *testing.T) {
+	n := 0
+	for _, s := range sources(t) {
+		for _, group := range s.file.Comments {
+			for _, c := range group.List {
+				for _, page := range specPage.FindAllString(c.Text, -1) {
+					n++
+					if _, err := os.Stat(filepath.FromSlash(page)); err != nil {
+						t.Errorf("%s: there is no %s", s.fset.Position(c.Pos()), page)
+					}
+				}
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("no page is cited: the check is broken")
+	}
+}
