@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,16 +16,13 @@ import (
 // Paths of what authorities ask of each other, and relays of them (spec/voting.md, section 3). A
 // time stands in them as in documents.
 const (
-	pathDescriptor = "/peel/descriptor"
+	pathDescriptor = "/peel/descriptor"  // POST
 	pathVote       = "/peel/vote"        // POST; GET …/<valid-after>/<authority>[/<digest>]
 	pathVotes      = "/peel/votes/"      // GET …<valid-after>: which are held
 	pathSignature  = "/peel/signature"   // POST
 	pathSignatures = "/peel/signatures/" // GET …<valid-after>
-	pathStatus     = "/peel/status"
+	pathStatus     = "/peel/status"      // GET
 )
-
-// DescriptorPath is where relays post their descriptors.
-const DescriptorPath = pathDescriptor
 
 // maxSignatures bounds an answer with all signatures of a period, in bytes.
 const maxSignatures = 8 * directory.MaxHeader
@@ -57,12 +55,15 @@ func (a *Authority) each(do func(*peer)) {
 	wg.Wait()
 }
 
+// final are the answers after which it is of no use to try again.
+var final = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusRequestEntityTooLarge}
+
 // send posts a document until it is taken or refused for good.
 func (a *Authority) send(ctx context.Context, p *peer, path string, text []byte, length time.Duration) {
 	retry(ctx, length, func(ctx context.Context) bool {
 		err := p.post(ctx, path, text)
 		var status *cache.StatusError
-		if errors.As(err, &status) && (status.Code == http.StatusBadRequest || status.Code == http.StatusForbidden) {
+		if errors.As(err, &status) && slices.Contains(final, status.Code) {
 			a.log.Warn("another authority refuses what we send", "authority", p.info.Nickname, "path", path, "why", err)
 			return true
 		}

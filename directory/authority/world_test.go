@@ -30,7 +30,6 @@ type world struct {
 
 	mu    sync.Mutex
 	link  func(from, to int) (delay time.Duration, lost bool) // guarded by mu, as all below; nil: no delay
-	spy   func(from, to int, path string, body []byte)        // sees each request that arrives
 	signs map[time.Time]map[int]map[directory.Digest]bool     // period, authority → headers it sent signatures for
 }
 
@@ -154,12 +153,12 @@ func (w *world) dial(ctx context.Context, from int, to cell.NodeID) (net.Conn, e
 		return nil, errDown
 	}
 	near, far := net.Pipe()
-	w.serving.Go(func() { w.serve(far, from, i, h, delay) })
+	w.serving.Go(func() { w.serve(far, from, h, delay) })
 	return near, nil
 }
 
 // serve answers one request.
-func (w *world) serve(nc net.Conn, from, to int, h http.Handler, delay time.Duration) {
+func (w *world) serve(nc net.Conn, from int, h http.Handler, delay time.Duration) {
 	defer nc.Close()
 	req, err := http.ReadRequest(bufio.NewReader(nc))
 	if err != nil {
@@ -172,7 +171,7 @@ func (w *world) serve(nc net.Conn, from, to int, h http.Handler, delay time.Dura
 		}
 		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	w.watch(from, to, req.URL.Path, body)
+	w.watch(from, req.URL.Path, body)
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, req)
 	time.Sleep(delay)
@@ -182,12 +181,9 @@ func (w *world) serve(nc net.Conn, from, to int, h http.Handler, delay time.Dura
 }
 
 // watch notes what authorities sign.
-func (w *world) watch(from, to int, path string, body []byte) {
+func (w *world) watch(from int, path string, body []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.spy != nil {
-		w.spy(from, to, path, body)
-	}
 	if path != pathSignature || from < 0 {
 		return
 	}
