@@ -226,7 +226,7 @@ func initNetworkCommand() *cobra.Command {
 	f.IntVar(&size.Exits, "exits", size.Exits, "relays that are exits")
 	f.StringVar(&socks, "socks", "127.0.0.1:9250", "`address` of the client's SOCKS5 port")
 	f.Uint16Var(&port, "port", 9001, "port of every node on its own address")
-	f.DurationVar(&period, "period", 10*time.Second, "`time` from one directory to the next, whole seconds")
+	f.DurationVar(&period, "period", 5*time.Second, "`time` from one directory to the next, whole seconds")
 	return c
 }
 

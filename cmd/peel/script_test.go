@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/net/proxy"
+)
+
+// page is what the scripts' web server gives.
+var page = strings.Repeat("through three hops\n", 1<<16)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"peel": main,
+		"get":  get,
+	})
+}
+
+// get fetches a URL through the SOCKS5 port that PEEL_SOCKS names and prints the SHA-256 of what came.
+func get() {
+	err := func() error {
+		if len(os.Args) != 2 {
+			return errors.New("usage: get URL")
+		}
+		d, err := proxy.SOCKS5("tcp", os.Getenv("PEEL_SOCKS"), nil, proxy.Direct)
+		if err != nil {
+			return err
+		}
+		c := http.Client{Transport: &http.Transport{DialContext: d.(proxy.ContextDialer).DialContext}}
+		r, err := c.Get(os.Args[1])
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, r.Body); err != nil {
+			return err
+		}
+		fmt.Printf("sha256 %x\n", h.Sum(nil))
+		return nil
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "get:", err)
+		os.Exit(1)
+	}
+}
+
+func TestScripts(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }))
+	t.Cleanup(s.Close) // the scripts run in parallel, after this function
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() })
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("URL", s.URL)
+			e.Setenv("SUM", fmt.Sprintf("%x", sha256.Sum256([]byte(page))))
+			e.Setenv("PORT", freePort(t))
+			e.Setenv("TAKEN", taken.Addr().String())
+			return nil
+		},
+	})
+}
+
+// freePort is a port that was free a moment ago.
+func freePort(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// The README's commands for a network of separate processes are run as they stand there, but for the ports, which may be
+// taken on this machine, and for the waiting that a person would do.
+func TestReadmeProcesses(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the README's commands are for a Unix shell")
+	}
+	for _, program := range []string{"sh", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip("needs ", program)
+		}
+	}
+	start, use := readmeCommands(t)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }))
+	defer s.Close()
+	port := freePort(t)
+	start = replace(t, start, "init network net", "init network net --port "+freePort(t)+" --socks 127.0.0.1:"+port)
+	use = replace(t, use, ":9250", ":"+port)
+	use = replace(t, use, "http://127.0.0.1:8000/", s.URL)
+
+	dir := t.TempDir()
+	sh := exec.Command("sh", "-c", start)
+	sh.Dir = dir
+	ownGroup(sh)
+	out, err := sh.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errs bytes.Buffer
+	sh.Stderr = &errs
+	if err := sh.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	ready := make(chan bool, 1)
+	go func() {
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			if lines.Text() == "ready: socks5://127.0.0.1:"+port {
+				ready <- true
+			}
+		}
+		close(ready)
+		ended <- sh.Wait()
+	}()
+	defer func() {
+		endGroup(sh)
+		<-ended
+		if t.Failed() {
+			t.Log(errs.String())
+		}
+	}()
+	select {
+	case ok := <-ready:
+		if !ok {
+			t.Fatal("the client ended before it was ready")
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the client was not ready after a minute")
+	}
+	curl := exec.Command("sh", "-c", use)
+	got, err := curl.Output()
+	if err != nil || string(got) != page {
+		t.Fatalf("%s: %v, %d bytes instead of %d", use, err, len(got), len(page))
+	}
+}
+
+// readmeCommands are the two blocks of shell commands behind the README's mark: to start the processes, and to use them.
+func readmeCommands(t *testing.T) (start, use string) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)<!-- processes -->\n```sh\n(.*?)```.*?```sh\n(.*?)```").FindSubmatch(readme)
+	if m == nil {
+		t.Fatal("README.md has no commands for separate processes")
+	}
+	return string(m[1]), string(m[2])
+}
+
+// replace changes what must be there.
+func replace(t *testing.T, s, old, with string) string {
+	t.Helper()
+	if !strings.Contains(s, old) {
+		t.Fatalf("the README's commands have no %q:\n%s", old, s)
+	}
+	return strings.ReplaceAll(s, old, with)
+}
