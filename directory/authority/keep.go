@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/google/renameio/v2"
+	"peel/directory/cache"
 )
 
 // keep holds what must outlive a crash, by name: in files of one folder, each replaced as a whole
@@ -38,7 +38,7 @@ func (k *keep) save(name string, b []byte) error {
 		k.mem[name] = append([]byte{}, b...)
 		return nil
 	}
-	if err := renameio.WriteFile(filepath.Join(k.dir, name), b, 0o600); err != nil {
+	if err := cache.WriteFile(filepath.Join(k.dir, name), b); err != nil {
 		return fmt.Errorf("authority: state: %w", err)
 	}
 	return nil

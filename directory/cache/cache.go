@@ -128,7 +128,7 @@ func (c *Cache) Usable(now time.Time) (cons *directory.Consensus, note string, e
 func (c *Cache) Put(text []byte, now time.Time) (bool, error) {
 	changed, err := c.take(text, now)
 	if changed && c.cfg.Dir != "" {
-		if err := write(filepath.Join(c.cfg.Dir, fileName), text); err != nil {
+		if err := WriteFile(filepath.Join(c.cfg.Dir, fileName), text); err != nil {
 			c.cfg.Log.Warn("the consensus could not be kept for the next start", "why", err)
 		}
 	}

@@ -4,5 +4,5 @@ package cache
 
 import "github.com/google/renameio/v2"
 
-// write replaces a file so that a crash at any moment leaves the old or the new one.
-func write(name string, b []byte) error { return renameio.WriteFile(name, b, 0o600) }
+// WriteFile replaces a file so that a crash at any moment leaves the old or the new one. Only its owner can read it.
+func WriteFile(name string, b []byte) error { return renameio.WriteFile(name, b, 0o600) }

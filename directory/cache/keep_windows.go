@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// write replaces a file so that a crash of the program leaves the old or the new one.
-func write(name string, b []byte) error {
+// WriteFile replaces a file so that a crash of the program leaves the old or the new one.
+func WriteFile(name string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name))
 	if err != nil {
 		return err
