@@ -59,6 +59,8 @@ type Circ struct {
 	owing   bool       // is in conn.owing
 	refused bool       // there was no room for it
 
+	telling                 int  // calls of Room under way
+	parting                 bool // Closed is to be called after them
 	mine                    bool // closed by Close: no Closed
 	destroy                 bool // DESTROY is to be sent
 	sentDestroy, gotDestroy bool
@@ -259,6 +261,7 @@ func (c *Circ) Close(reason cell.DestroyReason) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if c.state == closing {
+		c.parting = false
 		return
 	}
 	c.mine = true

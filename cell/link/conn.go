@@ -132,6 +132,10 @@ func newConn(nc net.Conn, cfg Config, dialer bool, keyIn, keyOut []byte) *Conn {
 // every circuit has been told. A nil h makes a CREATE the peer's error, as a client must. Call it exactly once.
 func (c *Conn) Serve(h Handler) error {
 	c.mu.Lock()
+	if c.err != nil { // Close has seen to everything
+		defer c.mu.Unlock()
+		return c.err
+	}
 	c.serving = true
 	now := time.Now()
 	c.unused = now
@@ -152,15 +156,20 @@ func (c *Conn) Serve(h Handler) error {
 	return c.Err()
 }
 
-// Close ends the link at once: what is queued is lost, circuits that have a Receiver hear of it from Serve. It does not
-// wait: Done does. It returns nil.
+// Close ends the link at once: what is queued is lost. Circuits that have a Receiver hear of it from Serve, or, if nobody
+// serves the link, before Close returns. It does not wait for Serve: Done does. It returns nil.
 func (c *Conn) Close() error {
 	c.fail(&Error{ReasonClosed, ErrClosed})
 	c.mu.Lock()
+	first := false
 	serving := c.serving
 	c.mu.Unlock()
 	if !serving {
-		c.over.Do(func() { close(c.done) })
+		c.over.Do(func() { first = true })
+	}
+	if first { // not within Do: a Receiver may call Close
+		c.finish()
+		close(c.done)
 	}
 	return nil
 }

@@ -153,11 +153,12 @@ func (p *Pool) tryAddr(peer Peer, addr string) (*Conn, error) {
 // this one. After Close it closes c.
 func (p *Pool) Add(c *Conn) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.ctx.Err() != nil {
+		p.mu.Unlock()
 		c.Close()
 		return
 	}
+	defer p.mu.Unlock()
 	p.keep(c)
 	if id, ok := c.PeerID(); ok && p.nodes[id] == nil {
 		a := &attempt{done: make(chan struct{}), conn: c}

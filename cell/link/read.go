@@ -292,13 +292,29 @@ func (c *Conn) created(x *cell.Cell) error {
 	return nil
 }
 
-// tellRoom calls Room, unless the circuit has been closed. The caller holds no lock.
+// tellRoom calls Room, unless the circuit has been closed, and then Closed, if a DESTROY came meanwhile: reader and writer
+// may both be here, and Closed is the last call. The caller holds no lock.
 func (c *Circ) tellRoom() {
-	c.conn.mu.Lock()
+	l := c.conn
+	l.mu.Lock()
 	r := c.recv
-	c.conn.mu.Unlock()
-	if r != nil {
-		r.Room()
+	if r == nil {
+		l.mu.Unlock()
+		return
+	}
+	c.telling++
+	l.mu.Unlock()
+	r.Room()
+	l.mu.Lock()
+	c.telling--
+	last := c.parting && c.telling == 0
+	if last {
+		c.parting = false
+	}
+	why := c.told
+	l.mu.Unlock()
+	if last {
+		r.Closed(why)
 	}
 }
 
@@ -319,6 +335,9 @@ func (c *Conn) destroyed(x *cell.Cell) error {
 	if circ.state != closing {
 		circ.end(cell.DestroyNone)
 		circ.told = m.Reason
+	}
+	if r != nil && circ.telling > 0 { // the writer is at it: it calls Closed when it is through
+		circ.parting, r = true, nil
 	}
 	circ.free()
 	c.mu.Unlock()

@@ -2,6 +2,7 @@ package link
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -243,6 +244,9 @@ func (c *Conn) left(circ *Circ, n int, now time.Time) (wake bool) {
 	}
 	circ.window.Left(n)
 	if !circ.owing {
+		if len(c.owing) >= 2*len(c.circs)+64 { // those that ended before they were due shall not add up
+			c.owing = slices.DeleteFunc(c.owing, func(x *Circ) bool { return x.state != open })
+		}
 		circ.owing = true
 		c.owing = append(c.owing, circ)
 	}
