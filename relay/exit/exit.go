@@ -94,7 +94,7 @@ func (d *Dialer) allows(addr netip.Addr, port uint16) bool {
 	if !addr.IsValid() || addr.Zone() != "" || port == 0 {
 		return false
 	}
-	if r, ok := specialRange(addr); ok {
+	if r, ok := directory.SpecialRange(addr); ok {
 		if !named(d.policy, r, addr, port) {
 			return false
 		}
@@ -109,7 +109,7 @@ func (d *Dialer) allows(addr netip.Addr, port uint16) bool {
 
 func (d *Dialer) allowsOwn(addr netip.Addr, port uint16) bool {
 	within := netip.PrefixFrom(addr, addr.BitLen())
-	if r, ok := specialRange(addr); ok {
+	if r, ok := directory.SpecialRange(addr); ok {
 		within = r
 	}
 	return named(d.policy, within, addr, port)
@@ -117,7 +117,7 @@ func (d *Dialer) allowsOwn(addr netip.Addr, port uint16) bool {
 
 // shows says whether an address may be told to a client, whose port is not known.
 func (d *Dialer) shows(addr netip.Addr) bool {
-	r, ok := specialRange(addr)
+	r, ok := directory.SpecialRange(addr)
 	return !ok || named(d.policy, r, addr, 0)
 }
 
