@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -45,6 +46,27 @@ func NewKeys() (Keys, error) {
 // ID is the public half of the identity.
 func (k Keys) ID() cell.NodeID { return cell.NodeID(k.Identity.Public().(ed25519.PublicKey)) }
 
+// check says what is missing. An authority's node needs a link key only.
+func (k Keys) check(authority bool) error {
+	keys := []struct {
+		name string
+		key  *ecdh.PrivateKey
+		must bool
+	}{{"link key", k.Link, true}, {"onion key", k.Onion, !authority}, {"previous onion key", k.Previous, false}}
+	for _, x := range keys {
+		switch {
+		case x.key == nil && x.must:
+			return fmt.Errorf("relay: the %s is missing: make keys with NewKeys, or load them", x.name)
+		case x.key != nil && x.key.Curve() != ecdh.X25519():
+			return fmt.Errorf("relay: the %s is not an X25519 key", x.name)
+		}
+	}
+	if !authority && len(k.Identity) != ed25519.PrivateKeySize {
+		return errors.New("relay: the identity key is missing, or is no Ed25519 key: make keys with NewKeys, or load them")
+	}
+	return nil
+}
+
 // The files of a key folder, each a PKCS #8 key in PEM that openssl can read too.
 const (
 	identityFile = "identity.key"
@@ -54,8 +76,11 @@ const (
 )
 
 // Save writes the keys as files that only their owner can read (0600) into the folder dir, which is made (0700) if it
-// is missing. A key file that is already there is an error: keys are never overwritten.
+// is missing. Keys are never overwritten: if a file of that name is already there it writes none.
 func (k Keys) Save(dir string) error {
+	if err := k.check(false); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("relay: key folder: %w", err)
 	}
@@ -68,6 +93,12 @@ func (k Keys) Save(dir string) error {
 			name string
 			key  any
 		}{previousFile, k.Previous})
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.name)
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("relay: key file %s: %w: choose another folder, or move the old keys away", path, cmp.Or(err, fs.ErrExist))
+		}
 	}
 	for _, f := range files {
 		if err := SaveKey(filepath.Join(dir, f.name), f.key); err != nil {
@@ -116,10 +147,14 @@ func SaveKey(path string, key any) error {
 		err = e
 	}
 	if err != nil {
+		os.Remove(path) // a part of a key is of no use, and in the way of the next try
 		return fmt.Errorf("relay: key file: %w", err)
 	}
 	return nil
 }
+
+// mostKeyFile is more bytes than a key file has.
+const mostKeyFile = 4096
 
 // LoadKey reads one private key of the kind K, which is ed25519.PrivateKey or *ecdh.PrivateKey (X25519).
 func LoadKey[K ed25519.PrivateKey | *ecdh.PrivateKey](path string) (K, error) {
@@ -127,6 +162,9 @@ func LoadKey[K ed25519.PrivateKey | *ecdh.PrivateKey](path string) (K, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return none, fmt.Errorf("relay: key file: %w", err)
+	}
+	if !st.Mode().IsRegular() || st.Size() > mostKeyFile {
+		return none, fmt.Errorf("relay: %s: not a key file", path)
 	}
 	if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
 		return none, fmt.Errorf("relay: %s: others than its owner can read this private key (mode %04o): run chmod 600 %s", path, st.Mode().Perm(), path)
