@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"sync"
@@ -34,8 +35,10 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 	}
 	cfg.Directory = n.authority
 	cfg.ID = ac.Certificate.Identity
-	n.relay, err = New(cfg)
-	return n, err
+	if n.relay, err = New(cfg); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 // ID is the authority's identity, which is also its name on links.
@@ -51,11 +54,8 @@ func (n *Authority) Run(ctx context.Context) error {
 		defer cancel()
 		err = n.authority.Run(ctx)
 	})
-	if e := n.relay.Run(ctx); e != nil {
-		cancel()
-		wg.Wait()
-		return e
-	}
+	e := n.relay.Run(ctx)
+	cancel()
 	wg.Wait()
-	return err
+	return cmp.Or(err, e)
 }
