@@ -5,6 +5,7 @@ import (
 	"crypto/ecdh"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"peel/cell"
 	"peel/cell/hybrid"
@@ -14,40 +15,69 @@ import (
 	"peel/circuit/stream"
 )
 
-// mostHandshakes is how many CREATEs may wait for a worker: at 0.3 ms each and core, half a second of work. One more is
-// answered with DESTROY (busy) at once.
+// mostHandshakes is how many CREATEs may wait for a worker: at 0.3 ms each and core, half a second of work.
 const mostHandshakes = 2048
 
-// handshake is a CREATE that waits for a worker.
+// handshake is a CREATE that waits for a worker. Until it has one it is the circuit's receiver.
 type handshake struct {
 	circ    *link.Circ
 	key     cell.KeyID
 	suite   uint8
 	request []byte
+	gone    atomic.Bool // the circuit has ended: not worth a worker's time
 }
+
+func (*handshake) Created([]byte)      {} // we did not open it
+func (*handshake) Receive([]cell.Cell) {} // nothing may come before CREATED
+func (*handshake) Room()               {}
+
+func (h *handshake) Closed(cell.DestroyReason) { h.gone.Store(true) }
 
 // Create takes a CREATE from a link's reader and leaves the work to the workers (link.Handler).
 func (r *Relay) Create(c *link.Circ, m cell.Create) {
-	h := handshake{circ: c, key: m.Key, suite: m.Suite, request: bytes.Clone(m.Request)}
-	select {
-	case r.handshakes <- h:
-	default:
+	if r.crowded() {
 		r.stats.HandshakesShed.Add(1)
-		c.Close(cell.DestroyBusy)
+		refuse(c, cell.DestroyBusy)
+		return
+	}
+	h := &handshake{circ: c, key: m.Key, suite: m.Suite, request: bytes.Clone(m.Request)}
+	c.Attach(h)
+	if shed := r.handshakes.push(c.Conn(), h); shed != nil {
+		r.stats.HandshakesShed.Add(1)
+		refuse(shed.circ, cell.DestroyBusy)
 	}
 }
 
-// workers answers CREATEs on every core until done is closed.
-func (r *Relay) workers(done <-chan struct{}) {
+// crowded says whether the relay has as many circuits as it may.
+func (r *Relay) crowded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.transits) >= r.cfg.MaxCircuits
+}
+
+// refuse ends a circuit that did not come to be. Only relays are told why (spec/cell.md, section 6).
+func refuse(c *link.Circ, why cell.DestroyReason) {
+	if _, named := c.Conn().PeerID(); !named {
+		why = cell.DestroyNone
+	}
+	c.Close(why)
+}
+
+// workers answers CREATEs on every core until the queue is closed.
+func (r *Relay) workers() {
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for {
-				select {
-				case h := <-r.handshakes:
-					r.guard("handshake", func() { r.respond(h) })
-				case <-done:
+				h := r.handshakes.pop()
+				if h == nil {
 					return
+				}
+				if h.gone.Load() {
+					continue
+				}
+				if !r.guard("handshake", func() { r.respond(h) }) {
+					refuse(h.circ, cell.DestroyInternal)
 				}
 			}
 		})
@@ -56,11 +86,11 @@ func (r *Relay) workers(done <-chan struct{}) {
 }
 
 // respond is the relay's half of the circuit handshake (spec/handshake.md).
-func (r *Relay) respond(h handshake) {
+func (r *Relay) respond(h *handshake) {
 	key := r.onionKey(h.key)
 	if key == nil {
 		r.stats.HandshakesFailed.Add(1)
-		h.circ.Close(cell.DestroyProtocol)
+		refuse(h.circ, cell.DestroyProtocol)
 		return
 	}
 	reply, secrets, err := hybrid.Respond(hybrid.Config{
@@ -70,19 +100,19 @@ func (r *Relay) respond(h handshake) {
 	}, h.request, nil)
 	if err != nil {
 		r.stats.HandshakesFailed.Add(1)
-		h.circ.Close(cell.DestroyProtocol)
+		refuse(h.circ, cell.DestroyProtocol)
 		return
 	}
 	k := secrets.Expand(circuit.KeyLabel, 2*layer.KeySize)
 	secrets.Erase()
-	t := &transit{relay: r, prev: h.circ, joined: make(chan struct{}), done: make(chan struct{})}
+	t := &transit{relay: r, prev: h.circ, joined: make(chan struct{})}
 	t.fwd = layer.NewRelay((*[layer.KeySize]byte)(k[:layer.KeySize]), cell.BodySize)
 	t.back = layer.NewRelay((*[layer.KeySize]byte)(k[layer.KeySize:]), cell.BodySize)
 	clear(k)
 	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams})
 	r.remember(t)
 	h.circ.Attach(fromPrev{t})
-	h.circ.Reply(reply)
+	h.circ.Reply(reply) // an error is told to the receiver as well
 	r.stats.Circuits.Add(1)
 }
 

@@ -26,7 +26,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	default:
 		do = func(ctx context.Context) { r.carry(ctx, s, o.Begin) }
 	}
-	if !r.start("stream", do) {
+	if !t.start(&r.streams, "stream", do, func() { s.Reset(cell.EndInternal) }) {
 		s.Refuse(cell.EndBusy)
 	}
 }
@@ -54,11 +54,15 @@ func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
 		}
 		conn.Close()
 	}
-	stop := context.AfterFunc(ctx, func() { cut(cell.EndInternal) })
-	defer stop()
+	defer atEnd(ctx, func() { cut(cell.EndInternal) })()
+	guarded := func(copy func()) {
+		if !r.guard("stream", copy) {
+			cut(cell.EndInternal)
+		}
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		r.guard("stream", func() {
+		guarded(func() {
 			if _, err := s.WriteTo(conn); err != nil {
 				cut(cell.EndReset)
 			} else {
@@ -66,11 +70,13 @@ func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
 			}
 		})
 	})
-	if _, err := s.ReadFrom(conn); err != nil {
-		cut(exit.Reason(err))
-	} else {
-		s.CloseWrite()
-	}
+	guarded(func() {
+		if _, err := s.ReadFrom(conn); err != nil {
+			cut(exit.Reason(err))
+		} else {
+			s.CloseWrite()
+		}
+	})
 	wg.Wait()
 	conn.Close()
 	s.Close()
@@ -114,11 +120,25 @@ type directoryAddr struct{}
 func (directoryAddr) Network() string { return "peel" }
 func (directoryAddr) String() string  { return "directory" }
 
-// serveDirectory hands a stream to the directory's web server.
+// directoryStream tells when the web server is through with it.
+type directoryStream struct {
+	*stream.Stream
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (d *directoryStream) Close() error {
+	defer d.once.Do(func() { close(d.closed) })
+	return d.Stream.Close()
+}
+
+// serveDirectory hands a stream to the directory's web server and waits until that has closed it.
 func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream) {
 	s.Connected(cell.Connected{})
+	d := &directoryStream{Stream: s, closed: make(chan struct{})}
 	select {
-	case r.dirStreams.conns <- s:
+	case r.dirStreams.conns <- d:
+		<-d.closed
 	case <-r.dirStreams.done:
 		s.Close()
 	case <-ctx.Done():

@@ -31,24 +31,22 @@ func (t *transit) extend(e cell.Extend) error {
 	if t.mux.Streams() > 0 {
 		return errors.New("relay: EXTEND of a circuit that has streams here")
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.next != nil || t.growing {
+	if t.grown() {
 		return errors.New("relay: EXTEND of a circuit that goes on already")
 	}
-	if t.over {
-		return nil
-	}
-	e.Request = slices.Clone(e.Request)
+	t.mu.Lock()
 	t.growing = true
-	if !r.start("extend", func(ctx context.Context) { t.dialNext(ctx, e) }) {
-		return errors.New("relay: shutting down")
+	t.mu.Unlock()
+	e.Request = slices.Clone(e.Request)
+	if !t.start(&r.extensions, "extend", func(ctx context.Context) { t.dialNext(ctx, e) }, t.destroy) {
+		return errors.New("relay: EXTEND of a circuit that has ended, or when too many are being extended")
 	}
 	return nil
 }
 
-// reach says how the node that an EXTEND names is reached: its link key is the one in our own directory, never what a
-// client says, and only addresses that stand there are dialled. A relay that has no directory yet waits for it.
+// reach says how the node that an EXTEND names is reached: link key and addresses are those in our own directory, never
+// what a client says, of whose addresses one must be there too. All of them are dialled, as others may be waiting for the
+// same link. A relay that has no directory yet waits for it.
 func (r *Relay) reach(ctx context.Context, to cell.LinkSpec) (link.Peer, error) {
 	select {
 	case <-r.informed:
@@ -59,10 +57,7 @@ func (r *Relay) reach(ctx context.Context, to cell.LinkSpec) (link.Peer, error) 
 	if !ok {
 		return link.Peer{}, fmt.Errorf("relay: EXTEND to %v, which is not in this relay's directory", to.ID)
 	}
-	known.Addrs = slices.DeleteFunc(slices.Clone(known.Addrs), func(a netip.AddrPort) bool {
-		return !slices.Contains(to.Addrs, a)
-	})
-	if len(known.Addrs) == 0 {
+	if !slices.ContainsFunc(to.Addrs, func(a netip.AddrPort) bool { return slices.Contains(known.Addrs, a) }) {
 		return link.Peer{}, fmt.Errorf("relay: EXTEND to %v at addresses that are not its own", to.ID)
 	}
 	return known, nil
@@ -83,8 +78,6 @@ func (t *transit) dialNext(ctx context.Context, e cell.Extend) {
 	if err == nil {
 		select {
 		case <-t.joined:
-			return
-		case <-t.done:
 			return
 		case <-ctx.Done():
 			err = ctx.Err()

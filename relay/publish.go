@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -70,12 +69,21 @@ func (r *Relay) identify(k cell.Key) (cell.NodeID, bool) {
 // keepDirectory follows the network's consensus.
 func (r *Relay) keepDirectory(ctx context.Context) {
 	var once sync.Once
+	for ctx.Err() == nil && !r.guard("directory", func() { r.follow(ctx, &once) }) {
+		select {
+		case <-time.After(authorityTimeout):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 	r.cache.Follow(ctx, func(ctx context.Context) (net.Conn, error) {
 		as := r.cfg.Network.Authorities
 		return r.dialAuthority(ctx, as[rand.N(len(as))])
 	}, func(c *directory.Consensus) {
 		r.known.Store(r.known.Load().with(c))
-		once.Do(func() { close(r.informed) })
+		first.Do(func() { close(r.informed) })
 	}, nil)
 }
 
@@ -117,7 +125,9 @@ func (r *Relay) keepPublished(ctx context.Context) {
 			retry := firstRetry
 			for {
 				wait := r.cfg.Network.WithDefaults().Period
-				if err := r.publish(ctx, a); err != nil {
+				err := errPanic
+				r.guard("publish", func() { err = r.publish(ctx, a) })
+				if err != nil {
 					r.log.Debug("descriptor not taken", "authority", a.Nickname, "why", err)
 					wait, retry = retry, min(2*retry, wait)
 				} else {
@@ -142,26 +152,4 @@ func (r *Relay) publish(ctx context.Context, a directory.AuthorityInfo) error {
 		return err
 	}
 	return cache.Post(ctx, func(ctx context.Context) (net.Conn, error) { return r.dialAuthority(ctx, a) }, "/peel/descriptor", body)
-}
-
-// observe measures what the relay carries: the descriptor tells the most of 10 seconds in the last day or so.
-func (r *Relay) observe(ctx context.Context) {
-	const span = 10 * time.Second
-	var best [24]uint64 // of each hour
-	tick := time.NewTicker(span)
-	defer tick.Stop()
-	last := r.stats.Cells.Load()
-	for {
-		select {
-		case now := <-tick.C:
-			hour := now.Hour()
-			best[(hour+1)%len(best)] = 0 // yesterday's
-			cells := r.stats.Cells.Load()
-			best[hour] = max(best[hour], (cells-last)*cell.Size/uint64(span/time.Second))
-			last = cells
-			r.observed.Store(min(slices.Max(best[:]), directory.MaxBandwidth))
-		case <-ctx.Done():
-			return
-		}
-	}
 }

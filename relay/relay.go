@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,7 @@ type Config struct {
 	Network   *directory.Network
 	Keys      Keys
 	Listeners []net.Listener   // where links arrive; Run closes them
-	Addrs     []netip.AddrPort // what the descriptor says, at most one IPv4 and one IPv6; none: those of Listeners
+	Addrs     []netip.AddrPort // what the descriptor says, at most one IPv4 and then one IPv6; none: those of Listeners
 
 	Nickname  string
 	Contact   string
@@ -42,13 +43,17 @@ type Config struct {
 	Directory http.Handler
 	ID        cell.NodeID
 
-	Dir        string                                                            // folder for the consensus; "": nothing is written
-	Dial       func(ctx context.Context, network, addr string) (net.Conn, error) // of links; nil: net.Dialer
-	MaxStreams int                                                               // a circuit; 0: 256
-	MaxTasks   int                                                               // streams and extensions in all; 0: 16384
-	Tap        func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
-	Heard      func(from net.Addr, m cell.Message)                               // for tests and instruments: each message for this relay, and the link it came by
-	Log        *slog.Logger                                                      // nil: silent
+	Dir   string                                                            // folder for the consensus; "": nothing is written
+	Dial  func(ctx context.Context, network, addr string) (net.Conn, error) // of links; nil: net.Dialer
+	Tap   func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
+	Heard func(from net.Addr, m cell.Message)                               // for tests and instruments: each message for this relay, and the link it came by
+	Log   *slog.Logger                                                      // nil: silent
+
+	// What is refused as busy beyond.
+	MaxLinks    int // accepted and dialled; 0: 16384
+	MaxCircuits int // in all; 0: 131072
+	MaxStreams  int // a circuit; 0: 256
+	MaxTasks    int // streams in all, and apart from them circuits that are being extended; 0: 16384
 }
 
 const (
@@ -70,18 +75,22 @@ type Relay struct {
 	cache      *cache.Cache
 	known      atomic.Pointer[known]
 	informed   chan struct{} // closed when known is of use
-	handshakes chan handshake
+	handshakes *waiting
 	dirStreams *streams
 	stats      Stats
 	observed   atomic.Uint64 // bytes a second, as in the descriptor
 
-	mu       sync.Mutex
-	transits map[*transit]struct{}
-	tasks    int
-	closing  bool
-	wg       sync.WaitGroup // of tasks
-	ctx      context.Context
+	mu         sync.Mutex
+	transits   map[*transit]struct{}
+	streams    tasks
+	extensions tasks
+	closing    bool
+	wg         sync.WaitGroup // of tasks
+	ctx        context.Context
 }
+
+// tasks counts what runs of one kind. Streams cannot keep circuits from growing, nor the other way round.
+type tasks struct{ running, most int }
 
 type onionKey struct {
 	id  cell.KeyID
@@ -93,7 +102,7 @@ type Stats struct {
 	Circuits, HandshakesFailed, HandshakesShed atomic.Uint64
 	Exits, ExitsFailed                         atomic.Uint64
 	LinksRefused, Panics                       atomic.Uint64
-	Cells                                      atomic.Uint64 // carried for others, each way
+	Cells                                      atomic.Uint64 // of circuits: passed on or ended here, both ways
 }
 
 // New checks the configuration. It starts nothing.
@@ -101,35 +110,48 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Network == nil {
 		return nil, errors.New("relay: no network given: a relay needs the network file")
 	}
-	if cfg.Keys.Link == nil || len(cfg.Listeners) == 0 {
-		return nil, errors.New("relay: needs keys and at least one listener")
+	if len(cfg.Listeners) == 0 {
+		return nil, errors.New("relay: no listener given: a relay needs at least one")
+	}
+	if err := cfg.Keys.check(cfg.Directory != nil); err != nil {
+		return nil, err
 	}
 	if cfg.Bandwidth == 0 {
 		cfg.Bandwidth = defaultBandwidth
 	}
-	if cfg.MaxStreams == 0 {
-		cfg.MaxStreams = 256
-	}
-	if cfg.MaxTasks == 0 {
-		cfg.MaxTasks = 16384
+	for _, most := range []struct {
+		name  string
+		value *int
+		usual int
+	}{
+		{"MaxLinks", &cfg.MaxLinks, 16384}, {"MaxCircuits", &cfg.MaxCircuits, 131072},
+		{"MaxStreams", &cfg.MaxStreams, 256}, {"MaxTasks", &cfg.MaxTasks, 16384},
+	} {
+		if *most.value < 0 {
+			return nil, fmt.Errorf("relay: %s is %d: it must be at least 1, or 0 for %d", most.name, *most.value, most.usual)
+		}
+		if *most.value == 0 {
+			*most.value = most.usual
+		}
 	}
 	cfg.Dial = cfg.dialer()
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
-		handshakes: make(chan handshake, mostHandshakes),
+		handshakes: newWaiting(mostHandshakes),
 		dirStreams: newStreams(), informed: make(chan struct{}),
 		transits: make(map[*transit]struct{}),
+		streams:  tasks{most: cfg.MaxTasks}, extensions: tasks{most: cfg.MaxTasks},
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Directory != nil {
+		if cfg.ID.IsZero() {
+			return nil, errors.New("relay: an authority's node needs the authority's identity")
+		}
 		r.id = cfg.ID
 		r.addOnion(cfg.Keys.Link)
 	} else {
-		if cfg.Keys.Identity == nil || cfg.Keys.Onion == nil {
-			return nil, errors.New("relay: needs an identity and an onion key")
-		}
 		r.id = cfg.Keys.ID()
 		r.addOnion(cfg.Keys.Onion)
 		if cfg.Keys.Previous != nil {
@@ -191,6 +213,7 @@ func listenerAddrs(ls []net.Listener) []netip.AddrPort {
 			addrs = append(addrs, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
 		}
 	}
+	slices.SortFunc(addrs, netip.AddrPort.Compare) // IPv4 first
 	return addrs
 }
 
@@ -207,7 +230,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.ctx = ctx
 
 	var wg sync.WaitGroup
-	wg.Go(func() { r.workers(ctx.Done()) })
+	wg.Go(r.workers)
 	wg.Go(func() { r.serveStreams(ctx) })
 	for _, l := range r.cfg.Listeners {
 		wg.Go(func() { r.acceptLinks(ctx, l) })
@@ -215,13 +238,14 @@ func (r *Relay) Run(ctx context.Context) error {
 	if r.cfg.Directory == nil {
 		wg.Go(func() { r.keepDirectory(ctx) })
 		wg.Go(func() { r.keepPublished(ctx) })
-		wg.Go(func() { r.observe(ctx) })
+		wg.Go(func() { r.keepObserved(ctx) })
 	}
 	<-ctx.Done()
 
 	r.mu.Lock()
 	r.closing = true
 	r.mu.Unlock()
+	r.handshakes.close()
 	r.dirStreams.Close()
 	for _, l := range r.cfg.Listeners {
 		l.Close()
@@ -253,29 +277,32 @@ func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) {
 			}
 			continue
 		}
-		select {
-		case unproved <- struct{}{}:
-		default:
+		if len(unproved) == mostUnproved || r.pool.Links() >= r.cfg.MaxLinks {
 			r.stats.LinksRefused.Add(1)
 			nc.Close()
 			continue
 		}
+		unproved <- struct{}{} // nobody else fills it
 		wg.Go(func() {
 			defer func() { <-unproved }()
-			r.guard("link handshake", func() {
-				conn, err := link.Accept(ctx, nc, &r.linkCfg)
-				if err != nil {
-					r.stats.LinksRefused.Add(1)
-					r.log.Debug("link refused", "why", err)
-					return
-				}
-				r.pool.Add(conn)
-			})
+			if !r.guard("link handshake", func() { r.acceptLink(ctx, nc) }) {
+				nc.Close()
+			}
 		})
 	}
 }
 
-// serveStreams runs the web server of the directory over directory streams.
+func (r *Relay) acceptLink(ctx context.Context, nc net.Conn) {
+	conn, err := link.Accept(ctx, nc, &r.linkCfg)
+	if err != nil {
+		r.stats.LinksRefused.Add(1)
+		r.log.Debug("link refused", "why", err)
+		return
+	}
+	r.pool.Add(conn)
+}
+
+// serveStreams runs the web server of the directory over directory streams, until the last of its goroutines is gone.
 func (r *Relay) serveStreams(ctx context.Context) {
 	h := r.cfg.Directory
 	if h == nil {
@@ -285,38 +312,65 @@ func (r *Relay) serveStreams(ctx context.Context) {
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
-	stop := context.AfterFunc(ctx, func() { s.Close() })
-	defer stop()
+	var conns sync.WaitGroup
+	s.ConnState = func(_ net.Conn, now http.ConnState) {
+		switch now {
+		case http.StateNew:
+			conns.Add(1)
+		case http.StateClosed:
+			conns.Done()
+		}
+	}
+	defer conns.Wait()
+	defer atEnd(ctx, func() { s.Close() })()
 	s.Serve(r.dirStreams)
 }
 
-// start runs do as a task of the relay, which waits for it at the end and survives its panics; false: the relay has as
-// many tasks as it may, or is closing.
-func (r *Relay) start(name string, do func(context.Context)) bool {
+// atEnd runs do when ctx ends, in a goroutine that undo waits for if it has begun.
+func atEnd(ctx context.Context, do func()) (undo func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		do()
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}
+
+// start runs do as a task of its kind, which the relay waits for at its end. If do panics, only what sorry cleans up is
+// lost. False: there are as many tasks of the kind as there may be, or the relay is closing.
+func (r *Relay) start(kind *tasks, name string, do, sorry func()) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closing || r.tasks >= r.cfg.MaxTasks {
+	if r.closing || kind.running >= kind.most {
 		return false
 	}
-	r.tasks++
+	kind.running++
 	r.wg.Go(func() {
-		r.guard(name, func() { do(r.ctx) })
+		if !r.guard(name, do) {
+			r.guard(name, sorry)
+		}
 		r.mu.Lock()
-		r.tasks--
+		kind.running--
 		r.mu.Unlock()
 	})
 	return true
 }
 
-// guard keeps a panic to what caused it.
-func (r *Relay) guard(name string, do func()) {
+// guard keeps a panic to what caused it; false: there was one.
+func (r *Relay) guard(name string, do func()) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
+			ok = false
 			r.stats.Panics.Add(1)
 			r.log.Error("a bug: please report this", "in", name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 	}()
 	do()
+	return true
 }
 
 func (r *Relay) remember(t *transit) {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -11,10 +12,8 @@ import (
 	"peel/circuit/stream"
 )
 
-const (
-	mostEarly  = 8 // RELAY_EARLY cells a circuit may send (spec/cell.md): so many times it can grow
-	mostRekeys = 4 // REKEY messages that may wait for their answer
-)
+// mostRekeys is how many REKEY messages may wait for their answer. An honest client asks for one at a time.
+const mostRekeys = 4
 
 // transit is one circuit at this relay: it passes through, or it ends here. Forward cells are peeled by the reader of
 // the link they came in on, backward cells are wrapped by the reader of theirs; a cell changes goroutine only in the
@@ -35,9 +34,10 @@ type transit struct {
 	extended []byte     // the answer to it that waits to be sent
 	rekeys   int        // answers to REKEY that wait to be sent
 	over     bool
+	life     context.Context // ends with the circuit; nil: no task has needed it yet
+	end      context.CancelFunc
 
 	joined chan struct{} // closed when the next relay has answered
-	done   chan struct{} // closed when the circuit is destroyed
 }
 
 // batches holds the cells between cipher and queue.
@@ -53,15 +53,35 @@ func (t fromPrev) Created([]byte) {} // we did not open it
 
 // Receive peels a run of forward cells: those for this relay are handled, the others go on as they are.
 func (t fromPrev) Receive(cells []cell.Cell) {
-	if err := t.forward(cells); err != nil {
+	t.survive(func() error { return t.forward(cells) })
+}
+
+func (t fromPrev) Room() {
+	t.survive(func() error { t.pump(); return nil })
+}
+
+func (t fromPrev) Closed(cell.DestroyReason) { t.destroy() }
+
+// survive destroys the circuit if do fails or panics, so that the link and its other circuits go on. No lock is held.
+func (t *transit) survive(do func() error) {
+	err := errPanic
+	t.relay.guard("circuit", func() { err = do() })
+	if err != nil {
 		t.relay.log.Debug("circuit ended", "why", err)
 		t.destroy()
 	}
 }
 
-func (t fromPrev) Room() { t.pump() }
-
-func (t fromPrev) Closed(cell.DestroyReason) { t.destroy() }
+// start runs a task of the circuit (Relay.start). Its context ends with the circuit. The caller does not hold mu.
+func (t *transit) start(kind *tasks, name string, do func(context.Context), sorry func()) bool {
+	t.mu.Lock()
+	if t.life == nil && !t.over {
+		t.life, t.end = context.WithCancel(t.relay.ctx)
+	}
+	life := t.life
+	t.mu.Unlock()
+	return life != nil && t.relay.start(kind, name, func() { do(life) }, sorry)
+}
 
 // forward peels cells and sends on, together, those between two that are ours.
 func (t *transit) forward(cells []cell.Cell) error {
@@ -70,11 +90,12 @@ func (t *transit) forward(cells []cell.Cell) error {
 	if t.fwd == nil {
 		return nil // destroyed meanwhile
 	}
+	t.relay.stats.Cells.Add(uint64(len(cells)))
 	passed := 0 // from here on cells are peeled and not yet sent
 	for i := range cells {
 		c := &cells[i]
 		if c.Command() == cell.CmdRelayEarly {
-			if t.early++; t.early > mostEarly {
+			if t.early++; t.early > cell.MaxEarly {
 				return errors.New("relay: more RELAY_EARLY cells than a circuit may send")
 			}
 		}
@@ -105,7 +126,6 @@ func (t *transit) pass(cells []cell.Cell) error {
 	if next == nil {
 		return errors.New("relay: a cell nobody here can read")
 	}
-	t.relay.stats.Cells.Add(uint64(len(cells)))
 	return next.Forward(t.prev, cells)
 }
 
@@ -160,6 +180,10 @@ func (t *transit) rekey() error {
 
 // Created: the next relay joined; the client hears of it.
 func (t fromNext) Created(reply []byte) {
+	t.survive(func() error { t.extendedBy(reply); return nil })
+}
+
+func (t *transit) extendedBy(reply []byte) {
 	data := cell.Extended{Reply: reply}.Append(nil)
 	t.mu.Lock()
 	t.extended, t.growing = data, false
@@ -170,10 +194,7 @@ func (t fromNext) Created(reply []byte) {
 
 // Receive wraps a run of backward cells and sends them on.
 func (t fromNext) Receive(cells []cell.Cell) {
-	if err := t.backward(cells); err != nil {
-		t.relay.log.Debug("circuit ended", "why", err)
-		t.destroy()
-	}
+	t.survive(func() error { return t.backward(cells) })
 }
 
 func (t fromNext) Room() {} // nothing begins here that goes forward
@@ -212,6 +233,7 @@ func (t *transit) pump() {
 		if n == 0 || t.prev.Send(b[:n]) != nil {
 			return // a circuit that takes no more is being destroyed
 		}
+		t.relay.stats.Cells.Add(uint64(n))
 	}
 }
 
@@ -239,11 +261,13 @@ func (t *transit) destroy() {
 		return
 	}
 	t.over = true
-	close(t.done)
-	next := t.next
+	next, end := t.next, t.end
 	t.back.Erase()
 	t.mu.Unlock()
 
+	if end != nil {
+		end()
+	}
 	t.prev.Close(cell.DestroyNone)
 	if next != nil {
 		next.Close(cell.DestroyNone)
@@ -256,4 +280,7 @@ func (t *transit) destroy() {
 	t.relay.forget(t)
 }
 
-var errDestroyed = errors.New("relay: the circuit was destroyed")
+var (
+	errDestroyed = errors.New("relay: the circuit was destroyed")
+	errPanic     = errors.New("relay: a bug in what the circuit asked for")
+)

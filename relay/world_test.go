@@ -1,0 +1,237 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/cell/link/linktest"
+	"peel/circuit"
+	"peel/directory"
+	"peel/directory/cache"
+	"peel/directory/dirtest"
+)
+
+// world is a network in memory: an authority that hands out the consensus, relays that fetch it, and a client's link to
+// the first of them.
+type world struct {
+	t      *testing.T
+	net    *dirtest.Net
+	relays []*Relay
+	hops   []circuit.Hop
+	stop   []func() // ends a relay and waits for its Run
+
+	mu        sync.Mutex
+	listeners map[string]*listener
+	pipes     map[string][]*linktest.Conn // by the address dialled: the dialler's ends
+	posted    int                         // descriptors that came to the authority
+}
+
+// newWorld starts n relays; each may change a relay's Config.
+func newWorld(t *testing.T, n int, each ...func(i int, cfg *Config)) *world {
+	t.Helper()
+	w := &world{
+		t:   t,
+		net: dirtest.New(1, n, dirtest.Authorities(1), dirtest.At(time.Now().UTC().Truncate(time.Second))),
+
+		listeners: make(map[string]*listener), pipes: make(map[string][]*linktest.Conn),
+	}
+	a := w.net.Authorities[0]
+	docs, err := cache.New(cache.Config{Network: w.net.Network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := docs.Put(w.net.Text, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.run(Config{
+		Network: w.net.Network, Keys: Keys{Link: a.Link}, ID: a.Info.ID, Listeners: []net.Listener{w.listen(a.Info.Addrs[0])},
+		Dial: w.dial, Directory: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost {
+				w.mu.Lock()
+				w.posted++
+				w.mu.Unlock()
+				return
+			}
+			docs.ServeHTTP(rw, r)
+		}),
+	})
+	w.hops = nil // the authority's
+	for i := range w.net.Relays {
+		d := &w.net.Relays[i]
+		cfg := Config{
+			Network: w.net.Network, Keys: Keys{Identity: d.Identity, Link: d.Link, Onion: d.Onion},
+			Listeners: []net.Listener{w.listen(d.Descriptor.Addrs[0])}, Nickname: d.Descriptor.Nickname, Dial: w.dial,
+		}
+		for _, f := range each {
+			f(i, &cfg)
+		}
+		w.run(cfg)
+	}
+	w.relays = append(w.relays[1:], w.relays[0]) // the authority's node is the last
+	w.stop = append(w.stop[1:], w.stop[0])
+	w.hops = append(w.hops, circuit.Hop{ID: a.Info.ID, LinkKey: a.Info.LinkKey, OnionKey: a.Info.LinkKey, Addrs: a.Info.Addrs})
+	return w
+}
+
+// authority is the index of the authority's node.
+func (w *world) authority() int { return len(w.relays) - 1 }
+
+func (w *world) run(cfg Config) {
+	w.t.Helper()
+	r, err := New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.Run(ctx) })
+	stop := func() {
+		cancel()
+		wg.Wait()
+	}
+	w.t.Cleanup(stop)
+	w.relays = append(w.relays, r)
+	w.stop = append(w.stop, stop)
+	if cfg.Keys.Onion != nil {
+		w.hops = append(w.hops, circuit.Hop{
+			ID: r.ID(), LinkKey: linktest.Public(cfg.Keys.Link), OnionKey: linktest.Public(cfg.Keys.Onion), Addrs: r.cfg.Addrs,
+		})
+	}
+}
+
+// dial is how all nodes of the world reach each other.
+func (w *world) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	w.mu.Lock()
+	l := w.listeners[addr]
+	w.mu.Unlock()
+	if l == nil {
+		return nil, syscall.ECONNREFUSED
+	}
+	a, b := linktest.Pipe(linktest.Options{B: l.addr})
+	select {
+	case l.conns <- b:
+	case <-l.closed:
+		return nil, syscall.ECONNREFUSED
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	w.mu.Lock()
+	w.pipes[addr] = append(w.pipes[addr], a)
+	w.mu.Unlock()
+	return a, nil
+}
+
+// cut breaks every connection that was dialled to relay i.
+func (w *world) cut(i int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.pipes[w.hops[i].Addrs[0].String()] {
+		c.Cut()
+	}
+}
+
+// connect makes a link of a client's to relay i.
+func (w *world) connect(i int) *link.Conn {
+	w.t.Helper()
+	return w.connectAs(i, &link.Config{Network: w.net.Network.ID()})
+}
+
+func (w *world) connectAs(i int, cfg *link.Config) *link.Conn {
+	w.t.Helper()
+	h := w.hops[i]
+	nc, err := w.dial(w.t.Context(), "tcp", h.Addrs[0].String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	lc, err := link.Dial(w.t.Context(), nc, cfg, link.Peer{ID: h.ID, Key: h.LinkKey})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	linktest.Serve(w.t, lc, nil)
+	return lc
+}
+
+// build makes a circuit through the relays given.
+func (w *world) build(path ...int) (*circuit.Circuit, error) {
+	hops := make([]circuit.Hop, len(path))
+	for i, p := range path {
+		hops[i] = w.hops[p]
+	}
+	return circuit.Build(w.t.Context(), w.connect(path[0]), circuit.Config{Network: w.net.Network.ID()}, hops)
+}
+
+func (w *world) mustBuild(path ...int) *circuit.Circuit {
+	w.t.Helper()
+	c, err := w.build(path...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// circuits is how many circuits relay i has.
+func (w *world) circuits(i int) int { return len(w.relays[i].all()) }
+
+// listener is a net.Listener in memory.
+type listener struct {
+	addr   netip.AddrPort
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (w *world) listen(addr netip.AddrPort) *listener {
+	l := &listener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.listeners[addr.String()] = l
+	return l
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
+
+// ended waits for the end of a circuit and says whether it was destroyed by a relay.
+func ended(t *testing.T, c *circuit.Circuit) {
+	t.Helper()
+	<-c.Done()
+	var destroyed *circuit.DestroyedError
+	if !errors.As(c.Err(), &destroyed) || destroyed.Reason != cell.DestroyNone {
+		t.Errorf("the circuit ended with %v", c.Err())
+	}
+}
+
+// exits lets relay i exit to this machine.
+func exits(i int) func(int, *Config) {
+	return func(n int, cfg *Config) {
+		if n == i {
+			cfg.Exit = directory.Policy{
+				{Accept: true, Prefix: netip.MustParsePrefix("127.0.0.0/8"), Lo: 1, Hi: 65535},
+				{Accept: true, Lo: 80, Hi: 80}, // for names
+			}
+		}
+	}
+}
