@@ -3,23 +3,13 @@ package client
 import (
 	"context"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
-	"net/http"
 	"sync"
-	"time"
-
-	"peel/cell/link"
-	"peel/circuit"
-	"peel/client/path"
-	"peel/directory"
 )
 
 // Progress says how far a client's start has come. Text is for a person; it names no relay and no address.
 type Progress struct {
 	Percent int
-	Stage   string // one word: start, directory, consensus, circuit, probe, done
+	Stage   string // one word: none, start, directory, consensus, checked, circuit, probe, done
 	Text    string
 }
 
@@ -29,7 +19,8 @@ func (p Progress) String() string {
 
 // The stages of a start, in order.
 var (
-	stageStart     = Progress{0, "start", "starting"}
+	stageNone      = Progress{0, "none", "Run has not been called"}
+	stageStart     = Progress{1, "start", "starting"}
 	stageDirectory = Progress{10, "directory", "reaching a directory authority"}
 	stageConsensus = Progress{25, "consensus", "loading the relay list"}
 	stageChecked   = Progress{50, "checked", "relay list signed by enough authorities"}
@@ -40,120 +31,109 @@ var (
 
 // bootstrap keeps the furthest stage reached; stages only go forward.
 type bootstrap struct {
+	tell    func(Progress)
+	done    chan struct{} // closed at the last stage
+	telling sync.Mutex    // held while tell is called, so that it hears the stages in order; goes before mu
+
 	mu     sync.Mutex
 	now    Progress
-	tell   func(Progress)
-	done   chan struct{}
-	reason error // why the last step failed, for people who wait
+	reason error // what failed last since now was reached, for people who wait
 }
 
 func (b *bootstrap) init(tell func(Progress)) {
-	b.tell, b.done, b.now = tell, make(chan struct{}), Progress{Percent: -1}
+	b.tell, b.done, b.now = tell, make(chan struct{}), stageNone
 }
 
+// reach moves on to p, unless the start was as far before.
 func (b *bootstrap) reach(p Progress) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if p.Percent <= b.now.Percent {
+	if b.progress().Percent >= p.Percent {
 		return
 	}
-	b.now = p
+	b.telling.Lock()
+	defer b.telling.Unlock()
+	b.mu.Lock()
+	forward := p.Percent > b.now.Percent
+	if forward {
+		b.now, b.reason = p, nil
+	}
+	b.mu.Unlock()
+	if !forward {
+		return
+	}
 	if b.tell != nil {
 		b.tell(p)
 	}
-	if p.Percent == 100 {
+	if p.Percent == stageDone.Percent {
 		close(b.done)
 	}
 }
 
-func (b *bootstrap) failed(err error) {
+func (b *bootstrap) progress() Progress {
 	b.mu.Lock()
-	b.reason = err
-	b.mu.Unlock()
+	defer b.mu.Unlock()
+	return b.now
 }
 
-// Bootstrap says how far the start has come and, while it is not done, what failed last.
+// failed notes why a step towards the next stage did not succeed.
+func (b *bootstrap) failed(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.now.Percent < stageDone.Percent {
+		b.reason = err
+	}
+}
+
+// Bootstrap says how far the start has come and, while it is not done, what failed last since it got there.
 func (c *Client) Bootstrap() (Progress, error) {
 	c.boot.mu.Lock()
 	defer c.boot.mu.Unlock()
-	if c.boot.now.Percent == 100 {
-		return c.boot.now, nil
-	}
 	return c.boot.now, c.boot.reason
 }
 
-// Ready waits until a circuit has carried bytes. Its error says what the start is waiting for.
-func (c *Client) Ready(ctx context.Context) error {
+// Ready waits until a circuit has carried bytes. Its error says what the start is waiting for: it holds what failed last
+// and why ctx ended (ErrNotRunning if Run has not been called). When Run has ended it is ErrClosed.
+func (c *Client) Ready(ctx context.Context) error { return c.ready(ctx) }
+
+func (c *core) ready(ctx context.Context) error {
+	select {
+	case <-c.ended:
+		return ErrClosed
+	default:
+	}
 	select {
 	case <-c.boot.done:
 		return nil
+	case <-c.ended:
+		return ErrClosed
 	case <-ctx.Done():
-		p, err := c.Bootstrap()
-		if err == nil {
-			err = ctx.Err()
-		}
-		return fmt.Errorf("client: not ready, %v: %w", p, err)
 	}
+	c.boot.mu.Lock()
+	defer c.boot.mu.Unlock()
+	e := &notReadyError{at: c.boot.now, why: c.boot.reason, gaveUp: context.Cause(ctx)}
+	if e.at == stageNone {
+		e.why = ErrNotRunning
+	}
+	return e
 }
 
-// followDirectory keeps the consensus fresh until ctx ends.
-func (c *core) followDirectory(ctx context.Context) {
-	c.boot.reach(stageStart)
-	c.cache.Follow(ctx, c.dialDirectory, func(d *directory.Consensus) {
-		x, err := path.NewIndex(d)
-		if err != nil {
-			c.boot.failed(err)
-			c.log.Warn("the relay list is of no use", "why", err)
-			return
-		}
-		c.boot.reach(stageChecked)
-		c.pool.index.Store(x)
-		c.pool.kick()
-	}, c.boot.failed)
+// notReadyError says how far the start had come when somebody gave up waiting for it.
+type notReadyError struct {
+	at     Progress
+	why    error // what failed last; nil: nothing did
+	gaveUp error
 }
 
-const directoryTimeout = 15 * time.Second
-
-// dialDirectory opens a directory stream to an authority, over a circuit of one hop.
-func (c *core) dialDirectory(ctx context.Context) (net.Conn, error) {
-	c.boot.reach(stageDirectory)
-	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
-	defer cancel()
-	as := c.cfg.Network.Authorities
-	a := as[rand.N(len(as))]
-	c.mu.Lock()
-	links := c.links
-	c.mu.Unlock()
-	conn, err := links.Get(ctx, link.Peer{ID: a.ID, Key: a.LinkKey, Addrs: a.Addrs})
-	if err != nil {
-		return nil, fmt.Errorf("client: authority %s: %w", a.Nickname, err)
+func (e *notReadyError) Error() string {
+	why := e.why
+	if why == nil {
+		why = e.gaveUp
 	}
-	hop := circuit.Hop{ID: a.ID, LinkKey: a.LinkKey, OnionKey: a.LinkKey, Addrs: a.Addrs}
-	s, err := circuit.DialDirectory(ctx, conn, circuit.Config{Network: c.network, Log: c.log}, hop)
-	if err != nil {
-		return nil, fmt.Errorf("client: authority %s: %w", a.Nickname, err)
-	}
-	c.boot.reach(stageConsensus)
-	return s, nil
+	return fmt.Sprintf("client: not ready, %v: %v", e.at, why)
 }
 
-// probe sends a request to the directory of a circuit's last relay and reads the answer's first line: the proof that
-// the circuit carries bytes both ways.
-func probe(ctx context.Context, ci *circuit.Circuit) error {
-	s, err := ci.DialDir(ctx)
-	if err != nil {
-		return err
+func (e *notReadyError) Unwrap() []error {
+	if e.why == nil {
+		return []error{e.gaveUp}
 	}
-	defer s.Close()
-	stop := context.AfterFunc(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	r, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://directory/peel/consensus", nil)
-	if err != nil {
-		return err
-	}
-	if err := r.Write(s); err != nil {
-		return err
-	}
-	_, err = io.ReadFull(s, make([]byte, len("HTTP/1.1")))
-	return err
+	return []error{e.why, e.gaveUp}
 }

@@ -1,4 +1,5 @@
-// Package client is the network as an application sees it: DialContext reaches any TCP service through three relays.
+// Package client is the network as an application sees it: DialContext reaches any TCP service through three relays
+// (spec/client.md).
 package client
 
 import (
@@ -6,17 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
-	"net/netip"
-	"strconv"
-	"strings"
+	"reflect"
 	"sync"
-	"time"
 
 	"peel/cell"
 	"peel/cell/link"
 	"peel/circuit"
-	"peel/circuit/stream"
 	"peel/client/path"
 	"peel/directory"
 	"peel/directory/cache"
@@ -24,9 +22,10 @@ import (
 
 // Config is what a client is told. Network is needed; the rest has defaults.
 type Config struct {
-	Network *directory.Network
-	Dir     string // folder for the consensus, so that the next start is quicker; "": nothing is written
-	Spare   int    // circuits kept ready; 0: 3
+	Network  *directory.Network
+	Dir      string // folder for the consensus, so that the next start is quicker; "": nothing is written
+	Spare    int    // circuits kept ready, at most 64; 0: 3
+	Circuits int    // at most so many at a time, those being built included; 0: 1024
 
 	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to the first relay; nil: net.Dialer
 	Progress func(Progress)                                                    // how the start goes on; called from Run's goroutines, must not block
@@ -34,10 +33,43 @@ type Config struct {
 	Log      *slog.Logger                                                      // nil: silent
 }
 
+const (
+	defaultSpare    = 3
+	mostSpare       = 64
+	defaultCircuits = 1024 // a SOCKS server's 1000 connections, each isolated from all others, and spare ones
+)
+
+// withDefaults fills in what was left out, and refuses what cannot work.
+func (cfg Config) withDefaults() (Config, error) {
+	if cfg.Network == nil {
+		return cfg, errors.New("client: no network given: a client needs the network file")
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	if cfg.Spare == 0 {
+		cfg.Spare = defaultSpare
+	}
+	if cfg.Circuits == 0 {
+		cfg.Circuits = defaultCircuits
+	}
+	if cfg.Spare < 0 || cfg.Spare > mostSpare {
+		return cfg, fmt.Errorf("client: %d spare circuits: give 1 to %d", cfg.Spare, mostSpare)
+	}
+	if cfg.Circuits <= cfg.Spare {
+		return cfg, fmt.Errorf("client: at most %d circuits with %d spare ones: give more than that", cfg.Circuits, cfg.Spare)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return cfg, nil
+}
+
 // Client is made by New and works while Run runs. Its methods may be called at any time from any goroutine.
 type Client struct {
 	*core
-	token any // streams of different tokens never share a circuit
+	token   any   // streams of different tokens never share a circuit
+	refused error // why the token is none
 }
 
 // core is what the isolated views of a client share.
@@ -48,28 +80,24 @@ type core struct {
 	cache   *cache.Cache
 	pool    *pool
 	boot    bootstrap
+	ended   chan struct{} // closed when Run is about to return
 
 	mu    sync.Mutex
 	links *link.Pool // nil until Run
+	turn  int        // which authority is asked next
 }
 
 // New checks the configuration. It starts nothing.
 func New(cfg Config) (*Client, error) {
-	if cfg.Network == nil {
-		return nil, errors.New("client: no network given: a client needs the network file")
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
 	}
-	if cfg.Dial == nil {
-		cfg.Dial = new(net.Dialer).DialContext
+	c := &core{
+		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log, ended: make(chan struct{}),
+		turn: rand.N(max(1, len(cfg.Network.Authorities))),
 	}
-	if cfg.Spare == 0 {
-		cfg.Spare = 3
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	c := &core{cfg: cfg, network: cfg.Network.ID(), log: cfg.Log}
-	var err error
-	if c.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir}); err != nil {
+	if c.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	c.boot.init(cfg.Progress)
@@ -78,164 +106,94 @@ func New(cfg Config) (*Client, error) {
 }
 
 // Isolated returns a view of the client whose streams share no circuit with those of any other token. Tokens are
-// compared with ==; views of equal tokens are alike.
-func (c *Client) Isolated(token any) *Client { return &Client{core: c.core, token: token} }
+// compared with ==, so views of equal tokens are alike, and nil is the client's own. A token that is equal to nothing or
+// cannot be compared (a slice, a map, a function, a NaN, or what holds one) is refused by every dial of the view.
+func (c *Client) Isolated(token any) *Client {
+	v := &Client{core: c.core}
+	switch {
+	case token == nil:
+	case !reflect.ValueOf(token).Comparable() || token != token: // the latter is a NaN
+		v.refused = fmt.Errorf("client: isolation: a token of type %T is not equal to itself or cannot be compared: give a string, or a struct of such", token)
+	default:
+		v.token = token
+	}
+	return v
+}
 
-// Run keeps a consensus and a few circuits ready until ctx ends; it returns when the last goroutine of the client is gone.
+var (
+	// ErrNotRunning is in the errors of those that gave up waiting while Run had not been called.
+	ErrNotRunning = errors.New("client: not running: call Run first")
+	// ErrClosed is what a client says when its Run has ended.
+	ErrClosed = fmt.Errorf("client: its Run has ended: %w", net.ErrClosed)
+)
+
+// Run keeps a consensus and a few circuits ready until ctx ends; it returns when the last goroutine of the client is
+// gone, and nil. A client runs once: a second call is an error, and harms nothing.
 func (c *Client) Run(ctx context.Context) error {
+	links := c.start()
+	if links == nil {
+		return errors.New("client: Run was called before: make another client")
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	links := link.NewPool(link.PoolConfig{
-		Link: link.Config{Network: c.network, Tap: c.cfg.Tap, Log: c.log}, Dial: c.cfg.Dial, Idle: idleLink,
-	})
-	c.mu.Lock()
-	if c.links != nil {
-		c.mu.Unlock()
-		return errors.New("client: Run called twice")
-	}
-	c.links = links
-	c.mu.Unlock()
-
 	var wg sync.WaitGroup
 	wg.Go(func() { c.followDirectory(ctx) })
 	wg.Go(func() { c.pool.run(ctx) })
 	<-ctx.Done()
+	close(c.ended)
 	links.Close()
 	wg.Wait()
 	return nil
 }
 
-const (
-	idleLink     = 3 * time.Minute
-	dialAttempts = 3 // circuits tried for one stream
-)
-
-// ErrNotRunning is what DialContext says when Run has not been called.
-var ErrNotRunning = errors.New("client: not running: call Run first")
-
-// DialContext connects to addr, "host:port", through the network. A host that is a name is resolved at the far end only.
-// network must be "tcp", "tcp4" or "tcp6". It waits for the client to be ready. Errors of the far end are *stream.EndError.
-func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	flags, err := networkFlags(network)
-	if err != nil {
-		return nil, err
+// start makes the links of the client; nil: they were made before.
+func (c *core) start() *link.Pool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.links != nil {
+		return nil
 	}
-	host, port, err := splitTarget(addr)
-	if err != nil {
-		return nil, err
-	}
-	usage := path.Usage{Port: port}
-	if a, err := netip.ParseAddr(host); err == nil {
-		usage.Addr = a.Unmap()
-		host = usage.Addr.String()
-	}
-	var last error
-	for range dialAttempts {
-		h, err := c.pool.get(ctx, usage, c.token)
-		if err != nil {
-			return nil, errors.Join(err, last)
-		}
-		s, err := h.circuit.Dial(ctx, cell.Begin{Host: host, Port: port, Flags: flags})
-		if err == nil {
-			return &Conn{s, h.path}, nil
-		}
-		if ctx.Err() != nil || !again(err) {
-			return nil, fmt.Errorf("client: %w", err)
-		}
-		last = err
-		c.pool.discard(h)
-	}
-	return nil, fmt.Errorf("client: %d circuits failed: %w", dialAttempts, last)
+	c.links = link.NewPool(link.PoolConfig{
+		Link: link.Config{Network: c.network, Tap: c.cfg.Tap, Log: c.log}, Dial: c.cfg.Dial,
+	})
+	return c.links
 }
 
-// Conn is a connection through the network.
-type Conn struct {
-	*stream.Stream
-	Path path.Path // the relays it goes through, the first one first
-}
-
-// PathOf is the way that a connection from DialContext takes; nil: it is from elsewhere.
-func PathOf(c net.Conn) path.Path {
-	if c, ok := c.(*Conn); ok {
-		return c.Path
-	}
-	return nil
-}
-
-// again says whether another circuit may do better: no byte of the application has been sent yet.
-func again(err error) bool {
-	var end *stream.EndError
-	if !errors.As(err, &end) {
-		return true // the circuit failed, not the stream
-	}
-	switch end.Reason {
-	case cell.EndBusy, cell.EndInternal, cell.EndMisc:
-		return true
-	}
-	return false
-}
-
-func networkFlags(network string) (cell.BeginFlags, error) {
-	switch network {
-	case "tcp":
-		return 0, nil
-	case "tcp4":
-		return cell.NoIPv6, nil
-	case "tcp6":
-		return cell.NoIPv4, nil
-	}
-	return 0, fmt.Errorf("client: network %q: only tcp, tcp4 and tcp6 go through the network", network)
-}
-
-func splitTarget(addr string) (host string, port uint16, err error) {
-	host, p, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, fmt.Errorf("client: target: %w", err)
-	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	if err != nil || n == 0 {
-		return "", 0, fmt.Errorf("client: target port %q: must be a number from 1 to 65535", p)
-	}
-	if host == "" || len(host) > 255 || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", 0, errors.New("client: target host: must be 1 to 255 printable ASCII characters without spaces")
-	}
-	return host, uint16(n), nil
-}
-
-// CircuitInfo describes one open circuit.
-type CircuitInfo struct {
-	Path    path.Path
-	Streams int
-	Age     time.Duration
-	Used    bool // a stream has been put on it
-}
-
-// Circuits lists the circuits that are open now.
-func (c *Client) Circuits() []CircuitInfo { return c.pool.list() }
-
-// Consensus is the directory in use, nil before there is one.
-func (c *Client) Consensus() *directory.Consensus {
-	if x := c.pool.index.Load(); x != nil {
-		return x.Consensus()
-	}
-	return nil
-}
-
-// build makes a circuit along p.
-func (c *core) build(ctx context.Context, p path.Path) (*circuit.Circuit, error) {
+// on has do open a circuit on a link to peer. A link may end, being idle, between Get and that: then there is a new one
+// to be had.
+func (c *core) on(ctx context.Context, peer link.Peer, do func(*link.Conn) error) error {
 	c.mu.Lock()
 	links := c.links
 	c.mu.Unlock()
 	if links == nil {
-		return nil, ErrNotRunning
+		return ErrNotRunning
 	}
+	for again := true; ; again = false {
+		conn, err := links.Get(ctx, peer)
+		if err != nil {
+			return err
+		}
+		if err = do(conn); !again || !errors.Is(err, link.ErrClosed) {
+			return err
+		}
+	}
+}
+
+// build makes a circuit along p.
+func (c *core) build(ctx context.Context, p path.Path) (*circuit.Circuit, error) {
 	hops := make([]circuit.Hop, len(p))
 	for i, e := range p {
 		hops[i] = circuit.Hop{ID: e.ID, LinkKey: e.LinkKey, OnionKey: e.OnionKey, Addrs: e.Addrs}
 	}
-	conn, err := links.Get(ctx, link.Peer{ID: hops[0].ID, Key: hops[0].LinkKey, Addrs: hops[0].Addrs})
-	if err != nil {
-		return nil, &circuit.BuildError{Hop: 0, Err: err}
+	first := link.Peer{ID: hops[0].ID, Key: hops[0].LinkKey, Addrs: hops[0].Addrs}
+	var made *circuit.Circuit
+	err := c.on(ctx, first, func(conn *link.Conn) (err error) {
+		made, err = circuit.Build(ctx, conn, circuit.Config{Network: c.network, Log: c.log}, hops)
+		return err
+	})
+	var at *circuit.BuildError
+	if err != nil && !errors.As(err, &at) {
+		err = &circuit.BuildError{Hop: 0, Err: err}
 	}
-	return circuit.Build(ctx, conn, circuit.Config{Network: c.network, Log: c.log}, hops)
+	return made, err
 }

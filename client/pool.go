@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,57 +19,40 @@ const (
 	retireAfter  = 10 * time.Minute // of use; then a circuit takes no new streams
 	spareLife    = 30 * time.Minute // an unused circuit is replaced after this
 	buildTimeout = 10 * time.Second
-	builds       = 16                    // at a time; one more request waits
-	avoidFor     = time.Minute           // a fault of a relay is remembered for so long
-	mostBlame    = 6                     // levels of blame: the worst is chosen only when nothing else keeps the rules
-	buildTries   = 8                     // paths tried for one request
+	builds       = 16                    // at a time; what is more waits
+	buildTries   = 8                     // builds waited for by one request
 	upkeep       = 5 * time.Second       // between looks at the spare circuits
-	firstRetry   = 25 * time.Millisecond // after a build that failed, doubled each time, before a spare one is begun
-	lastRetry    = 10 * time.Second
+	firstRetry   = 25 * time.Millisecond // after a build that failed, doubled each time, before the next is begun
+	lastRetry    = 10 * time.Second      // for spare circuits
+	lastPause    = time.Second           // for requests
 )
+
+var errFull = errors.New("client: as many circuits as there may be, and each has streams: close some connections, or isolate less")
 
 // pool keeps circuits: spare ones made ahead, and those in use, each for one token only.
 type pool struct {
-	core  *core
-	index atomic.Pointer[path.Index]
-	wake  chan struct{}
-	slots chan struct{} // one per build at a time
+	core   *core
+	build  func(context.Context, path.Path) (*circuit.Circuit, error)
+	relays atomic.Pointer[relays]
+	wake   chan struct{}
+	slots  chan struct{} // one per build at a time
 
-	mu      sync.Mutex
+	mu      sync.Mutex // goes before the locks of circuits
 	circs   map[*held]struct{}
-	faults  map[cell.NodeID]fault
+	faults  faults
 	ctx     context.Context // of run; nil before
-	running sync.WaitGroup
 	closed  bool
-	fails   int       // builds that failed since one succeeded
-	retry   time.Time // no spare circuit is begun before
-}
-
-// fault is what a relay is blamed for: circuits that failed where it should have joined. A circuit that is built through
-// it clears it.
-type fault struct {
-	n     int
-	until time.Time // when it is forgotten
-}
-
-// held is a circuit of the pool, or one being built.
-type held struct {
-	path    path.Path
-	built   chan struct{} // closed when circuit or err is set
-	circuit *circuit.Circuit
-	err     error
-
-	taken bool // belongs to token
-	token any
-	born  time.Time
-	first time.Time // when the first stream was put on it
-	gone  bool      // takes no new streams
+	running sync.WaitGroup     // builds; none begins once closed
+	fails   int                // builds that failed since one succeeded
+	retry   time.Time          // no spare circuit is begun before
+	ended   []*circuit.Circuit // dropped, to be closed when mu is let go
+	noted   *relays            // this consensus was said to have expired
 }
 
 func newPool(c *core) *pool {
 	return &pool{
-		core: c, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds),
-		circs: make(map[*held]struct{}), faults: make(map[cell.NodeID]fault),
+		core: c, build: c.build, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds),
+		circs: make(map[*held]struct{}), faults: make(faults),
 	}
 }
 
@@ -85,65 +69,51 @@ func (p *pool) run(ctx context.Context) {
 	p.mu.Lock()
 	p.ctx = ctx
 	p.mu.Unlock()
-	for {
-		timer := time.NewTimer(p.tend(time.Now()))
+	for ctx.Err() == nil {
+		now := time.Now()
+		p.noteExpiry(now)
+		timer := time.NewTimer(p.tend(now))
 		select {
 		case <-p.wake:
-			timer.Stop()
 		case <-timer.C:
 		case <-ctx.Done():
-			p.mu.Lock()
-			p.closed = true
-			p.mu.Unlock()
-			p.running.Wait()
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			for h := range p.circs {
-				p.drop(h)
-			}
-			return
 		}
+		timer.Stop()
 	}
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.running.Wait()
+	p.mu.Lock()
+	for h := range p.circs {
+		p.drop(h)
+	}
+	p.unlock()
+}
+
+// noteExpiry says once of a consensus that it has expired.
+func (p *pool) noteExpiry(now time.Time) {
+	r := p.relays.Load()
+	if r == nil || r == p.noted || !now.After(r.index.Consensus().ValidUntil) {
+		return
+	}
+	p.noted = r
+	note, err := r.index.Consensus().Usable(p.core.cfg.Network, now)
+	p.core.log.Warn("the relay list has expired", "note", note, "why", err)
 }
 
 // tend drops what is dead or old and begins what spare circuits are missing; it says when to look again.
 func (p *pool) tend(now time.Time) time.Duration {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	spare := 0
-	for h := range p.circs {
-		if h.circuit == nil {
-			if !h.taken {
-				spare++
-			}
-			continue
-		}
-		switch {
-		case h.circuit.Err() != nil:
-			var d *circuit.DestroyedError
-			if errors.As(h.circuit.Err(), &d) && d.Reason == cell.DestroyLinkClosed {
-				p.blame(h.path[0].ID, now)
-			}
-			p.drop(h)
-		case h.taken && now.Sub(h.first) > retireAfter, !h.taken && now.Sub(h.born) > spareLife:
-			h.gone = true
-		case !h.taken && !h.gone:
-			spare++
-		}
-		if h.gone && h.circuit.Streams() == 0 {
-			p.drop(h)
-		}
-	}
-	for id, f := range p.faults {
-		if now.After(f.until) {
-			delete(p.faults, id)
-		}
-	}
+	defer p.unlock()
+	p.faults.forget(now)
+	spare := p.clean(now)
 	if wait := p.retry.Sub(now); wait > 0 {
 		return min(wait, upkeep)
 	}
-	for ; spare < p.core.cfg.Spare && p.index.Load() != nil; spare++ {
-		if _, err := p.begin(path.Usage{Port: 443}); err != nil {
+	r := p.relays.Load()
+	for ; r != nil && spare < p.core.cfg.Spare && len(p.circs) < p.core.cfg.Circuits; spare++ {
+		if _, err := p.begin(request{usage: path.Usage{Port: r.port}}, now); err != nil {
 			p.core.boot.failed(err)
 			break
 		}
@@ -151,35 +121,79 @@ func (p *pool) tend(now time.Time) time.Duration {
 	return upkeep
 }
 
-// drop closes a circuit and forgets it. The caller holds mu.
+// clean drops what is dead or old, and counts the spare circuits that are left. The caller holds mu.
+func (p *pool) clean(now time.Time) (spare int) {
+	lost := make(map[cell.NodeID]bool) // first relays whose link broke: once each, however many circuits it carried
+	for h := range p.circs {
+		switch {
+		case h.dead():
+			var d *circuit.DestroyedError
+			if errors.As(h.circuit.Err(), &d) && d.Reason == cell.DestroyLinkClosed {
+				lost[h.path[0].ID] = true
+			}
+			if !h.taken { // a relay that ends circuits as soon as they are there must not make us build without end
+				p.retry = later(p.retry, now.Add(upkeep))
+			}
+			p.drop(h)
+			continue
+		case h.retires(now) && h.isBuilt():
+			h.gone = true
+		}
+		if h.gone && h.idle() {
+			p.drop(h)
+		} else if !h.gone && !h.taken {
+			spare++
+		}
+	}
+	for id := range lost {
+		p.faults.blame(id, now)
+	}
+	return spare
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// drop forgets a circuit, and closes it when mu is let go. The caller holds mu.
 func (p *pool) drop(h *held) {
 	delete(p.circs, h)
 	if h.circuit != nil {
-		h.circuit.Close()
+		p.ended = append(p.ended, h.circuit)
 	}
 }
 
-// discard takes a circuit that failed a stream out of use; streams that are on it may finish.
-func (p *pool) discard(h *held) {
-	p.mu.Lock()
-	h.gone = true
+// unlock unlocks mu and closes what was dropped meanwhile.
+func (p *pool) unlock() {
+	ended := p.ended
+	p.ended = nil
 	p.mu.Unlock()
-	p.kick()
+	for _, c := range ended {
+		c.Close()
+	}
 }
 
-// get finds a circuit for one stream, waiting for one to be built if none fits.
-func (p *pool) get(ctx context.Context, u path.Usage, token any) (*held, error) {
-	select {
-	case <-p.core.boot.done: // the first circuit is there
-	default:
-		c := Client{core: p.core}
-		if err := c.Ready(ctx); err != nil {
-			return nil, err
-		}
+// get finds a circuit for one stream, waiting for one to be built if none serves. The caller releases it.
+func (p *pool) get(ctx context.Context, r request) (*held, error) {
+	if err := p.core.ready(ctx); err != nil {
+		return nil, err
+	}
+	if r.usage.Port == 0 {
+		r.usage.Port = p.relays.Load().port
 	}
 	var last error
-	for range buildTries {
-		h, err := p.take(u, token, time.Now())
+	for i := range buildTries {
+		if i > 0 {
+			select {
+			case <-time.After(backOff(i, lastPause)):
+			case <-ctx.Done():
+				return nil, waiting(ctx, last)
+			}
+		}
+		h, err := p.take(r, time.Now())
 		if err != nil {
 			return nil, err
 		}
@@ -190,159 +204,169 @@ func (p *pool) get(ctx context.Context, u path.Usage, token any) (*held, error) 
 			}
 			last = h.err
 		case <-ctx.Done():
-			return nil, fmt.Errorf("client: waiting for a circuit: %w", ctx.Err())
+			p.release(h)
+			return nil, waiting(ctx, last)
 		}
 	}
 	return nil, fmt.Errorf("client: %d circuits could not be built: %w", buildTries, last)
 }
 
-// take picks a circuit, built or being built, that fits: of this token, else a spare one, else a new one.
-func (p *pool) take(u path.Usage, token any, now time.Time) (*held, error) {
+func waiting(ctx context.Context, last error) error {
+	if last != nil {
+		return fmt.Errorf("client: waiting for a circuit: %w (one could not be built: %v)", context.Cause(ctx), last)
+	}
+	return fmt.Errorf("client: waiting for a circuit: %w", context.Cause(ctx))
+}
+
+// backOff is how long to wait after so many failures.
+func backOff(fails int, most time.Duration) time.Duration {
+	return min(firstRetry<<min(fails, 16), most)
+}
+
+// take picks a circuit, built or being built, that serves r: of its token, else a spare one, else a new one.
+func (p *pool) take(r request, now time.Time) (*held, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	u.Avoid = p.avoids
+	defer p.unlock()
+	if p.closed {
+		return nil, ErrClosed
+	}
 	var best *held
 	for h := range p.circs {
-		if h.gone || h.taken && (h.token != token || now.Sub(h.first) > retireAfter) || !u.Fits(h.path) {
-			continue
-		}
-		if h.circuit != nil && h.circuit.Err() != nil {
-			continue
-		}
-		if best == nil || h.better(best) {
+		if h.serves(r, p.faults, now) && (best == nil || h.better(best)) {
 			best = h
 		}
 	}
 	if best == nil {
+		if len(p.circs) >= p.core.cfg.Circuits && !p.evict() {
+			return nil, errFull
+		}
 		var err error
-		if best, err = p.begin(u); err != nil {
+		if best, err = p.begin(r, now); err != nil {
 			return nil, err
 		}
 	}
 	if !best.taken {
-		best.taken, best.token, best.first = true, token, now
+		best.taken, best.token, best.first = true, r.token, now
 		p.kick() // a spare one less
 	}
+	best.users++
+	best.last = now
 	return best, nil
 }
 
-// better orders circuits that fit: one in use for the token before a spare one, a built one before one being built, then
-// the older.
-func (h *held) better(than *held) bool {
-	if a, b := h.circuit != nil, than.circuit != nil; a != b {
-		return a
-	}
-	if h.taken != than.taken {
-		return h.taken
-	}
-	return h.born.Before(than.born)
-}
-
-// begin starts to build a circuit for u. The caller holds mu.
-func (p *pool) begin(u path.Usage) (*held, error) {
-	x := p.index.Load()
-	if x == nil || p.ctx == nil {
-		return nil, ErrNotRunning
-	}
-	if p.closed {
-		return nil, errors.New("client: closed")
-	}
-	var way path.Path
-	err := error(nil)
-	for most := range mostBlame { // better a relay that is seldom blamed than none
-		u.Avoid = func(id cell.NodeID) bool { return p.faults[id].n > most }
-		if way, err = x.Choose(u, rand.Uint64N); err == nil {
-			break
+// evict drops the circuit without streams that was not used for longest; false: all have some. The caller holds mu.
+func (p *pool) evict() bool {
+	var old *held
+	for h := range p.circs {
+		if h.idle() && (old == nil || h.last.Before(old.last)) {
+			old = h
 		}
 	}
+	if old == nil {
+		return false
+	}
+	p.drop(old)
+	return true
+}
+
+// release says that the stream for which a circuit was taken is on it, or will not be.
+func (p *pool) release(h *held) {
+	p.mu.Lock()
+	h.users--
+	h.last = time.Now()
+	p.mu.Unlock()
+}
+
+// discard takes a circuit that failed a stream out of use; streams that are on it may finish.
+func (p *pool) discard(h *held) {
+	p.mu.Lock()
+	h.gone = true
+	p.mu.Unlock()
+	p.kick()
+}
+
+// begin starts to build a circuit for r. The caller holds mu.
+func (p *pool) begin(r request, now time.Time) (*held, error) {
+	relays := p.relays.Load()
+	switch {
+	case p.closed:
+		return nil, ErrClosed
+	case relays == nil || p.ctx == nil:
+		return nil, ErrNotRunning
+	}
+	way, err := p.faults.choose(relays, r.usage, r.not, now, rand.Uint64N)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	h := &held{path: way, built: make(chan struct{}), born: time.Now()}
+	h := &held{path: way, built: make(chan struct{}), born: now, last: now}
 	p.circs[h] = struct{}{}
 	ctx := p.ctx
-	p.running.Go(func() { p.build(ctx, h) })
+	p.running.Go(func() {
+		c, err := p.make(ctx, way)
+		p.settle(h, c, err, time.Now())
+		close(h.built)
+		p.kick()
+	})
 	return h, nil
 }
 
-// avoids says whether a relay is blamed for anything. The caller holds mu.
-func (p *pool) avoids(id cell.NodeID) bool { return p.faults[id].n > 0 }
-
-// blame notes a fault of a relay. The caller holds mu.
-func (p *pool) blame(id cell.NodeID, now time.Time) {
-	f := p.faults[id]
-	p.faults[id] = fault{min(f.n+1, mostBlame-1), now.Add(avoidFor)}
-}
-
-// build builds a circuit and says so to those that wait.
-func (p *pool) build(ctx context.Context, h *held) {
-	defer p.kick()
-	defer close(h.built)
-	var c *circuit.Circuit
-	err := context.Canceled
+// make builds a circuit when there is a slot for it; the client's first it also proves.
+func (p *pool) make(ctx context.Context, way path.Path) (*circuit.Circuit, error) {
 	select {
 	case p.slots <- struct{}{}:
-		p.core.boot.reach(stageCircuit)
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, buildTimeout)
-		defer cancel()
-		if c, err = p.core.build(ctx, h.path); err == nil {
-			err = p.first(ctx, c)
-		}
-		<-p.slots
+		defer func() { <-p.slots }()
 	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
+	p.core.boot.reach(stageCircuit)
+	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
+	defer cancel()
+	c, err := p.build(ctx, way)
+	if err != nil {
+		return nil, err
+	}
+	if p.core.boot.progress().Percent < stageDone.Percent {
+		p.core.boot.reach(stageProbe)
+		if err := probe(ctx, c); err != nil {
+			c.Close()
+			return nil, err
+		}
+		p.core.boot.reach(stageDone)
+	}
+	return c, nil
+}
+
+// settle notes what came of a build.
+func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h.circuit, h.err = c, err
 	if err == nil {
 		p.fails = 0
-		for _, e := range h.path {
-			delete(p.faults, e.ID)
-		}
+		p.faults.clear(h.path)
+		return
+	}
+	delete(p.circs, h)
+	if p.ctx.Err() != nil {
 		return
 	}
 	p.fails++
-	p.retry = time.Now().Add(min(firstRetry<<min(p.fails, 16), lastRetry))
-	if c != nil {
-		c.Close()
-		h.circuit = nil
-	}
-	delete(p.circs, h)
+	p.retry = later(p.retry, now.Add(backOff(p.fails, lastRetry)))
+	p.faults.failed(h.path, err, now)
 	p.core.boot.failed(err)
-	var be *circuit.BuildError
-	if errors.As(err, &be) && be.Hop < len(h.path) {
-		p.blame(h.path[be.Hop].ID, time.Now())
-		if be.Hop > 0 { // or the one whose task it was to reach it
-			p.blame(h.path[be.Hop-1].ID, time.Now())
-		}
-	}
 	p.core.log.Debug("circuit not built", "why", err)
 }
 
-// first proves the client's first circuit, which ends its start.
-func (p *pool) first(ctx context.Context, c *circuit.Circuit) error {
-	select {
-	case <-p.core.boot.done:
-		return nil
-	default:
-	}
-	p.core.boot.reach(stageProbe)
-	if err := probe(ctx, c); err != nil {
-		return err
-	}
-	p.core.boot.reach(stageDone)
-	return nil
-}
-
-func (p *pool) list() []CircuitInfo {
+// list describes the circuits that are open.
+func (p *pool) list(now time.Time) []CircuitInfo {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var cs []CircuitInfo
 	for h := range p.circs {
-		if h.circuit != nil && h.circuit.Err() == nil {
-			cs = append(cs, CircuitInfo{Path: h.path, Streams: h.circuit.Streams(), Age: time.Since(h.born), Used: h.taken})
+		if h.isBuilt() && !h.dead() {
+			cs = append(cs, CircuitInfo{Path: h.path, Streams: h.circuit.Streams(), Age: now.Sub(h.born), Used: h.taken})
 		}
 	}
+	slices.SortFunc(cs, func(a, b CircuitInfo) int { return int(b.Age - a.Age) })
 	return cs
 }

@@ -1,0 +1,87 @@
+package client
+
+import (
+	"slices"
+	"time"
+
+	"peel/cell"
+	"peel/circuit"
+	"peel/client/path"
+)
+
+// request is what a circuit is wanted for.
+type request struct {
+	usage path.Usage    // without a port: any exit
+	token any           // of whom
+	not   []cell.NodeID // exits that would not do
+}
+
+// held is a circuit of the pool, or one being built.
+type held struct {
+	path  path.Path
+	born  time.Time     // when it was begun
+	built chan struct{} // closed when circuit or err is set; they do not change after that
+
+	circuit *circuit.Circuit
+	err     error
+
+	// Under the pool's mu.
+	taken bool // belongs to token; once it does it is never another's
+	token any
+	first time.Time // when it was first taken
+	last  time.Time // when it was last taken or let go
+	users int       // requests that have it and have not put their stream on it
+	gone  bool      // takes no new streams
+}
+
+// isBuilt says whether the circuit is there. It stays in the pool only then or until that is known.
+func (h *held) isBuilt() bool { return h.circuit != nil }
+
+// dead says whether the circuit has ended.
+func (h *held) dead() bool { return h.circuit != nil && h.circuit.Err() != nil }
+
+// idle says whether nobody would miss the circuit.
+func (h *held) idle() bool {
+	return h.users == 0 && h.circuit != nil && (h.circuit.Err() != nil || h.circuit.Streams() == 0)
+}
+
+// retires says whether the circuit has done its time: ten minutes of use, or half an hour without.
+func (h *held) retires(now time.Time) bool {
+	if h.taken {
+		return now.Sub(h.first) >= retireAfter
+	}
+	return now.Sub(h.born) >= spareLife
+}
+
+// serves says whether a stream for r may go on the circuit. A spare one serves every token.
+func (h *held) serves(r request, f faults, now time.Time) bool {
+	if h.gone || h.taken && h.token != r.token || h.retires(now) || h.dead() || len(h.path) == 0 {
+		return false
+	}
+	u := r.usage
+	u.Avoid = f.after(h.born)
+	return u.Fits(h.path) && !slices.Contains(r.not, h.path[len(h.path)-1].ID)
+}
+
+// better orders circuits that serve: a built one before one being built, one in use for the token before a spare one,
+// then the older.
+func (h *held) better(than *held) bool {
+	if a, b := h.isBuilt(), than.isBuilt(); a != b {
+		return a
+	}
+	if h.taken != than.taken {
+		return h.taken
+	}
+	return h.born.Before(than.born)
+}
+
+// CircuitInfo describes one open circuit.
+type CircuitInfo struct {
+	Path    path.Path
+	Streams int
+	Age     time.Duration
+	Used    bool // a stream has been put on it
+}
+
+// Circuits lists the circuits that are open now, the oldest first.
+func (c *Client) Circuits() []CircuitInfo { return c.pool.list(time.Now()) }

@@ -1,0 +1,222 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"peel/cell"
+	"peel/circuit"
+	"peel/circuit/stream"
+	"peel/client/path"
+)
+
+const (
+	dialAttempts = 3                // circuits tried for one request
+	answerWithin = 25 * time.Second // more than an exit takes to give up: what says nothing for so long is the circuit's fault
+)
+
+// DialContext connects to addr, "host:port", through the network. A host that is a name is resolved at the far end only.
+// network must be "tcp", "tcp4" or "tcp6". It waits for the client to be ready. What the far end says against it is a
+// *stream.EndError. It tries another circuit, as long as no byte of the caller's has been sent, where that may do better.
+func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	b, err := target(network, addr)
+	if err != nil {
+		return nil, err
+	}
+	var s *stream.Stream
+	way, err := c.try(ctx, usageOf(b.Host, b.Port), func(ctx context.Context, ci *circuit.Circuit) (err error) {
+		s, err = ci.Dial(ctx, b)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{s, way}, nil
+}
+
+// Resolve looks up the addresses of a host at the far end, which alone learns its name; at most cell.MaxAnswers come.
+// An address is its own answer. Errors of the far end are *stream.EndError, cell.EndNotFound if there is no such host.
+func (c *Client) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if err := checkHost(host); err != nil {
+		return nil, err
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	var found cell.Resolved
+	_, err := c.try(ctx, path.Usage{}, func(ctx context.Context, ci *circuit.Circuit) (err error) {
+		found, err = ci.Resolve(ctx, cell.Resolve{Kind: cell.ResolveAny, Name: host})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	for _, a := range found.Answers {
+		if a.Addr.IsValid() {
+			addrs = append(addrs, a.Addr)
+		}
+	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("client: %w", &stream.EndError{Reason: cell.EndNotFound})
+	}
+	return addrs, nil
+}
+
+// Conn is a connection through the network.
+type Conn struct {
+	*stream.Stream
+	Path path.Path // the relays it goes through, the first one first
+}
+
+// PathOf is the way that a connection from DialContext takes; nil: it is from elsewhere.
+func PathOf(c net.Conn) path.Path {
+	if c, ok := c.(*Conn); ok {
+		return c.Path
+	}
+	return nil
+}
+
+// try has do ask something of a circuit for u, and of another where that may do better.
+func (c *Client) try(ctx context.Context, u path.Usage, do func(context.Context, *circuit.Circuit) error) (path.Path, error) {
+	if c.refused != nil {
+		return nil, c.refused
+	}
+	r := request{usage: u, token: c.token}
+	var last error
+	for range dialAttempts {
+		h, err := c.pool.get(ctx, r)
+		if err != nil {
+			var end *stream.EndError
+			switch {
+			case errors.As(last, &end): // what the far end said tells more than that no other is left to ask
+				return nil, fmt.Errorf("client: %w", last)
+			case last != nil:
+				return nil, fmt.Errorf("%w (before that: %v)", err, last)
+			}
+			return nil, err
+		}
+		attempt, cancel := context.WithTimeout(ctx, answerWithin)
+		err = do(attempt, h.circuit)
+		cancel()
+		c.pool.release(h)
+		if err == nil {
+			return h.path, nil
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("client: %w", err)
+		}
+		switch other(err, u) {
+		case nothing:
+			return nil, fmt.Errorf("client: %w", err)
+		case otherCircuit:
+			c.pool.discard(h)
+		case otherExit:
+			r.not = append(r.not, h.path[len(h.path)-1].ID)
+		}
+		last = err
+	}
+	return nil, fmt.Errorf("client: tried %d circuits: %w", dialAttempts, last)
+}
+
+// remedy is what may do better after an error.
+type remedy int
+
+const (
+	nothing      remedy = iota
+	otherCircuit        // this one is of no more use
+	otherExit           // the circuit is good for other targets
+)
+
+// other says what may do better than what brought err.
+func other(err error, u path.Usage) remedy {
+	var end *stream.EndError
+	if !errors.As(err, &end) {
+		return otherCircuit // the circuit failed, or is full, not the stream
+	}
+	switch end.Reason {
+	case cell.EndBusy, cell.EndInternal, cell.EndMisc:
+		return otherCircuit
+	case cell.EndResolveFailed:
+		return otherExit
+	case cell.EndPolicy: // an exit knows the address behind a name, the client did not
+		if !u.Addr.IsValid() {
+			return otherExit
+		}
+	}
+	return nothing
+}
+
+// target is the BEGIN for what DialContext is given.
+func target(network, addr string) (cell.Begin, error) {
+	flags, err := networkFlags(network)
+	if err != nil {
+		return cell.Begin{}, err
+	}
+	host, port, err := splitTarget(addr)
+	if err != nil {
+		return cell.Begin{}, err
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		a = a.Unmap()
+		if a.Is4() && flags == cell.NoIPv4 || a.Is6() && flags == cell.NoIPv6 {
+			return cell.Begin{}, fmt.Errorf("client: target: the address is not one of %s", network)
+		}
+		host = a.String()
+	}
+	return cell.Begin{Host: host, Port: port, Flags: flags}, nil
+}
+
+func usageOf(host string, port uint16) path.Usage {
+	u := path.Usage{Port: port}
+	u.Addr, _ = netip.ParseAddr(host) // not valid: a name
+	return u
+}
+
+func networkFlags(network string) (cell.BeginFlags, error) {
+	switch network {
+	case "tcp":
+		return 0, nil
+	case "tcp4":
+		return cell.NoIPv6, nil
+	case "tcp6":
+		return cell.NoIPv4, nil
+	}
+	return 0, fmt.Errorf("client: network %q: only tcp, tcp4 and tcp6 go through the network", network)
+}
+
+func splitTarget(addr string) (host string, port uint16, err error) {
+	host, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, errors.New("client: target: must be host:port, an IPv6 address in brackets") // without the target
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || n == 0 {
+		return "", 0, errors.New("client: target port: must be a number from 1 to 65535")
+	}
+	if err := checkHost(host); err != nil {
+		return "", 0, err
+	}
+	return host, uint16(n), nil
+}
+
+// checkHost refuses what no exit may be asked for. Its errors do not name the host.
+func checkHost(host string) error {
+	if host == "" || len(host) > cell.MaxName || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("client: target host: must be 1 to %d printable ASCII characters without spaces (a name in other letters: its xn-- form)", cell.MaxName)
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Zone() != "" {
+		return errors.New("client: target host: an address with a zone means something on this machine only")
+	}
+	name := strings.ToLower(strings.TrimSuffix(host, "."))
+	if last := name[strings.LastIndexByte(name, '.')+1:]; last == "alt" || last == "onion" {
+		return fmt.Errorf("client: names under .%s are no names of the DNS, and are told to no exit: %w", last, &stream.EndError{Reason: cell.EndNotFound})
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"peel/cell/link"
+	"peel/circuit"
+	"peel/client/path"
+	"peel/directory"
+)
+
+const directoryTimeout = 15 * time.Second // to open a stream to an authority
+
+// relays is a consensus in use.
+type relays struct {
+	index *path.Index
+	port  uint16 // what spare circuits and lookups are for: one that exits allow
+}
+
+// newRelays makes a consensus ready for use. It fails if no path could ever be chosen from it.
+func newRelays(d *directory.Consensus) (*relays, error) {
+	x, err := path.NewIndex(d)
+	if err != nil {
+		return nil, err
+	}
+	ports := []uint16{443, 80}
+	for i := range d.Entries {
+		for _, rule := range d.Entries[i].Policy {
+			if rule.Accept && len(ports) < 8 {
+				ports = append(ports, max(1, rule.Lo))
+			}
+		}
+	}
+	for _, p := range ports {
+		if _, err := x.Choose(path.Usage{Port: p}, rand.Uint64N); !errors.Is(err, path.ErrNoExit) {
+			return &relays{x, p}, nil
+		}
+	}
+	return &relays{x, ports[0]}, nil
+}
+
+// Consensus is the directory in use, nil before there is one. It may have expired since (spec/client.md, section 2).
+func (c *Client) Consensus() *directory.Consensus {
+	if r := c.pool.relays.Load(); r != nil {
+		return r.index.Consensus()
+	}
+	return nil
+}
+
+// followDirectory keeps the consensus fresh until ctx ends.
+func (c *core) followDirectory(ctx context.Context) {
+	c.boot.reach(stageStart)
+	c.cache.Follow(ctx, c.dialDirectory, c.use, c.boot.failed)
+}
+
+// use takes a consensus that verified.
+func (c *core) use(d *directory.Consensus) {
+	r, err := newRelays(d)
+	if err != nil {
+		c.boot.failed(err)
+		c.log.Warn("the relay list is of no use", "why", err)
+		return
+	}
+	checked := stageChecked
+	if note, err := d.Usable(c.cfg.Network, time.Now()); err == nil && note != "" {
+		checked.Text += "; " + note
+	}
+	c.pool.relays.Store(r)
+	c.boot.reach(checked)
+	c.pool.kick()
+}
+
+// dialDirectory opens a directory stream to an authority, over a circuit of one hop: to each in turn.
+func (c *core) dialDirectory(ctx context.Context) (net.Conn, error) {
+	c.boot.reach(stageDirectory)
+	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
+	defer cancel()
+	c.mu.Lock()
+	a := c.cfg.Network.Authorities[c.turn%len(c.cfg.Network.Authorities)]
+	c.turn++
+	c.mu.Unlock()
+	hop := circuit.Hop{ID: a.ID, LinkKey: a.LinkKey, OnionKey: a.LinkKey, Addrs: a.Addrs}
+	var s net.Conn
+	err := c.on(ctx, link.Peer{ID: a.ID, Key: a.LinkKey, Addrs: a.Addrs}, func(conn *link.Conn) (err error) {
+		s, err = circuit.DialDirectory(ctx, conn, circuit.Config{Network: c.network, Log: c.log}, hop)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("client: authority %s: %w", a.Nickname, err)
+	}
+	c.boot.reach(stageConsensus)
+	return s, nil
+}
+
+// probe sends a request to the directory of a circuit's last relay and reads how the answer begins: the proof that the
+// circuit carries bytes both ways.
+func probe(ctx context.Context, ci *circuit.Circuit) error {
+	s, err := ci.DialDir(ctx)
+	if err != nil {
+		return fmt.Errorf("client: probe: %w", err)
+	}
+	defer s.Close()
+	stop := context.AfterFunc(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := io.WriteString(s, "HEAD /peel/consensus HTTP/1.1\r\nHost: directory\r\nConnection: close\r\n\r\n"); err != nil {
+		return fmt.Errorf("client: probe: %w", err)
+	}
+	begin := make([]byte, len("HTTP/1."))
+	if _, err := io.ReadFull(s, begin); err != nil {
+		return fmt.Errorf("client: probe: %w", err)
+	}
+	if string(begin) != "HTTP/1." {
+		return errors.New("client: probe: the last relay's directory does not speak HTTP")
+	}
+	return nil
+}
