@@ -20,6 +20,7 @@ const Version = "peel-0.1.0"
 
 const (
 	authorityTimeout = 15 * time.Second
+	leastRepublish   = 10 * time.Minute
 	firstRetry       = 200 * time.Millisecond // doubled with each failure, up to a period
 )
 
@@ -115,7 +116,8 @@ func (r *Relay) descriptor(now time.Time) ([]byte, error) {
 	return b, nil
 }
 
-// keepPublished sends the descriptor to every authority at the start and once a period, and soon again to those that
+// keepPublished sends the descriptor to every authority at the start and once a period (in networks of very short ones, less
+// often), and soon again to those that
 // could not be reached.
 func (r *Relay) keepPublished(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -124,7 +126,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 		wg.Go(func() {
 			retry := firstRetry
 			for {
-				wait := r.cfg.Network.WithDefaults().Period
+				wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
 				err := errPanic
 				r.guard("publish", func() { err = r.publish(ctx, a) })
 				if err != nil {

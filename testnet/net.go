@@ -16,7 +16,7 @@ import (
 // and a client.
 type Config struct {
 	Size
-	Period   time.Duration                  // from one consensus to the next, whole seconds; 0: 4 s
+	Period   time.Duration                  // from one consensus to the next, whole seconds; 0: 5 s
 	Voting   time.Duration                  // how much of it goes into making the next; 0: 1.2 s
 	Dir      string                         // keys and documents are kept here; "": nowhere
 	Progress func(client.Progress)          // of the client's start
@@ -25,7 +25,7 @@ type Config struct {
 }
 
 const (
-	defaultPeriod = 4 * time.Second // on a busy machine the first consensus may fail, and the second follows soon
+	defaultPeriod = 5 * time.Second // on a busy machine the first consensus may fail, and the second follows soon
 	defaultVoting = 1200 * time.Millisecond
 	settling      = 300 * time.Millisecond // from the start of the nodes to the first voting, at least
 )

@@ -172,13 +172,14 @@ func (t *localnet) run(ctx context.Context) error {
 		}
 	})
 	err = t.use(ctx, n, port.Addr().String())
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+	switch cause := context.Cause(ctx); {
+	case cause == nil, errors.Is(cause, context.DeadlineExceeded): // --duration is over: it should have been ready by then
+		return err
+	case errors.Is(cause, context.Canceled): // Ctrl-C
+		return nil
+	default: // a part of the network failed
 		return cause
 	}
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // ended on purpose
-		return nil
-	}
-	return err
 }
 
 // use waits for the network, shows that it works, and runs the command or stays.
