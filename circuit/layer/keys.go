@@ -35,6 +35,7 @@ const (
 	generic kernel = iota
 	aesni          // amd64: AES-NI, PCLMULQDQ and AVX
 	vaes           // amd64: VAES and VPCLMULQDQ on 256 bits, and AVX2
+	armv8          // arm64: AES and PMULL
 )
 
-func (k kernel) String() string { return [...]string{"generic", "aesni", "vaes"}[k] }
+func (k kernel) String() string { return [...]string{"generic", "aesni", "vaes", "armv8"}[k] }
