@@ -11,14 +11,13 @@ import (
 
 	"peel/cell"
 	"peel/cell/link"
-	"peel/cell/link/linktest"
 	"peel/circuit"
 )
 
 func TestCircuitsThroughSeveralRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
-		for _, path := range [][]int{{0}, {0, 1}, {0, 1, 2}, {0, 1, 0, 2}} {
+		for _, path := range [][]int{{0}, {0, 1}, {0, 1, 2}, {0, 1, 2, 0}} {
 			c := w.mustBuild(path...)
 			s, err := c.DialDir(t.Context())
 			if err != nil {
@@ -59,6 +58,7 @@ func TestExtendsThatEndTheCircuit(t *testing.T) {
 		"twice at once": func(w *world, x *raw) {
 			x.extendTo(w.hops[2])
 			x.extendTo(w.hops[2])
+			x.mustEnd(cell.MsgExtended)
 		},
 		"with a stream open": func(w *world, x *raw) {
 			x.send(cell.CmdRelay, 1, cell.Message{Type: cell.MsgBeginDir, Stream: 1})
@@ -76,6 +76,7 @@ func TestExtendsThatEndTheCircuit(t *testing.T) {
 		"with data behind it": func(w *world, x *raw) {
 			x.extendTo(w.hops[2])
 			x.send(cell.CmdRelay, 1, cell.Message{Type: cell.MsgBeginDir, Stream: 1})
+			x.mustEnd(cell.MsgExtended)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,36 +135,18 @@ func TestOneKnownAddressIsEnough(t *testing.T) {
 	})
 }
 
-// silentRelay accepts in place of relay i: its links work, and no CREATE is ever answered.
-func (w *world) silentRelay(i int) (waiting *int) {
-	r := w.net.Relays[i]
-	h := &mute{}
-	l := w.listen(r.Descriptor.Addrs[0])
-	w.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			nc, err := l.Accept()
-			if err != nil {
-				return
-			}
-			lc, err := link.Accept(context.Background(), nc, &link.Config{Network: w.net.Network.ID(), ID: r.Descriptor.ID, Key: r.Link})
-			if err != nil {
-				w.t.Error(err)
-				return
-			}
-			linktest.Serve(w.t, lc, h)
-		}
-	}()
-	return &h.created
-}
-
+// mute is a relay that answers no CREATE.
 type mute struct{ created int }
 
 func (m *mute) Create(*link.Circ, cell.Create) { m.created++ }
 
 func TestANextRelayThatDoesNotAnswer(t *testing.T) {
 	for name, silence := range map[string]func(w *world) (created *int){
-		"to CREATE": func(w *world) *int { return w.silentRelay(2) },
+		"to CREATE": func(w *world) *int {
+			m := new(mute)
+			w.replace(2, m)
+			return &m.created
+		},
 		"to the link's handshake": func(w *world) *int {
 			l := w.listen(w.net.Relays[2].Descriptor.Addrs[0])
 			go l.Accept()
@@ -211,7 +194,7 @@ func TestANextRelayThatRefuses(t *testing.T) {
 func TestAnExtensionEndsWithItsCircuit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, func(i int, cfg *Config) { cfg.MaxTasks = 1 })
-		w.silentRelay(2)
+		w.replace(2, new(mute))
 		for range 5 { // each has the only place
 			x := w.mustOpen(0)
 			x.extendTo(w.hops[2])
@@ -227,7 +210,7 @@ func TestAnExtensionEndsWithItsCircuit(t *testing.T) {
 func TestTooManyExtensionsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, func(i int, cfg *Config) { cfg.MaxTasks = 1 })
-		w.silentRelay(2)
+		w.replace(2, new(mute))
 		x := w.mustOpen(0)
 		x.extendTo(w.hops[2])
 		x.mustGoOn()
@@ -242,7 +225,7 @@ func TestTooManyExtensionsAtATime(t *testing.T) {
 
 func TestARelayWithoutADirectoryExtendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, func(i int, cfg *Config) {
+		w := startWorld(t, 2, func(i int, cfg *Config) {
 			cfg.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("offline") }
 		})
 		began := time.Now()

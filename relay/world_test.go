@@ -35,8 +35,17 @@ type world struct {
 	posted    int                         // descriptors that came to the authority
 }
 
-// newWorld starts n relays; each may change a relay's Config.
+// newWorld starts n relays and waits until they have the directory; each may change a relay's Config.
 func newWorld(t *testing.T, n int, each ...func(i int, cfg *Config)) *world {
+	t.Helper()
+	w := startWorld(t, n, each...)
+	for _, r := range w.relays[:n] {
+		<-r.informed
+	}
+	return w
+}
+
+func startWorld(t *testing.T, n int, each ...func(i int, cfg *Config)) *world {
 	t.Helper()
 	w := &world{
 		t:   t,
@@ -128,6 +137,30 @@ func (w *world) dial(ctx context.Context, network, addr string) (net.Conn, error
 	w.pipes[addr] = append(w.pipes[addr], a)
 	w.mu.Unlock()
 	return a, nil
+}
+
+// replace puts another in the place of relay i: it has the keys, and links work, and h does as it likes with circuits.
+func (w *world) replace(i int, h link.Handler) {
+	r := w.net.Relays[i]
+	l := w.listen(r.Descriptor.Addrs[0])
+	cfg := &link.Config{Network: w.net.Network.ID(), ID: r.Descriptor.ID, Key: r.Link}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if lc, err := link.Accept(context.Background(), nc, cfg); err == nil {
+				wg.Go(func() { lc.Serve(h) })
+				w.t.Cleanup(func() { lc.Close() })
+			}
+		}
+	})
+	w.t.Cleanup(func() {
+		l.Close()
+		wg.Wait()
+	})
 }
 
 // cut breaks every connection that was dialled to relay i.

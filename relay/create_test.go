@@ -1,0 +1,200 @@
+package relay
+
+import (
+	"crypto/ecdh"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/cell/link/linktest"
+	"peel/circuit"
+)
+
+func TestCreatesThatAreRefused(t *testing.T) {
+	for name, change := range map[string]func(h *circuit.Hop){
+		"a key that the relay does not have": func(h *circuit.Hop) { h.OnionKey[0] ^= 1 },
+		"a relay of another name":            func(h *circuit.Hop) { h.ID[0] ^= 1 },
+		"the link key":                       func(h *circuit.Hop) { h.OnionKey = h.LinkKey },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 2)
+				bad := w.hops[0]
+				change(&bad)
+				client := w.connect(0)
+				if _, err := w.open(client, bad); err == nil || err.Error() != "destroyed (none)" {
+					t.Errorf("a client was told %v", err)
+				}
+				other := w.connectAs(0, &w.relays[1].linkCfg)
+				if _, err := w.open(other, bad); err == nil || err.Error() != "destroyed (protocol error)" {
+					t.Errorf("a relay was told %v", err)
+				}
+				for _, lc := range []*link.Conn{client, other} { // the links go on
+					if _, err := w.open(lc, w.hops[0]); err != nil {
+						t.Error(err)
+					}
+				}
+				if n := w.relays[0].Stats().HandshakesFailed.Load(); n != 2 {
+					t.Errorf("%d failures were counted", n)
+				}
+			})
+		})
+	}
+}
+
+func TestThePreviousOnionKeyIsHonoured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var previous *ecdh.PrivateKey
+		w := newWorld(t, 1, func(_ int, cfg *Config) {
+			previous = linktest.Key(t)
+			cfg.Keys.Previous = previous
+		})
+		w.mustBuild(0)
+		w.hops[0].OnionKey = linktest.Public(previous)
+		w.mustBuild(0)
+	})
+}
+
+func TestTooManyCircuits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(_ int, cfg *Config) { cfg.MaxCircuits = 2 })
+		a, _ := w.mustOpen(0), w.mustOpen(0)
+		if _, err := w.open(w.connect(0), w.hops[0]); err == nil {
+			t.Error("there are three circuits")
+		}
+		a.circ.Close(cell.DestroyNone)
+		synctest.Wait()
+		w.mustOpen(0)
+	})
+}
+
+func TestAFloodOfCreatesWaitsBehindItself(t *testing.T) {
+	w := newWorld(t, 1)
+	r := w.relays[0]
+	r.handshakes.mu.Lock()
+	r.handshakes.most = 8
+	r.handshakes.mu.Unlock()
+
+	flood := w.connect(0)
+	stop := make(chan struct{})
+	var flooding sync.WaitGroup
+	flooding.Go(func() {
+		request := make([]byte, cell.RequestSize)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			var of sync.WaitGroup
+			for range 200 {
+				request[rand.N(32)]++
+				of.Add(1)
+				create := cell.Create{Suite: cell.SuiteCGO, Key: w.hops[0].OnionKey.ID(), Request: request}
+				if _, err := flood.Open(flooded{&of}, create); err != nil {
+					t.Error(err)
+					of.Done()
+				}
+			}
+			of.Wait()
+		}
+	})
+	honest := w.connect(0)
+	for i := range 50 {
+		x, err := w.open(honest, w.hops[0])
+		if err != nil {
+			t.Errorf("circuit %d of an honest client: %v", i, err)
+			break
+		}
+		x.circ.Close(cell.DestroyNone)
+	}
+	close(stop)
+	flooding.Wait()
+	if n := r.Stats().HandshakesShed.Load(); n == 0 {
+		t.Error("there was no flood")
+	}
+	if flood.Err() != nil || honest.Err() != nil {
+		t.Error("a link was lost")
+	}
+}
+
+// flooded counts the answers to a flood.
+type flooded struct{ of *sync.WaitGroup }
+
+func (f flooded) Created([]byte)            { f.of.Done() }
+func (f flooded) Receive([]cell.Cell)       {}
+func (f flooded) Room()                     {}
+func (f flooded) Closed(cell.DestroyReason) { f.of.Done() }
+
+func TestCircuitsGivenUpBeforeTheyAreAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		lc := w.connect(0)
+		x := w.mustOpen(0)
+		for range 100 {
+			_, key, request := x.initiate(w.hops[0])
+			c, err := lc.Open(&handshake{}, cell.Create{Suite: cell.SuiteCGO, Key: key, Request: request})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rand.N(2) == 0 {
+				synctest.Wait()
+			}
+			c.Close(cell.DestroyNone)
+		}
+		synctest.Wait()
+		if n := w.circuits(0); n != 1 || lc.Circuits() != 0 || lc.Err() != nil {
+			t.Errorf("%d circuits are left at the relay, %d on the link, which says %v", n, lc.Circuits(), lc.Err())
+		}
+		w.stop[0]()
+		if n := w.circuits(0); n != 0 {
+			t.Errorf("%d circuits are left behind Run", n)
+		}
+	})
+}
+
+func TestLinksTakeTurns(t *testing.T) {
+	names := make(map[*handshake]string)
+	links := map[rune]*link.Conn{'a': new(link.Conn), 'b': new(link.Conn), 'c': new(link.Conn)}
+	w := newWaiting(6)
+	n := 0
+	for _, step := range []struct{ push, shed, pop string }{
+		{"aabcb", "", "a1 b3 c4 a2 b5"},                 // by turns, those of one in order
+		{"aaaaaa", "", ""},                              // full
+		{"aa", "a12 a13", ""},                           // who floods loses
+		{"bbb", "a11 a10 a9", ""},                       // and makes room for others
+		{"b", "b17", ""},                                // of equals who comes loses
+		{"c", "a8", "a6 b14 c18 a7 b15 b16"},            // all get on
+		{"abc", "", "a19 b20 c21"},                      // and it begins anew
+		{"abcabcabc", "a28 b29 c30", "a22 b23 c24 a25"}, //
+	} {
+		var shed, came []string
+		for _, from := range step.push {
+			n++
+			h := new(handshake)
+			names[h] = fmt.Sprintf("%c%d", from, n)
+			if s := w.push(links[from], h); s != nil {
+				shed = append(shed, names[s])
+			}
+		}
+		for range strings.Fields(step.pop) {
+			came = append(came, names[w.pop()])
+		}
+		if s, c := strings.Join(shed, " "), strings.Join(came, " "); s != step.shed || c != step.pop {
+			t.Errorf("%q: shed %q, want %q; then came %q, want %q", step.push, s, step.shed, c, step.pop)
+		}
+	}
+	w.close()
+	if w.pop() != nil {
+		t.Error("a handshake came out of a closed queue")
+	}
+	h := new(handshake)
+	if w.push(links['a'], h) != h {
+		t.Error("a closed queue took a handshake")
+	}
+}
