@@ -86,3 +86,8 @@ func encipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
 
 //go:noescape
 func decipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+
+// prefetch takes all cache lines of the layer.
+//
+//go:noescape
+func prefetch(l *Layer)

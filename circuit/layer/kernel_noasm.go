@@ -23,3 +23,6 @@ func (s *keys) decipher(_ kernel, prev *[tagSize]byte, ad byte, body []byte) {
 func (s *keys) stretch(_ kernel, y *[tagSize]byte, first uint64, out *[KeySize]byte) {
 	s.stretchGeneric(y, first, out)
 }
+
+// prefetch does nothing here.
+func prefetch(*Layer) {}

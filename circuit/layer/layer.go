@@ -99,6 +99,13 @@ func (l *Layer) Peel(ad byte, body []byte) bool {
 	return true
 }
 
+// Prefetch begins to bring the layer's state into the cache, and does not wait
+// for it. Who works on cells of many circuits in turn calls it some two cells
+// before the Wrap or Peel. It reads and changes nothing, so that it may be called
+// while another goroutine owns the layer. On machines other than amd64 it does
+// nothing.
+func (l *Layer) Prefetch() { prefetch(l) }
+
 // Erase overwrites the keys. The Layer cannot be used again.
 func (l *Layer) Erase() {
 	*l = Layer{}

@@ -232,6 +232,25 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
+// Prefetch changes nothing, of an erased layer either, and the nine lines that it
+// takes at the least hold the whole state.
+func TestPrefetch(t *testing.T) {
+	l := NewRelay((*[KeySize]byte)(random(9, KeySize)), 1403)
+	for _, state := range []string{"fresh", "erased"} {
+		before := *l
+		if n := testing.AllocsPerRun(10, l.Prefetch); n != 0 {
+			t.Errorf("%s: %v allocations", state, n)
+		}
+		if *l != before {
+			t.Errorf("%s: the layer is another after it was prefetched", state)
+		}
+		l.Erase()
+	}
+	if size := unsafe.Sizeof(*l); size > 9*64 {
+		t.Errorf("a Layer has %d bytes: prefetch must take more lines", size)
+	}
+}
+
 // Whatever the keys and the body: the client's end undoes what the relay's does,
 // both chain the same tag, and a cell that one end seals the other recognises.
 func FuzzLayer(f *testing.F) {
