@@ -92,7 +92,7 @@ func TestAFloodOfCreatesWaitsBehindItself(t *testing.T) {
 			default:
 			}
 			var of sync.WaitGroup
-			for range 200 {
+			for range 100 {
 				request[rand.N(32)]++
 				of.Add(1)
 				create := cell.Create{Suite: cell.SuiteCGO, Key: w.hops[0].OnionKey.ID(), Request: request}
@@ -105,7 +105,7 @@ func TestAFloodOfCreatesWaitsBehindItself(t *testing.T) {
 		}
 	})
 	honest := w.connect(0)
-	for i := range 50 {
+	for i := range 20 {
 		x, err := w.open(honest, w.hops[0])
 		if err != nil {
 			t.Errorf("circuit %d of an honest client: %v", i, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,24 +137,24 @@ func TestOneKnownAddressIsEnough(t *testing.T) {
 }
 
 // mute is a relay that answers no CREATE.
-type mute struct{ created int }
+type mute struct{ created atomic.Int64 }
 
-func (m *mute) Create(*link.Circ, cell.Create) { m.created++ }
+func (m *mute) Create(*link.Circ, cell.Create) { m.created.Add(1) }
 
 func TestANextRelayThatDoesNotAnswer(t *testing.T) {
-	for name, silence := range map[string]func(w *world) (created *int){
-		"to CREATE": func(w *world) *int {
+	for name, silence := range map[string]func(w *world) (created *atomic.Int64){
+		"to CREATE": func(w *world) *atomic.Int64 {
 			m := new(mute)
 			w.replace(2, m)
 			return &m.created
 		},
-		"to the link's handshake": func(w *world) *int {
+		"to the link's handshake": func(w *world) *atomic.Int64 {
 			l := w.listen(w.net.Relays[2].Descriptor.Addrs[0])
 			go l.Accept()
 			w.t.Cleanup(func() { l.Close() })
 			return nil
 		},
-		"to the connection": func(w *world) *int {
+		"to the connection": func(w *world) *atomic.Int64 {
 			l := w.listen(w.net.Relays[2].Descriptor.Addrs[0])
 			w.t.Cleanup(func() { l.Close() })
 			return nil
@@ -170,8 +171,8 @@ func TestANextRelayThatDoesNotAnswer(t *testing.T) {
 				x.mustEnd()
 				if took := time.Since(began); took > extendTimeout {
 					t.Errorf("it took %v", took)
-				} else if created != nil && (took < extendTimeout || *created != 1) {
-					t.Errorf("it took %v, and there were %d CREATEs", took, *created)
+				} else if created != nil && (took < extendTimeout || created.Load() != 1) {
+					t.Errorf("it took %v, and there were %d CREATEs", took, created.Load())
 				}
 			})
 		})

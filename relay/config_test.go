@@ -1,0 +1,95 @@
+package relay
+
+import (
+	"crypto/ecdh"
+	"crypto/rand"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/authority"
+	"peel/directory/dirtest"
+)
+
+// listens is a listener that nobody can reach.
+type listens string
+
+func (listens) Accept() (net.Conn, error) { return nil, net.ErrClosed }
+func (listens) Close() error              { return nil }
+func (l listens) Addr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(string(l)))
+}
+
+func TestConfigurationsThatAreRefused(t *testing.T) {
+	p256, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	authority := func(c *Config) { c.Directory, c.ID = http.NotFoundHandler(), cell.NodeID{1} }
+	for _, c := range []struct {
+		name   string
+		change func(c *Config)
+		says   string // "": it is taken
+	}{
+		{"all in order", func(*Config) {}, ""},
+		{"no network", func(c *Config) { c.Network = nil }, "no network given"},
+		{"no listener", func(c *Config) { c.Listeners = nil }, "no listener given"},
+		{"no keys", func(c *Config) { c.Keys = Keys{} }, "link key is missing"},
+		{"no identity", func(c *Config) { c.Keys.Identity = nil }, "identity key is missing"},
+		{"half an identity", func(c *Config) { c.Keys.Identity = c.Keys.Identity[:32] }, "no Ed25519 key"},
+		{"no onion key", func(c *Config) { c.Keys.Onion = nil }, "onion key is missing"},
+		{"a link key of another curve", func(c *Config) { c.Keys.Link = p256 }, "link key is not an X25519 key"},
+		{"a previous key of another curve", func(c *Config) { c.Keys.Previous = p256 }, "previous onion key is not an X25519 key"},
+		{"one key for both", func(c *Config) { c.Keys.Onion = c.Keys.Link }, "are the same"},
+		{"no nickname", func(c *Config) { c.Nickname = "" }, "nickname"},
+		{"a nickname of two words", func(c *Config) { c.Nickname = "my relay" }, "nickname"},
+		{"only the unspecified address", func(c *Config) { c.Listeners = []net.Listener{listens("0.0.0.0:9001")} }, "address"},
+		{"and that which it means", func(c *Config) {
+			c.Listeners = []net.Listener{listens("0.0.0.0:9001")}
+			c.Addrs = []netip.AddrPort{netip.MustParseAddrPort("198.51.100.1:9001")}
+		}, ""},
+		{"two of a family", func(c *Config) {
+			c.Listeners = []net.Listener{listens("198.51.100.1:9001"), listens("198.51.100.2:9001")}
+		}, "address"},
+		{"one of each family in any order", func(c *Config) {
+			c.Listeners = []net.Listener{listens("[2001:db8::1]:9001"), listens("198.51.100.2:9001")}
+		}, ""},
+		{"negative bounds", func(c *Config) { c.MaxTasks = -1 }, "MaxTasks is -1"},
+		{"a policy with its ports the wrong way round", func(c *Config) {
+			c.Exit = directory.Policy{{Accept: true, Lo: 80, Hi: 79}}
+		}, "port"},
+		{"a file for a folder", func(c *Config) { c.Dir = file }, "cache"},
+		{"an authority's node", func(c *Config) { authority(c); c.Keys.Identity, c.Keys.Onion, c.Nickname = nil, nil, "" }, ""},
+		{"an authority's node without a name", func(c *Config) { authority(c); c.ID = cell.NodeID{} }, "authority's identity"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := Config{
+				Network: dirtest.New(1, 0).Network, Keys: someKeys(t),
+				Listeners: []net.Listener{listens("198.51.100.1:9001")}, Nickname: "me",
+			}
+			c.change(&cfg)
+			_, err := New(cfg)
+			switch {
+			case c.says == "" && err != nil:
+				t.Error(err)
+			case c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), "relay: ")):
+				t.Errorf("%v; it should begin with relay: and say %q", err, c.says)
+			}
+		})
+	}
+	if n, err := NewAuthority(Config{Network: dirtest.New(1, 0).Network}, authorityConfig()); err == nil || n != nil {
+		t.Errorf("an authority without keys: %v", err)
+	}
+}
+
+func authorityConfig() authority.Config { return authority.Config{} }

@@ -1,0 +1,175 @@
+package relay
+
+import (
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell"
+	"peel/circuit"
+)
+
+// goroutines are those that work for relays, or their web servers.
+func goroutines() (all []string) {
+	b := make([]byte, 1<<20)
+	for _, g := range strings.Split(string(b[:runtime.Stack(b, true)]), "\n\n") {
+		for _, of := range []string{"relay.(*Relay)", "relay.(*transit)", "relay.atEnd", "link.(*Conn).Serve", "link.(*Pool)", "http.(*conn)"} {
+			if strings.Contains(g, of) && !strings.Contains(g, "testing.tRunner") {
+				all = append(all, g)
+				break
+			}
+		}
+	}
+	return all
+}
+
+func TestNothingIsLeftBehindRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before := len(goroutines())
+		w := newWorld(t, 3)
+		c := w.mustBuild(0, 1)
+		if _, err := c.DialDir(t.Context()); err != nil { // open and silent
+			t.Fatal(err)
+		}
+		w.replace(2, new(mute))
+		x := w.far(0, 1)
+		x.extendTo(w.hops[2]) // under way
+		x.mustGoOn()
+		if len(goroutines()) < before+10 {
+			t.Error("this test does not see goroutines")
+		}
+		began := time.Now()
+		for _, stop := range w.stop {
+			stop()
+		}
+		// Those of the client's own links go with the test.
+		synctest.Wait()
+		for _, g := range goroutines() {
+			if strings.Contains(g, "relay.(*") || strings.Contains(g, "relay.atEnd") || strings.Contains(g, "http.(*conn)") {
+				t.Errorf("left behind:\n%s", g)
+			}
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		for i, r := range w.relays {
+			if n := w.circuits(i); n != 0 || r.streams.running != 0 || r.extensions.running != 0 || r.pool.Links() != 0 {
+				t.Errorf("relay %d: %d circuits, %d streams, %d extensions and %d links are left",
+					i, n, r.streams.running, r.extensions.running, r.pool.Links())
+			}
+		}
+		if c.Err() == nil || !strings.Contains(c.Err().Error(), "link") {
+			t.Errorf("the client hears %v", c.Err())
+		}
+	})
+}
+
+func TestTooManyLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(_ int, cfg *Config) { cfg.MaxLinks = 2 })
+		lc := w.connect(0) // the other is to the authority
+		synctest.Wait()
+		h := w.hops[0]
+		nc, err := w.dial(t.Context(), "tcp", h.Addrs[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := nc.Read(make([]byte, 1)); err == nil {
+			t.Error("a third link began")
+		}
+		if n := w.relays[0].Stats().LinksRefused.Load(); n != 1 {
+			t.Errorf("%d refused links were counted", n)
+		}
+		if _, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1]); err != nil {
+			t.Errorf("the links there are: %v", err)
+		}
+	})
+}
+
+func TestCallersWhoAreNoNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		for _, says := range []string{"", "GET / HTTP/1.1\r\n\r\n", strings.Repeat("\x11", 4000)} {
+			nc, err := w.dial(t.Context(), "tcp", w.hops[0].Addrs[0].String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			nc.Write([]byte(says))
+			if n, err := nc.Read(make([]byte, 1)); n != 0 || err == nil {
+				t.Errorf("%q was answered", says[:min(len(says), 10)])
+			}
+		}
+		if n := w.relays[0].Stats().LinksRefused.Load(); n != 3 {
+			t.Errorf("%d refused links were counted", n)
+		}
+		w.mustBuild(0)
+	})
+}
+
+func TestDescriptorsArePublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		time.Sleep(time.Second)
+		w.mu.Lock()
+		first := w.posted
+		w.mu.Unlock()
+		time.Sleep(2 * time.Hour)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if first != 2 || w.posted < 6 || w.posted > 10 {
+			t.Errorf("2 relays published %d times at once, and %d times in 2 periods", first, w.posted)
+		}
+	})
+}
+
+func TestAnAuthorityThatCannotBeReachedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		addr := w.hops[w.authority()].Addrs[0].String()
+		w.cut(w.authority())
+		w.mu.Lock()
+		l := w.listeners[addr]
+		delete(w.listeners, addr)
+		before := w.posted
+		w.mu.Unlock()
+		time.Sleep(time.Hour)
+		w.mu.Lock()
+		if w.posted != before {
+			t.Error("this authority can be reached")
+		}
+		w.listeners[addr] = l
+		w.mu.Unlock()
+		time.Sleep(time.Hour)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.posted == before {
+			t.Error("the relay gave up")
+		}
+	})
+}
+
+func TestTheEndOfACircuitComesOnce(t *testing.T) {
+	for range 10 { // by client, last relay and the relay's own end, all at once
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 3)
+			e := newEvil()
+			w.replace(2, e)
+			x := w.far(0, 1)
+			x.extendTo(w.hops[2])
+			x.mustHear(cell.MsgExtended)
+			last := <-e.made
+			go last.Close(cell.DestroyNone)
+			go x.circ.Close(cell.DestroyNone)
+			for range 20 {
+				go x.sendBody(cell.CmdRelay, -1, [1]cell.Cell{})
+			}
+			go w.stop[1]()
+			synctest.Wait()
+			if a, b := w.circuits(0), w.circuits(1); a != 0 || b != 0 {
+				t.Errorf("%d and %d circuits are left", a, b)
+			}
+		})
+	}
+}
