@@ -24,7 +24,7 @@ const module = "peel"
 // rooms are the folders at the top.
 var rooms = []string{
 	"cell", "circuit", "directory", "relay", "client", "testnet", "cmd", // code
-	"spec", "tools", ".ci", ".git",
+	"spec", "docs", "tools", ".ci", ".git",
 }
 
 // mayImport says what a package may import of this module. "x/*" is every package below x; "*" is
@@ -54,6 +54,7 @@ var mayImport = map[string][]string{
 	"client/service":      {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/service", "directory/cache"},
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/service",
 		"directory/strict", "client/*"},
+	"testnet/bench":           {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
 	"testnet":                 {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
 	"cmd/peel":                {"*"},
 	"cmd/peel/internal/conf":  {"cell", "directory", "directory/strict"},
