@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"peel/cell"
 	"peel/cell/hybrid"
@@ -145,6 +146,9 @@ func (x *raw) hear() (cell.Message, bool) {
 			x.t.Errorf("the circuit ended with a reason: %v", why)
 		}
 		return cell.Message{}, false
+	case <-time.After(time.Minute):
+		x.t.Fatal("nothing came for a minute")
+		panic("unreachable")
 	}
 }
 

@@ -189,6 +189,10 @@ func TestLinksTakeTurns(t *testing.T) {
 			t.Errorf("%q: shed %q, want %q; then came %q, want %q", step.push, s, step.shed, c, step.pop)
 		}
 	}
+	one := newWaiting(1)
+	if h := new(handshake); one.push(links['a'], new(handshake)) != nil || one.push(links['b'], h) != h || one.pop() == nil {
+		t.Error("with one place: who comes later loses")
+	}
 	w.close()
 	if w.pop() != nil {
 		t.Error("a handshake came out of a closed queue")

@@ -65,15 +65,21 @@ func TestRelaysHandOutTheDirectory(t *testing.T) {
 				t.Errorf("%d bytes came: %v", len(text), err)
 			}
 		}
-		// Silent streams keep no place.
+		places := func() int {
+			synctest.Wait()
+			w.relays[1].mu.Lock()
+			defer w.relays[1].mu.Unlock()
+			return w.relays[1].streams.running
+		}
+		before := places()
 		if _, err := c.DialDir(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		w.relays[1].mu.Lock()
-		defer w.relays[1].mu.Unlock()
-		if n := w.relays[1].streams.running; n != 0 {
+		if n := places() - before; n != 1 {
+			t.Errorf("a stream that is open has %d places", n)
+		}
+		time.Sleep(time.Minute) // silent for too long
+		if n := places(); n != 0 {
 			t.Errorf("%d directory streams are left", n)
 		}
 	})

@@ -91,6 +91,9 @@ func TestExtendsThatEndTheCircuit(t *testing.T) {
 				if a, b := w.circuits(0), w.circuits(1); a != 1 || b != 1 {
 					t.Errorf("%d and %d circuits are left, and not the other one alone", a, b)
 				}
+				if n := w.relays[1].Stats().Panics.Load(); n != 0 {
+					t.Errorf("%d panics", n)
+				}
 				other.mustGoOn()
 			})
 		})
@@ -123,8 +126,13 @@ func TestEveryCircuitEndsAtAnAuthority(t *testing.T) {
 		if m := x.mustHear(cell.MsgEnd); m.Data[0] != byte(cell.EndPolicy) {
 			t.Errorf("BEGIN was answered with %v", cell.EndReason(m.Data[0]))
 		}
+		began := time.Now()
+		x = w.mustOpen(w.authority())
 		x.extendTo(w.hops[0])
 		x.mustEnd()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("EXTEND was refused after %v", took)
+		}
 	})
 }
 

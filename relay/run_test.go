@@ -110,16 +110,16 @@ func TestCallersWhoAreNoNodes(t *testing.T) {
 
 func TestDescriptorsArePublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2)
+		w := newWorld(t, 1)
 		time.Sleep(time.Second)
 		w.mu.Lock()
 		first := w.posted
 		w.mu.Unlock()
-		time.Sleep(2 * time.Hour)
+		time.Sleep(time.Hour)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if first != 2 || w.posted < 6 || w.posted > 10 {
-			t.Errorf("2 relays published %d times at once, and %d times in 2 periods", first, w.posted)
+		if first != 1 || w.posted < 2 || w.posted > 3 {
+			t.Errorf("a relay published %d times at once, and %d times in a period", first, w.posted)
 		}
 	})
 }
@@ -134,7 +134,7 @@ func TestAnAuthorityThatCannotBeReachedIsTriedAgain(t *testing.T) {
 		delete(w.listeners, addr)
 		before := w.posted
 		w.mu.Unlock()
-		time.Sleep(time.Hour)
+		time.Sleep(30 * time.Minute)
 		w.mu.Lock()
 		if w.posted != before {
 			t.Error("this authority can be reached")
@@ -151,7 +151,7 @@ func TestAnAuthorityThatCannotBeReachedIsTriedAgain(t *testing.T) {
 }
 
 func TestTheEndOfACircuitComesOnce(t *testing.T) {
-	for range 10 { // by client, last relay and the relay's own end, all at once
+	for range 5 { // by client, last relay and the relay's own end, all at once
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, 3)
 			e := newEvil()
