@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/circuit"
+	"peel/client/path"
 	"peel/directory"
 	"peel/directory/dirtest"
 )
@@ -279,6 +281,25 @@ func TestReadySaysWhatItWaitsFor(t *testing.T) {
 			c := w.client(Config{})
 			run(t, c)
 			if err := ask(t, c); err == nil || !strings.Contains(err.Error(), "2 of 4 relays running and valid") {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("what comes next, not what is over", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 6)
+			w.down.Store(true)
+			c := w.client(Config{})
+			c.pool.build = func(ctx context.Context, _ path.Path) (*circuit.Circuit, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			run(t, c)
+			time.Sleep(time.Second)
+			w.down.Store(false)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if err := c.Ready(ctx); err == nil || strings.Contains(err.Error(), "refused") || !strings.Contains(err.Error(), "(circuit)") {
 				t.Error(err)
 			}
 		})

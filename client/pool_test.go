@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +51,13 @@ func (b *builder) build(ctx context.Context, p path.Path) (*circuit.Circuit, err
 		return nil, &circuit.BuildError{Err: errors.New("told to")}
 	}
 	return b.next(ctx, p)
+}
+
+// all are the circuits of a pool and what is being built.
+func (p *pool) all() []*held {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.circs))
 }
 
 // start runs a client with a builder until it is ready and all is quiet.
@@ -241,7 +250,7 @@ func TestRequestWaitsLongerAfterEachFailure(t *testing.T) {
 		b.fails.Store(true)
 		b.takes.Store(int64(10 * time.Millisecond))
 		time.Sleep(31 * time.Minute) // spare ones are gone
-		begin := time.Now()
+		begin, before := time.Now(), b.begun.Load()
 		var wg sync.WaitGroup
 		for range 20 { // who waits for one token shares what is built for it
 			wg.Go(func() {
@@ -251,7 +260,6 @@ func TestRequestWaitsLongerAfterEachFailure(t *testing.T) {
 				}
 			})
 		}
-		before := b.begun.Load()
 		wg.Wait()
 		// 8 times 10 ms, and between them 50, 100, 200, 400, 800 ms, 1 s, 1 s
 		if got, want := time.Since(begin), 3630*time.Millisecond; got != want {
@@ -294,6 +302,11 @@ func TestRequestsThatWaitShareABuild(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		for _, h := range c.pool.all() {
+			if h.users != 0 {
+				t.Errorf("%d still have a circuit that have left", h.users)
+			}
+		}
 		if n := b.begun.Load() - before; n > 2 {
 			t.Errorf("%d builds for 50 that wait for the same", n)
 		}
@@ -334,11 +347,14 @@ func TestManyTokensAreBounded(t *testing.T) {
 				t.Fatalf("token %d: %v", i, err)
 			}
 			time.Sleep(100 * time.Millisecond)
-			c.pool.mu.Lock()
-			if n := len(c.pool.circs); n > most {
+			if n := len(c.pool.all()); n > most {
 				t.Fatalf("%d circuits", n)
 			}
-			c.pool.mu.Unlock()
+		}
+		for _, h := range c.pool.all() {
+			if i, ok := h.token.(int); ok && i < 2*most {
+				t.Errorf("the circuit of token %d is kept, and later ones are not", i)
+			}
 		}
 		if err := echo(kept); err != nil {
 			t.Errorf("a stream lost its circuit to others: %v", err)
