@@ -244,6 +244,9 @@ func (a *Authority) parseVote(text []byte) (*directory.Vote, error) {
 	return v, v.Verify(a.cfg.Network)
 }
 
+// ID returns the identity that the authority votes as.
+func (a *Authority) ID() cell.NodeID { return a.self }
+
 // Consensus returns the newest consensus, or nil. It must not be changed.
 func (a *Authority) Consensus() *directory.Consensus { return a.cache.Consensus() }
 

@@ -551,8 +551,12 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 		}
 		cfg := w.nodes[0].cfg
 		cfg.Certificate, cfg.SigningKey, cfg.Identity = directory.Certificate{}, nil, w.net.Authorities[0].Identity
-		if _, err := New(cfg); err != nil {
-			t.Errorf("with its identity only: %v", err)
+		a, err := New(cfg)
+		if err != nil {
+			t.Fatalf("with its identity only: %v", err)
+		}
+		if want := w.net.Authorities[0].Info.ID; a.ID() != want {
+			t.Errorf("with its identity only it votes as %v, want %v", a.ID(), want)
 		}
 	})
 }
