@@ -2,6 +2,7 @@ package link_test
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -332,10 +333,23 @@ func TestRefusedCircuitHearsWhy(t *testing.T) {
 	})
 }
 
+// A relay whose circuit is one too many hears that the link is busy; a client hears no reason.
 func TestLinkFullOfCircuits(t *testing.T) {
+	t.Run("client", func(t *testing.T) { fullOfCircuits(t, func(a, b *link.Config) {}, cell.DestroyNone) })
+	t.Run("relay", func(t *testing.T) {
+		fullOfCircuits(t, func(a, b *link.Config) {
+			b.Identify = func(cell.Key) (cell.NodeID, bool) { return cell.NodeID{7}, true }
+		}, cell.DestroyBusy)
+	})
+}
+
+func fullOfCircuits(t *testing.T, who func(a, b *link.Config), why cell.DestroyReason) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{}
-		la, lb := pair(t, h, func(a, b *link.Config) { a.MaxCircuits, b.MaxCircuits = 12, 8 }, linktest.Options{Delay: time.Millisecond})
+		la, lb := pair(t, h, func(a, b *link.Config) {
+			a.MaxCircuits, b.MaxCircuits = 12, 8
+			who(a, b)
+		}, linktest.Options{Delay: time.Millisecond})
 		var ends []*end
 		for range 12 {
 			ends = append(ends, openCirc(t, la))
@@ -348,7 +362,7 @@ func TestLinkFullOfCircuits(t *testing.T) {
 			if i < 8 && (e.reply == nil || len(e.ended()) != 0) {
 				t.Errorf("circuit %d is not there", i)
 			}
-			if i >= 8 && !slices.Equal(e.ended(), []cell.DestroyReason{cell.DestroyBusy}) {
+			if i >= 8 && !slices.Equal(e.ended(), []cell.DestroyReason{why}) {
 				t.Errorf("circuit %d heard %v", i, e.ended())
 			}
 		}
@@ -442,5 +456,30 @@ func TestCreditOfManyCircuitsComesTogether(t *testing.T) {
 			}
 		}
 		alive(t, la, lb)
+	})
+}
+
+// A peer that reads nothing any more is lost after a minute or so, not when the kernel gives up.
+func TestPeerThatReadsNothingIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := linktest.Config(t, "a"), linktest.Config(t, "b")
+		na, nb := linktest.Pipe(linktest.Options{Window: 4096})
+		la, lb, erra, errb := linktest.Shake(na, nb, a, b, linktest.Peer(b))
+		if erra != nil || errb != nil {
+			t.Fatal(erra, errb)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { la.Serve(nil) }) // lb is never served: nobody reads there
+		for range 8 {
+			openCirc(t, la) // more than the window holds
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if got := link.ReasonOf(la.Err()); got != link.ReasonLost {
+			t.Errorf("after two minutes the link says %v", la.Err())
+		}
+		la.Close()
+		lb.Close()
+		wg.Wait()
 	})
 }

@@ -251,7 +251,11 @@ func (c *Conn) create(x *cell.Cell, h Handler) error {
 		c.refused++
 		circ.refused, circ.mine = true, true
 		c.circs[id] = circ
-		circ.end(cell.DestroyBusy)
+		reason := cell.DestroyBusy
+		if !c.named { // clients are told no reasons
+			reason = cell.DestroyNone
+		}
+		circ.end(reason)
 		return nil
 	}
 	c.circs[id] = circ

@@ -18,11 +18,15 @@ type gone struct {
 	n    int
 }
 
+// stuck is how long a peer may take nothing before its link is lost: honest nodes always read (spec/link.md, section 7).
+const stuck = time.Minute
+
 // A writer is the writing half of a link, within Serve.
 type writer struct {
 	*Conn
-	gone  []gone  // at most one a cell of a record
-	grown []*Circ // whose Room grew from 0
+	gone  []gone    // at most one a cell of a record
+	grown []*Circ   // whose Room grew from 0
+	limit time.Time // the connection's write deadline
 }
 
 // write is the writer: it returns why it ended.
@@ -54,7 +58,12 @@ func (w *writer) work() error {
 	wire := wires.Get().(*[maxRecord]byte)
 	defer wires.Put(wire)
 	for {
-		cells, err := w.compose(space(wire[:]), time.Now())
+		now := time.Now()
+		if w.limit.Sub(now) < stuck/2 { // moved on now and then, for it costs
+			w.limit = now.Add(stuck)
+			w.nc.SetWriteDeadline(w.limit)
+		}
+		cells, err := w.compose(space(wire[:]), now)
 		if err != nil || len(cells) == 0 {
 			return err
 		}
