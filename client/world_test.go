@@ -75,15 +75,21 @@ func (w *world) add(id cell.NodeID, key, onion *ecdh.PrivateKey, addrs []netip.A
 // asked lists, for each circuit on which anything was asked for, the hosts.
 func (w *world) asked() (all [][]string) {
 	for _, n := range w.nodes {
-		n.mu.Lock()
-		for _, e := range n.ends {
-			e.mu.Lock()
-			if len(e.asked) > 0 {
-				all = append(all, slices.Clone(e.asked))
-			}
-			e.mu.Unlock()
+		all = append(all, n.askedFor()...)
+	}
+	return all
+}
+
+// askedFor is asked of one node.
+func (n *node) askedFor() (all [][]string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range n.ends {
+		e.mu.Lock()
+		if len(e.asked) > 0 {
+			all = append(all, slices.Clone(e.asked))
 		}
-		n.mu.Unlock()
+		e.mu.Unlock()
 	}
 	return all
 }
