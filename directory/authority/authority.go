@@ -183,6 +183,9 @@ func (a *Authority) takeKeys(cfg *Config) error {
 	if _, ok := cfg.Network.Authority(c.Identity); !ok {
 		return fmt.Errorf("authority: %v is not among the authorities of network.toml", c.Identity)
 	}
+	if n := len(cfg.SigningKey); n != ed25519.PrivateKeySize {
+		return fmt.Errorf("authority: a certificate needs its signing key of %d bytes, this one has %d", ed25519.PrivateKeySize, n)
+	}
 	if pub, ok := cfg.SigningKey.Public().(ed25519.PublicKey); !ok || directory.SigningKey(pub) != c.SigningKey {
 		return errors.New("authority: the signing key is not the one of the certificate")
 	}
@@ -208,12 +211,10 @@ func (a *Authority) load() error {
 		return err
 	}
 	if text != nil {
-		s, err := directory.ParseSignedHeader(text)
-		if err != nil {
+		if a.last, err = a.parseSigned(text); err != nil {
 			return fmt.Errorf("authority: state: what was signed last cannot be read: if the disk was damaged, remove %s in %s and start again after the next full period: %w",
 				keptSigned, a.cfg.Dir, err)
 		}
-		a.last = &signed{*s, text}
 	}
 	if text, err = a.keep.load(keptDescriptors); err != nil {
 		return err
@@ -233,6 +234,24 @@ func (a *Authority) load() error {
 		a.log.Info("descriptors loaded", "relays", n)
 	}
 	return nil
+}
+
+// parseSigned parses what was kept of the header signed last: one of this network, with one
+// signature, which is ours and good.
+func (a *Authority) parseSigned(text []byte) (*signed, error) {
+	s, err := directory.ParseSignedHeader(text)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.Network != a.network:
+		return nil, &directory.NetworkError{Document: "signature", Have: s.Network, Want: a.network}
+	case len(s.Signatures) != 1 || s.Signatures[0].Certificate.Identity != a.self:
+		return nil, fmt.Errorf("authority: it has %d signatures, but must have one, that of %v", len(s.Signatures), a.self)
+	}
+	if err := s.CheckSignature(&s.Signatures[0]); err != nil {
+		return nil, err
+	}
+	return &signed{*s, text}, nil
 }
 
 // parseVote parses and verifies a vote of any period.

@@ -1,11 +1,11 @@
 package authority
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -512,11 +512,54 @@ func TestRestartFromDisk(t *testing.T) {
 			t.Error("no consensus in the period after a restart")
 		}
 
-		if err := os.WriteFile(filepath.Join(cfg.Dir, keptSigned), []byte("peel-conse"), 0o600); err != nil {
-			t.Fatal(err)
+	})
+}
+
+// An authority that cannot be sure of what it signed last does not start, whatever is wrong with the
+// record.
+func TestRecordOfWhatWasSignedMustBeOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 5, 1)
+		other := dirtest.New(5, 1, dirtest.At(hour(1)))
+		signedBy := func(n *dirtest.Net, authorities ...int) []byte {
+			s := directory.SignedHeader{Header: n.Consensus.Header}
+			for _, i := range authorities {
+				sig, err := s.Header.Sign(n.Authorities[i].Certificate, n.Authorities[i].Signing)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Add(sig)
+			}
+			return s.Append(nil)
 		}
-		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "signed last cannot be read") {
-			t.Errorf("a damaged record of what was signed: %v", err)
+		ours := signedBy(w.net, 0)
+		forged := bytes.Replace(ours, []byte("\nmethod 1\n"), []byte("\nmethod 2\n"), 1)
+		for _, c := range []struct {
+			name string
+			text []byte
+			good bool
+		}{
+			{"ours", ours, true},
+			{"nothing", []byte{}, false},
+			{"cut in the header", ours[:10], false},
+			{"cut after the header", w.net.Consensus.Header.Append(nil), false},
+			{"cut in the signature", ours[:len(ours)-10], false},
+			{"another's", signedBy(w.net, 1), false},
+			{"two signatures", signedBy(w.net, 0, 1), false},
+			{"a header that we did not sign", forged, false},
+			{"of another network", signedBy(other, 0), false},
+		} {
+			k, err := openKeep("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := k.save(keptSigned, c.text); err != nil {
+				t.Fatal(err)
+			}
+			_, err = newAuthority(w.nodes[0].cfg, k, true)
+			if c.good && err != nil || !c.good && (err == nil || !strings.Contains(err.Error(), "signed last cannot be read")) {
+				t.Errorf("%s: %v", c.name, err)
+			}
 		}
 	})
 }
@@ -534,6 +577,11 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 			{"needed", func(c *Config) { c.Reach = nil }},
 			{"neither a certificate nor an identity", func(c *Config) { c.Certificate = directory.Certificate{} }},
 			{"not the one of the certificate", func(c *Config) { c.SigningKey = other.Authorities[0].Signing }},
+			{"signing key of 64 bytes", func(c *Config) { c.SigningKey = nil }},
+			{"signing key of 64 bytes", func(c *Config) { c.SigningKey = c.SigningKey[:32] }},
+			{"private key has 64 bytes", func(c *Config) {
+				c.Certificate, c.Identity = directory.Certificate{}, c.SigningKey[:32]
+			}},
 			{"for network", func(c *Config) {
 				c.Certificate, c.SigningKey = other.Authorities[0].Certificate, other.Authorities[0].Signing
 			}},
