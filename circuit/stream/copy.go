@@ -15,32 +15,43 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	space := make(net.Buffers, 0, copyChunks)
 	for {
-		s.mux.mu.Lock()
-		if err := s.awaitData(false); err != nil {
-			s.mux.mu.Unlock()
+		first, n, err := s.lend()
+		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return total, err
 		}
-		first, n := s.in.take(copyChunks)
-		s.mux.mu.Unlock()
-
 		bufs := slices(first, space)
 		written, err := bufs.WriteTo(w)
 		freeChunks(first)
 		total += written
-
-		s.mux.mu.Lock()
-		if err == nil {
-			s.took(n)
-		} else if s.mux.err == nil {
-			s.mux.unread -= n // lost: Close will say so
-		}
-		s.mux.unlock()
+		s.settle(n, err == nil)
 		if err != nil {
 			return total, err
 		}
+	}
+}
+
+// lend waits for data and takes some out of the receive buffer for a writer, and says how many bytes that is.
+func (s *Stream) lend() (first *chunk, n int, err error) {
+	s.mux.mu.Lock()
+	defer s.mux.mu.Unlock()
+	if err := s.awaitData(false); err != nil {
+		return nil, 0, err
+	}
+	first, n = s.in.take(copyChunks)
+	return first, n, nil
+}
+
+// settle says that the writer is through with what was lent to it, and whether it took all of it.
+func (s *Stream) settle(n int, all bool) {
+	s.mux.mu.Lock()
+	defer s.mux.unlock()
+	if all {
+		s.took(n)
+	} else if s.mux.err == nil {
+		s.mux.unread -= n // lost: Close will say so
 	}
 }
 

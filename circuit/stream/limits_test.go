@@ -172,6 +172,24 @@ func TestWhatCrossesAnEndIsNoBreach(t *testing.T) {
 	}
 }
 
+// Whoever survives a panic of Receive still closes the Mux.
+func TestAPanicInReceiveLeavesTheMuxUnlocked(t *testing.T) {
+	m := NewMux(Config{Accept: func(*Stream, Open) {}, Now: func() time.Time { panic("a bug") }})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Fatal("nothing panicked")
+			}
+		}()
+		m.Receive(message(t, cell.MsgBegin, 1, web))
+	}()
+	if !m.mu.TryLock() {
+		t.Fatal("locked: Close would wait for ever")
+	}
+	m.mu.Unlock()
+	m.Close(errGone)
+}
+
 func TestIDsGoRound(t *testing.T) {
 	p := joinByHand(t, Config{}, Config{})
 	p.refuse = func(s *Stream, _ Open) bool { s.Connected(connected); s.Close(); return true }

@@ -5,26 +5,27 @@ import "peel/cell"
 // Receive takes a message that came from the other end. It never blocks, and keeps nothing of msg. An error wraps
 // ErrProtocol: the other end did what it must not, and the circuit must end.
 func (m *Mux) Receive(msg cell.Message) error {
-	m.mu.Lock()
-	if m.err != nil {
-		m.mu.Unlock()
-		return nil
-	}
-	var opened *Stream
-	var err error
-	switch msg.Type {
-	case cell.MsgBegin, cell.MsgBeginDir, cell.MsgResolve:
-		opened, err = m.accept(msg)
-	case cell.MsgConnected, cell.MsgData, cell.MsgEnd, cell.MsgWindow, cell.MsgResolved:
-		err = m.dispatch(msg)
-	default:
-		err = breach("%v is no message of a stream", msg.Type)
-	}
-	m.unlock()
+	opened, err := m.receive(msg)
 	if opened != nil {
 		m.cfg.Accept(opened, opened.open)
 	}
 	return err
+}
+
+// receive takes a message and returns the stream it opens, if it opens one.
+func (m *Mux) receive(msg cell.Message) (opened *Stream, err error) {
+	m.mu.Lock()
+	defer m.unlock()
+	if m.err != nil {
+		return nil, nil
+	}
+	switch msg.Type {
+	case cell.MsgBegin, cell.MsgBeginDir, cell.MsgResolve:
+		return m.accept(msg)
+	case cell.MsgConnected, cell.MsgData, cell.MsgEnd, cell.MsgWindow, cell.MsgResolved:
+		return nil, m.dispatch(msg)
+	}
+	return nil, breach("%v is no message of a stream", msg.Type)
 }
 
 // dispatch hands a message to its stream.

@@ -120,24 +120,12 @@ func (s *Stream) took(n int) {
 
 // Write implements io.Writer.
 func (s *Stream) Write(p []byte) (int, error) {
-	s.mux.mu.Lock()
-	for s.writing && s.writeError() == nil {
-		s.writable.Wait()
-	}
-	err := s.writeError()
-	if err == nil && s.finish {
-		err = net.ErrClosed
-	}
-	if err != nil || len(p) == 0 {
-		s.mux.mu.Unlock()
+	if err := s.offer(p); err != nil || len(p) == 0 {
 		return 0, err
 	}
-	s.writing, s.out = true, p
-	s.mux.schedule(s)
-	s.mux.unlock() // wakes who sends: most often p has gone when it returns
-
 	s.mux.mu.Lock()
 	defer s.mux.unlock()
+	var err error
 	for len(s.out) > 0 && err == nil {
 		if err = s.writeError(); err == nil {
 			s.writable.Wait()
@@ -148,6 +136,25 @@ func (s *Stream) Write(p []byte) (int, error) {
 	s.writable.Broadcast()
 	s.mux.schedule(s) // an END may have waited for the data
 	return n, err
+}
+
+// offer waits for its turn to write and gives p to who sends: most often p has gone when it returns.
+func (s *Stream) offer(p []byte) error {
+	s.mux.mu.Lock()
+	defer s.mux.unlock()
+	for s.writing && s.writeError() == nil {
+		s.writable.Wait()
+	}
+	err := s.writeError()
+	if err == nil && s.finish {
+		err = net.ErrClosed
+	}
+	if err != nil || len(p) == 0 {
+		return err
+	}
+	s.writing, s.out = true, p
+	s.mux.schedule(s)
+	return nil
 }
 
 // writeError says why nothing can be written.
