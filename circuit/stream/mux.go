@@ -119,6 +119,7 @@ func (m *Mux) Close(err error) {
 		m.data.remove(s)
 		s.readable.Broadcast()
 		s.writable.Broadcast()
+		s.endIfUseless()
 	}
 	clear(m.streams)
 	m.late = lateSet{}
@@ -155,6 +156,7 @@ func (m *Mux) Next(body []byte) bool {
 // schedule puts a stream into the queues it belongs in now, or takes it off the Mux when it is over. Called after every
 // change, with mu held.
 func (m *Mux) schedule(s *Stream) {
+	s.endIfUseless()
 	if m.err != nil || m.streams[s.id] != s {
 		return
 	}

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -53,6 +54,8 @@ type Stream struct {
 	rtt      time.Duration
 	info     cell.Connected
 	resolved *cell.Resolved
+	life     context.Context // nil: nobody has asked for it
+	end      context.CancelFunc
 }
 
 func (m *Mux) newStream(id cell.StreamID, o Open) *Stream {
