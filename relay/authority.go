@@ -34,7 +34,7 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 		return nil, err
 	}
 	cfg.Directory = n.authority
-	cfg.ID = ac.Certificate.Identity
+	cfg.ID = n.authority.ID()
 	if n.relay, err = New(cfg); err != nil {
 		return nil, err
 	}

@@ -6,7 +6,10 @@ import (
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -70,11 +73,19 @@ func (s Size) Check() error {
 // Place gives node i of the network its address. Authorities come first, then relays.
 type Place func(i int) (netip.AddrPort, error)
 
-// Loopback gives every node an address of its own out of 127.0.0.0/8, in different /16 networks as the path rules
-// want, and the port given. Where the machine has only 127.0.0.1 it says so with an error.
+// Loopback places nodes on this machine: each on an address of its own out of 127.0.0.0/8, in different /16 networks as
+// the path rules want, at the port given; or, where the machine has only 127.0.0.1, there, at the port given and those
+// that follow it.
 func Loopback(port uint16) Place {
+	whole := HasLoopbackNet()
 	return func(i int) (netip.AddrPort, error) {
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(20 + i), 0, 1}), port), nil
+		if whole {
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(20 + i), 0, 1}), port), nil
+		}
+		if int(port)+i > math.MaxUint16 {
+			return netip.AddrPort{}, fmt.Errorf("testnet: ports from %d on are too few for so many nodes: begin lower", port)
+		}
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port+uint16(i)), nil
 	}
 }
 
@@ -149,6 +160,16 @@ func Plan(name string, s Size, place Place, start time.Time, period, voting time
 // ID is the authority's identity.
 func (a *Authority) ID() cell.NodeID { return cell.NodeID(a.Identity.Public().(ed25519.PublicKey)) }
 
+// Params are what the authorities of the network vote for: where all nodes share one address, paths need not keep apart.
+func (l *Layout) Params() directory.Params {
+	p := directory.Params{}
+	if n := len(l.Relays); n > 1 && l.Relays[0].Addr.Addr() == l.Relays[n-1].Addr.Addr() {
+		p[directory.ParamDistinctSubnets.Name] = 0
+		p[directory.ParamRelaysPerAddr.Name] = directory.ParamRelaysPerAddr.Max
+	}
+	return p
+}
+
 // save writes the network file and the keys of all nodes, a folder each, into dir; nothing if dir is "".
 func (l *Layout) save(dir string) error {
 	if dir == "" {
@@ -161,7 +182,11 @@ func (l *Layout) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("testnet: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "network.toml"), text, 0o600); err != nil {
+	file := filepath.Join(dir, "network.toml")
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("testnet: %s is there already: give a folder without a network in it", file)
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return fmt.Errorf("testnet: %w", err)
 	}
 	for i := range l.Authorities {

@@ -92,15 +92,11 @@ func New(cfg Config) (*Net, error) {
 
 // listen opens the listener of node i: on its own address, or, where there is only 127.0.0.1, on a port of its own.
 func (n *Net) listen(i int) (netip.AddrPort, error) {
-	host := "127.0.0.1"
-	if n.whole {
-		a, err := Loopback(0)(i)
-		if err != nil {
-			return netip.AddrPort{}, err
-		}
-		host = a.Addr().String()
+	a, err := Loopback(0)(i)
+	if err != nil {
+		return netip.AddrPort{}, err
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	l, err := net.Listen("tcp", netip.AddrPortFrom(a.Addr(), 0).String())
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("testnet: %w", err)
 	}

@@ -25,7 +25,7 @@ func (n *Net) authority(a *Authority, l net.Listener) (*node, error) {
 		return nil, err
 	}
 	na, err := relay.NewAuthority(cfg, authority.Config{
-		Certificate: a.Certificate, SigningKey: a.Signing, Dir: dir, PrivateAddrs: true, Params: n.params(),
+		Certificate: a.Certificate, SigningKey: a.Signing, Dir: dir, PrivateAddrs: true, Params: n.layout.Params(),
 	})
 	if err != nil {
 		return nil, err
@@ -57,16 +57,6 @@ func (n *Net) relay(r *Relay, l net.Listener) (*node, error) {
 		return nil, err
 	}
 	return &node{name: r.Nickname, run: nr.Run}, nil
-}
-
-// params are what the authorities of the network vote for: where all nodes share one address, paths need not keep apart.
-func (n *Net) params() directory.Params {
-	p := directory.Params{}
-	if !n.whole {
-		p[directory.ParamDistinctSubnets.Name] = 0
-		p[directory.ParamRelaysPerAddr.Name] = directory.ParamRelaysPerAddr.Max
-	}
-	return p
 }
 
 // folder makes a node's folder below Dir; "": nothing is kept.
@@ -117,8 +107,8 @@ func (nd *node) kill() {
 }
 
 // Run runs the network until ctx ends or a node fails, and returns when the last goroutine of it is gone.
-func (n *Net) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (n *Net) Run(outer context.Context) error {
+	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
 	nodes := append(append([]*node(nil), n.authorities...), n.relays...)
 	nodes = append(nodes, &node{name: "client", run: n.client.Run})
@@ -129,10 +119,10 @@ func (n *Net) Run(ctx context.Context) error {
 	for _, nd := range nodes {
 		nd.kill()
 	}
-	if err := context.Cause(ctx); err != context.Canceled && err != context.DeadlineExceeded {
-		return err
+	if outer.Err() != nil {
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // Client is the network's client.
@@ -141,7 +131,8 @@ func (n *Net) Client() *client.Client { return n.client }
 // Layout is what the network is made of.
 func (n *Net) Layout() *Layout { return n.layout }
 
-// Kill ends the relay with the nickname given, as if its machine had lost power: its links break, and nobody is told.
+// Kill ends the relay with the nickname given at once, as if its process had been killed: its connections break, and it
+// says no word on them before.
 func (n *Net) Kill(nickname string) error {
 	for _, nd := range n.relays {
 		if nd.name == nickname {

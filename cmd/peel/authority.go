@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peel/cell"
 	"peel/cmd/peel/internal/conf"
 	"peel/directory"
 	"peel/directory/authority"
@@ -54,12 +55,20 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	ac.Dir = f.State
-	ac.PrivateAddrs = onLoopback(network)
+	ac.PrivateAddrs, ac.Params = f.Private, f.Params
+	if ac.Allow, err = f.Allowed(); err != nil {
+		return err
+	}
 	link, err := relay.LoadKey[*ecdh.PrivateKey](filepath.Join(f.Keys, linkFile))
 	if err != nil {
 		return err
 	}
 	cfg := relay.Config{Network: network, Keys: relay.Keys{Link: link}, Log: logger(w, f.Log)}
+	for _, a := range network.Authorities {
+		if a.LinkKey == cell.Key(link.PublicKey().Bytes()) {
+			cfg.Log = cfg.Log.With("node", a.Nickname)
+		}
+	}
 	if cfg.Listeners, err = listenLinks(f.Listen); err != nil {
 		return err
 	}
@@ -89,16 +98,4 @@ func authorityKeys(dir string) (authority.Config, error) {
 	}
 	c.SigningKey, err = relay.LoadKey[ed25519.PrivateKey](filepath.Join(dir, signingFile))
 	return c, err
-}
-
-// onLoopback says whether the network is one of this machine alone, whose relays have addresses that lead nowhere else.
-func onLoopback(n *directory.Network) bool {
-	for _, a := range n.Authorities {
-		for _, ap := range a.Addrs {
-			if !ap.Addr().IsLoopback() {
-				return false
-			}
-		}
-	}
-	return true
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -51,13 +53,32 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	if openToOthers(port) {
+		log.Warn("the SOCKS5 port is open to other machines: whoever reaches it can use it", "socks", f.SOCKS)
+	}
 	server := &socks.Server{Dial: socksDial(c), Code: client.SOCKSCode, Log: log}
 	return together(ctx, c.Run,
 		func(ctx context.Context) error { return server.Serve(ctx, port) },
 		func(ctx context.Context) error {
+			complain(ctx, c, log)
 			if c.Ready(ctx) == nil {
 				fmt.Fprintf(out, "ready: socks5://%s\n", port.Addr())
 			}
 			return nil
 		})
+}
+
+// complain says now and then what a start that does not come to its end is waiting for; it returns when it has.
+func complain(ctx context.Context, c *client.Client, log *slog.Logger) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := c.Ready(wait)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if p, why := c.Bootstrap(); why != nil {
+			log.Warn("not ready yet", "stage", p.Stage, "why", why)
+		}
+	}
 }

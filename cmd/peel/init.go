@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -29,6 +28,7 @@ func initCommand() *cobra.Command {
 		Use: "init", Short: "Write configuration files and keys",
 		Long: "Writes a folder with a commented configuration file and, where there are any, keys that only you can read.\nNothing that is there is ever overwritten.",
 	}
+	verbsOnly(c)
 	c.AddCommand(initNetworkCommand(), initAuthorityCommand(), initRelayCommand(), initClientCommand())
 	return c
 }
@@ -67,8 +67,11 @@ func initRelayCommand() *cobra.Command {
 		Use: "relay DIR --network FILE --nickname NAME", Short: "Make a relay's folder", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := args[0]
-			if err := directory.CheckNickname(f.Nickname); err != nil {
+			if err := conf.Check(&f); err != nil {
 				return &usageError{err}
+			}
+			if len(f.Advertise) == 0 && !reachable(f.Listen) {
+				return &usageError{fmt.Errorf("--listen %s names no address that others can reach: say it with --advertise, as in --advertise 192.0.2.1:9001", strings.Join(f.Listen, ","))}
 			}
 			if err := newFolder(dir); err != nil {
 				return err
@@ -99,6 +102,17 @@ func initRelayCommand() *cobra.Command {
 	return c
 }
 
+// reachable says whether the addresses listened on can be told to others as they are.
+func reachable(listen []string) bool {
+	for _, s := range listen {
+		a, err := netip.ParseAddrPort(s)
+		if err != nil || a.Addr().IsUnspecified() || a.Port() == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // writeRelay writes a relay's file and keys.
 func writeRelay(dir string, f conf.Relay, keys relay.Keys) error {
 	if err := keys.Save(filepath.Join(dir, "keys")); err != nil {
@@ -114,6 +128,9 @@ func initClientCommand() *cobra.Command {
 		Use: "client DIR --network FILE", Short: "Make a client's folder", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := args[0]
+			if err := conf.Check(&f); err != nil {
+				return &usageError{err}
+			}
 			if err := newFolder(dir); err != nil {
 				return err
 			}
@@ -149,6 +166,9 @@ func initAuthorityCommand() *cobra.Command {
 			if err != nil {
 				return &usageError{fmt.Errorf("--advertise %q: must be an address and a port, such as 192.0.2.1:9001", advertise)}
 			}
+			if err := conf.Check(&f); err != nil {
+				return &usageError{err}
+			}
 			if err := newFolder(dir); err != nil {
 				return err
 			}
@@ -163,6 +183,8 @@ func initAuthorityCommand() *cobra.Command {
 			if err := writeAuthority(dir, f, identity, link); err != nil {
 				return err
 			}
+			fmt.Fprint(c.OutOrStdout(), "# A part of network.toml. That file begins with the network's name and with how many authorities must sign:\n"+
+				"# all of fewer than four, 3 of 4, 4 of 5, 5 of 7, 6 of 9.\n#\n#   name = \"my-network\"\n#   threshold = 1\n\n")
 			fmt.Fprintf(c.OutOrStdout(), "[[authority]]\nnickname = %q\nidentity = %q\nlink_key = %q\naddresses = [%q]\n",
 				nickname, cell.NodeID(identity.Public().(ed25519.PublicKey)), cell.Key(link.PublicKey().Bytes()), addr)
 			return nil
@@ -201,17 +223,17 @@ func initNetworkCommand() *cobra.Command {
 			if err := size.Check(); err != nil {
 				return &usageError{err}
 			}
-			if err := newFolder(args[0]); err != nil {
-				return err
+			if err := conf.Check(&conf.Client{Network: "network.toml", SOCKS: socks}); err != nil {
+				return &usageError{fmt.Errorf("--%w", err)}
 			}
-			place := testnet.Loopback(port)
-			if !testnet.HasLoopbackNet() {
-				place = func(i int) (netip.AddrPort, error) {
-					return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port+uint16(i)), nil
-				}
-			}
-			l, err := testnet.Plan("local", size, place, time.Time{}, period, 0, time.Now())
+			l, err := testnet.Plan("local", size, testnet.Loopback(port), time.Time{}, period, 0, time.Now())
 			if err != nil {
+				return &usageError{err}
+			}
+			if err := l.Network.Check(); err != nil {
+				return &usageError{err}
+			}
+			if err := newFolder(args[0]); err != nil {
 				return err
 			}
 			if err := writeNetwork(args[0], l, socks); err != nil {
@@ -241,7 +263,8 @@ func writeNetwork(dir string, l *testnet.Layout, socks string) error {
 	}
 	for i := range l.Authorities {
 		a := &l.Authorities[i]
-		f := conf.Authority{Network: "../network.toml", Keys: "keys", State: "state", Listen: []string{a.Addr.String()}, Log: "info"}
+		f := conf.Authority{Network: "../network.toml", Keys: "keys", State: "state", Listen: []string{a.Addr.String()},
+			Private: true, Log: "info", Params: l.Params()}
 		adir := filepath.Join(dir, a.Nickname)
 		if err := a.Save(filepath.Join(adir, "keys")); err != nil {
 			return err
@@ -273,12 +296,8 @@ func writeNetwork(dir string, l *testnet.Layout, socks string) error {
 
 // explainNetwork says how to start what was written.
 func explainNetwork(w io.Writer, dir, socks string) error {
-	host, port, err := net.SplitHostPort(socks)
-	if err != nil {
-		return &usageError{fmt.Errorf("--socks %q: must be an address and a port, as in 127.0.0.1:9250", socks)}
-	}
 	d := strings.TrimSuffix(dir, "/")
-	_, err = fmt.Fprintf(w, `wrote %[1]s: start the network with
+	_, err := fmt.Fprintf(w, `wrote %[1]s: start the network with
 
   for f in %[1]s/authority*/authority.toml; do peel authority --config $f & done
   for f in %[1]s/relay*/relay.toml; do peel relay --config $f & done
@@ -286,7 +305,7 @@ func explainNetwork(w io.Writer, dir, socks string) error {
 
 and, once the client says ready, use it:
 
-  curl --socks5-hostname %[2]s:%[3]s URL
-`, d, host, port)
+  curl --socks5-hostname %[2]s URL
+`, d, socks)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,7 @@ func main() { os.Exit(run()) }
 // run is main without the exit, so that deferred work is done. Its status is 0 for success, 1 for a failure, 2 for a
 // wrong command line or configuration, or that of the command which peel testnet ran.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the second signal ends us at once
 	err := root().ExecuteContext(ctx)
@@ -34,10 +35,31 @@ func run() int {
 	}
 	fmt.Fprintln(os.Stderr, "peel:", err)
 	var usage *usageError
-	if errors.As(err, &usage) {
+	if errors.As(err, &usage) || ofCobra(err) {
 		return 2
 	}
 	return 1
+}
+
+// ofCobra says whether an error is cobra's own, of a wrong command line; it has no type for them.
+func ofCobra(err error) bool {
+	for _, begin := range []string{"unknown command", "required flag", "accepts "} {
+		if strings.HasPrefix(err.Error(), begin) {
+			return true
+		}
+	}
+	return false
+}
+
+// verbsOnly makes a command that is nothing without one of its verbs.
+func verbsOnly(c *cobra.Command) {
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return &usageError{fmt.Errorf("unknown command %q for %q (see %[2]s --help)", args[0], c.CommandPath())}
+		}
+		return nil
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
 // usageError is a mistake in what the user typed or configured.
@@ -63,8 +85,10 @@ knows both who you are and whom you talk to.
 
 Try it:  peel testnet        starts a whole network on this machine`,
 		SilenceUsage: true, SilenceErrors: true,
+		Version:           version(),
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
+	c.SetVersionTemplate("{{.Version}}\n")
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})

@@ -37,7 +37,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg := relay.Config{
-		Network: network, Keys: keys, Nickname: f.Nickname, Contact: f.Contact, Dir: f.State, Log: logger(w, f.Log),
+		Network: network, Keys: keys, Nickname: f.Nickname, Contact: f.Contact, Dir: f.State, Log: logger(w, f.Log).With("node", f.Nickname),
 	}
 	if cfg.Addrs, err = f.Addrs(); err != nil {
 		return err
@@ -58,7 +58,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg.Log.Info("relay starts", "nickname", f.Nickname, "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0)
+	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0)
 	err = r.Run(ctx)
 	cfg.Log.Info("relay ends")
 	return err

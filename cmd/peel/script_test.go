@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -156,6 +157,85 @@ func TestReadmeProcesses(t *testing.T) {
 	got, err := curl.Output()
 	if err != nil || string(got) != page {
 		t.Fatalf("%s: %v, %d bytes instead of %d", use, err, len(got), len(page))
+	}
+}
+
+// A command's end becomes ours, as a shell would tell it.
+func TestCommandStatus(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("needs a Unix shell")
+	}
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip(err)
+	}
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, []byte("no program"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		want int
+	}{
+		{"success", []string{sh, "-c", "exit 0"}, 0},
+		{"its own status", []string{sh, "-c", "exit 7"}, 7},
+		{"ended by a signal", []string{sh, "-c", "kill -9 $$"}, 137},
+		{"no such program", []string{"no-such-program-here"}, 127},
+		{"no such file", []string{"/no/such/file"}, 127},
+		{"not a program", []string{plain}, 126},
+	} {
+		err := commandStatus(c.args[0], exec.Command(c.args[0], c.args[1:]...).Run())
+		got := 0
+		var e *exitError
+		if errors.As(err, &e) {
+			got = e.code
+		} else if err != nil {
+			got = -1
+		}
+		if got != c.want {
+			t.Errorf("%s: status %d (%v), want %d", c.name, got, err, c.want)
+		}
+	}
+}
+
+// Ctrl-C ends the network, whatever it is doing, without a complaint and without a trace.
+func TestInterrupt(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("needs signals")
+	}
+	for _, c := range []struct{ name, at string }{{"while it starts", "(start)"}, {"when it is ready", "ready: "}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			tmp := t.TempDir()
+			cmd := exec.Command("peel", "testnet", "--authorities", "1", "--relays", "3", "--exits", "1", "--socks", "127.0.0.1:0")
+			cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(out)
+			seen := false
+			for !seen && lines.Scan() {
+				seen = strings.Contains(lines.Text(), c.at)
+			}
+			interrupted := time.Now()
+			cmd.Process.Signal(os.Interrupt)
+			for lines.Scan() {
+			}
+			if err := cmd.Wait(); err != nil || !seen || errs.Len() > 0 {
+				t.Errorf("%v, seen %q: %v: %s", err, c.at, seen, errs.String())
+			}
+			t.Logf("ended %v after the interrupt", time.Since(interrupted))
+			if left, _ := os.ReadDir(tmp); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
 	}
 }
 

@@ -29,6 +29,12 @@ func listenSOCKS(addr, option string) (net.Listener, error) {
 	return l, nil
 }
 
+// openToOthers says whether other machines can reach a listener.
+func openToOthers(l net.Listener) bool {
+	a, ok := l.Addr().(*net.TCPAddr)
+	return ok && !a.IP.IsLoopback()
+}
+
 // socksDial connects what comes in on a SOCKS port: requests of different credentials never share a circuit.
 func socksDial(c *client.Client) func(context.Context, socks.Request) (net.Conn, error) {
 	return func(ctx context.Context, r socks.Request) (net.Conn, error) {

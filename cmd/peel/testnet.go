@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -137,6 +138,9 @@ func (t *localnet) run(ctx context.Context) error {
 		return err
 	}
 	defer port.Close()
+	if openToOthers(port) {
+		fmt.Fprintf(t.stderr, "peel: warning: --socks %s is open to other machines: whoever reaches it can use it\n", t.socks)
+	}
 	remove, err := t.folder()
 	if err != nil {
 		return err
@@ -157,6 +161,10 @@ func (t *localnet) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	server := &socks.Server{Dial: socksDial(n.Client()), Code: client.SOCKSCode, Log: logs.open("socks")}
+	if logs.err != nil {
+		return fmt.Errorf("testnet: %w", logs.err)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -166,14 +174,16 @@ func (t *localnet) run(ctx context.Context) error {
 			cancel(err)
 		}
 	})
-	server := &socks.Server{Dial: socksDial(n.Client()), Code: client.SOCKSCode, Log: logs.open("socks")}
 	wg.Go(func() {
 		if err := server.Serve(ctx, port); err != nil {
 			cancel(err)
 		}
 	})
 	err = t.use(ctx, n, port.Addr().String())
+	var status *exitError
 	switch cause := context.Cause(ctx); {
+	case errors.As(err, &status): // the command's, whatever ended it
+		return err
 	case cause == nil, errors.Is(cause, context.DeadlineExceeded): // --duration is over: it should have been ready by then
 		return err
 	case errors.Is(cause, context.Canceled): // Ctrl-C
@@ -263,15 +273,28 @@ func runCommand(ctx context.Context, args []string, socks string) error {
 		"HTTPS_PROXY="+url, "https_proxy="+url, "NO_PROXY=", "no_proxy=", "PEEL_SOCKS="+socks)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
-	err := cmd.Run()
+	return commandStatus(args[0], cmd.Run())
+}
+
+// commandStatus makes what became of a command our own end, as a shell would: its status; 128 and the signal that ended it;
+// 127 if there is no such program, 126 if it cannot be run.
+func commandStatus(name string, err error) error {
 	var exit *exec.ExitError
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &exit) && exit.ExitCode() >= 0:
 		return &exitError{code: exit.ExitCode()}
-	case err != nil && ctx.Err() == nil: // 126, as shells do
-		return &exitError{code: 126, err: fmt.Errorf("testnet: running %s: %w", args[0], err)}
+	case errors.As(err, &exit):
+		err = fmt.Errorf("testnet: %s: %w", name, err)
+		if w, ok := exit.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+			return &exitError{code: 128 + int(w.Signal()), err: err}
+		}
+		return err
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return &exitError{code: 127, err: fmt.Errorf("testnet: %w", err)}
 	}
-	return err
+	return &exitError{code: 126, err: fmt.Errorf("testnet: running %s: %w", name, err)}
 }
 
 // folder makes the folder for keys, documents and logs; remove takes a temporary one away again.
@@ -292,19 +315,24 @@ type logFiles struct {
 	dir   string
 	level slog.Level
 	mu    sync.Mutex
+	err   error // why some could not be opened
 	files []*os.File
 }
 
 func (l *logFiles) open(node string) *slog.Logger {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	dir := filepath.Join(l.dir, node)
-	os.MkdirAll(dir, 0o700)
-	f, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	err := os.MkdirAll(dir, 0o700)
+	var f *os.File
+	if err == nil {
+		f, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	}
 	if err != nil {
+		l.err = errors.Join(l.err, err)
 		return slog.New(slog.DiscardHandler)
 	}
-	l.mu.Lock()
 	l.files = append(l.files, f)
-	l.mu.Unlock()
 	return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: l.level}))
 }
 

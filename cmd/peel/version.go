@@ -14,9 +14,14 @@ func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) {
-			fmt.Fprintf(c.OutOrStdout(), "%s%s %s %s/%s\n", relay.Version, revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintln(c.OutOrStdout(), version())
 		},
 	}
+}
+
+// version names this program: version, commit, and what it was built by and for.
+func version() string {
+	return fmt.Sprintf("%s%s %s %s/%s", relay.Version, revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // revision is the commit this program was built from, where the build knows it.

@@ -56,6 +56,27 @@ var (
 	badKind    = regexp.MustCompile(`^incompatible types: TOML value has type (.*); destination has type (.*)$`)
 )
 
+// kindName calls a Go type by what people write in a file.
+func kindName(goType string) string {
+	switch {
+	case strings.HasPrefix(goType, "map"):
+		return "a table"
+	case goType == "slice", strings.HasPrefix(goType, "[]"):
+		return "a list"
+	case strings.HasPrefix(goType, "int"), strings.HasPrefix(goType, "uint"), goType == "integer":
+		return "a whole number"
+	case strings.HasPrefix(goType, "float"):
+		return "a number"
+	case goType == "string":
+		return "a text in quotes"
+	case strings.HasPrefix(goType, "bool"):
+		return "true or false"
+	case strings.HasPrefix(goType, "time"):
+		return "a date"
+	}
+	return "of the kind " + goType
+}
+
 // kindError is the error of a value of the wrong kind.
 func kindError(text string, err error) error {
 	m := kindErrors.FindStringSubmatch(err.Error())
@@ -64,7 +85,7 @@ func kindError(text string, err error) error {
 	}
 	what := m[3]
 	if k := badKind.FindStringSubmatch(what); k != nil {
-		what = fmt.Sprintf("must be of the kind %s, but is of the kind %s", k[2], strings.ReplaceAll(k[1], "map[string]any", "table"))
+		what = fmt.Sprintf("must be %s, but is %s", kindName(k[2]), kindName(k[1]))
 	}
 	e := At([]byte(text), m[2], errors.New(what)).(*Error)
 	if line, err := strconv.Atoi(m[1]); err == nil {

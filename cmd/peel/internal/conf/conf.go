@@ -36,11 +36,14 @@ type Relay struct {
 
 // Authority is authority.toml.
 type Authority struct {
-	Network string   `toml:"network"`
-	Keys    string   `toml:"keys"`
-	State   string   `toml:"state"`
-	Listen  []string `toml:"listen"`
-	Log     string   `toml:"log"`
+	Network string           `toml:"network"`
+	Keys    string           `toml:"keys"`
+	State   string           `toml:"state"`
+	Listen  []string         `toml:"listen"`
+	Allow   []string         `toml:"allow"`
+	Private bool             `toml:"private_addresses"`
+	Log     string           `toml:"log"`
+	Params  directory.Params `toml:"params"` // a table: it comes last
 }
 
 // Client is client.toml.
@@ -66,6 +69,14 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// Check says what is wrong with values that were not read from a file.
+func Check(f file) error {
+	if key, err := f.check(); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
 
 // file is what every kind of file can do.
 type file interface {
@@ -161,15 +172,24 @@ func (c *Authority) check() (string, error) {
 	if err := listens(c.Listen); err != nil {
 		return "listen", err
 	}
+	if _, err := c.Allowed(); err != nil {
+		return "allow", err
+	}
+	if err := c.Params.Check(); err != nil {
+		return "params", err
+	}
 	return "log", level(c.Log)
 }
+
+// Allowed are the relays that may join; nil: all.
+func (c *Authority) Allowed() ([]cell.NodeID, error) { return identities(c.Allow) }
 
 func (c *Client) check() (string, error) {
 	if err := required(c.Network); err != nil {
 		return "network", err
 	}
-	if err := listens([]string{c.SOCKS}); err != nil {
-		return "socks", err
+	if listens([]string{c.SOCKS}) != nil {
+		return "socks", fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9250", c.SOCKS)
 	}
 	return "log", level(c.Log)
 }
@@ -202,9 +222,11 @@ func (c *Relay) Rate() (uint64, error) {
 func (c *Relay) Policy() (directory.Policy, error) { return directory.ParsePolicy(c.Exit) }
 
 // Relatives are the relays of the same operator.
-func (c *Relay) Relatives() ([]cell.NodeID, error) {
+func (c *Relay) Relatives() ([]cell.NodeID, error) { return identities(c.Family) }
+
+func identities(texts []string) ([]cell.NodeID, error) {
 	var ids []cell.NodeID
-	for _, s := range c.Family {
+	for _, s := range texts {
 		id, err := cell.ParseNodeID(s)
 		if err != nil {
 			return nil, err

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"peel/directory"
 )
 
 func write(t testing.TB, text string) string {
@@ -27,7 +29,8 @@ func relayFile() Relay {
 
 func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	r := relayFile()
-	a := Authority{Network: "/n/network.toml", Keys: "/n/keys", State: "", Listen: []string{"127.0.0.1:9001"}, Log: "warn"}
+	a := Authority{Network: "/n/network.toml", Keys: "/n/keys", State: "", Listen: []string{"127.0.0.1:9001"}, Log: "warn",
+		Allow: []string{}, Private: true, Params: directory.Params{"distinct-subnets": 0}}
 	c := Client{Network: "/n/network.toml", State: "/n/state", SOCKS: "127.0.0.1:0", Log: "debug"}
 	var r2 Relay
 	var a2 Authority
@@ -72,7 +75,7 @@ func TestMistakes(t *testing.T) {
 		{"bandwidth without unit", `"20 MB/s"`, `"20"`, "bandwidth: "},
 		{"bandwidth negative", `"20 MB/s"`, `"-20 MB/s"`, "bandwidth: "},
 		{"bandwidth not a number", `"20 MB/s"`, `"NaN MB/s"`, "bandwidth: "},
-		{"bandwidth a number", `"20 MB/s"`, `20`, "bandwidth: must be of the kind string"},
+		{"bandwidth a number", `"20 MB/s"`, `20`, "bandwidth: must be a text in quotes, but is a whole number"},
 		{"policy", `"accept *:80"`, `"acept *:80"`, "exit_policy: "},
 		{"policy port 0", `"accept *:80"`, `"accept *:0"`, "exit_policy: "},
 		{"policy inverted", `"accept *:80"`, `"accept *:80-20"`, "exit_policy: "},

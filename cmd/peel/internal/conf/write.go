@@ -2,6 +2,8 @@ package conf
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -33,7 +35,14 @@ func (c *Authority) Text() string {
 		"needed to run: move it off this machine.")
 	b.key("state", c.State, `Where descriptors, votes and the directory are kept between runs. "": nowhere.`)
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
+	b.list("allow", c.Allow, "Identities of the relays that may join. []: all.")
+	b.flag("private_addresses", c.Private, "Whether relays may have addresses that the internet does not reach: for networks of one house or machine.")
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
+	b.explain([]string{"What this authority votes for (spec/directory.md, section 6), such as: distinct-subnets = 0"})
+	b.line("[params]")
+	for _, name := range slices.Sorted(maps.Keys(c.Params)) {
+		fmt.Fprintf(&b, "%s = %d\n", name, c.Params[name])
+	}
 	return b.String()
 }
 
@@ -63,6 +72,11 @@ func (t *text) explain(why []string) {
 func (t *text) key(name, value string, why ...string) {
 	t.explain(why)
 	fmt.Fprintf(t, "%s = %s\n", name, quote(value))
+}
+
+func (t *text) flag(name string, value bool, why ...string) {
+	t.explain(why)
+	fmt.Fprintf(t, "%s = %t\n", name, value)
 }
 
 func (t *text) list(name string, values []string, why ...string) {
