@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"time"
 
@@ -38,7 +37,7 @@ func newRelays(d *directory.Consensus) (*relays, error) {
 		}
 	}
 	for _, p := range ports {
-		if _, err := x.Choose(path.Usage{Port: p}, rand.Uint64N); !errors.Is(err, path.ErrNoExit) {
+		if _, err := x.Choose(path.Usage{Port: p}, chance); !errors.Is(err, path.ErrNoExit) {
 			return &relays{x, p}, nil
 		}
 	}

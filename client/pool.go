@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -294,7 +293,7 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	case relays == nil || p.ctx == nil:
 		return nil, ErrNotRunning
 	}
-	way, err := p.faults.choose(relays, r.usage, r.not, now, rand.Uint64N)
+	way, err := p.faults.choose(relays, r.usage, r.not, now, chance)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
