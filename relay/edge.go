@@ -22,21 +22,48 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 		s.Refuse(cell.EndPolicy)
 		return
 	case o.Type == cell.MsgResolve:
-		do = func(ctx context.Context) { s.Answer(r.exit.Resolve(ctx, o.Resolve)) }
+		do = func(context.Context) { r.resolve(t, s, o.Resolve) }
 	default:
-		do = func(ctx context.Context) { r.carry(ctx, s, o.Begin) }
+		do = func(ctx context.Context) { r.carry(ctx, t, s, o.Begin) }
 	}
-	if !t.start(&r.streams, "stream", do, func() { s.Reset(cell.EndInternal) }) {
+	if !t.start(r.streams, &task{name: "stream", of: t, do: do, drop: s.Reset}) {
 		s.Refuse(cell.EndBusy)
 	}
 }
 
-// carry connects a stream to the world and copies both ways until both have ended.
-func (r *Relay) carry(ctx context.Context, s *stream.Stream, b cell.Begin) {
-	conn, to, err := r.exit.Dial(ctx, b)
+// mostPending is how many dials and look-ups of one circuit may be under way.
+const mostPending = 64
+
+// resolve looks a name up, for as long as that is of use.
+func (r *Relay) resolve(t *transit, s *stream.Stream, m cell.Resolve) {
+	defer t.pending.Add(-1)
+	if t.pending.Add(1) > mostPending {
+		s.Refuse(cell.EndBusy)
+		return
+	}
+	s.Answer(r.exit.Resolve(s.Context(), m))
+}
+
+// dial connects to the world, for as long as the stream has a use for it. nil: the stream has been told why not.
+func (r *Relay) dial(t *transit, s *stream.Stream, b cell.Begin) (net.Conn, cell.Connected) {
+	defer t.pending.Add(-1)
+	if t.pending.Add(1) > mostPending {
+		s.Refuse(cell.EndBusy)
+		return nil, cell.Connected{}
+	}
+	conn, to, err := r.exit.Dial(s.Context(), b)
 	if err != nil {
-		r.stats.ExitsFailed.Add(1)
 		s.Refuse(exit.Reason(err))
+		return nil, cell.Connected{}
+	}
+	return conn, to
+}
+
+// carry connects a stream to the world and copies both ways until both have ended.
+func (r *Relay) carry(ctx context.Context, t *transit, s *stream.Stream, b cell.Begin) {
+	conn, to := r.dial(t, s, b)
+	if conn == nil {
+		r.stats.ExitsFailed.Add(1)
 		return
 	}
 	r.stats.Exits.Add(1)
@@ -55,6 +82,7 @@ func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
 		conn.Close()
 	}
 	defer atEnd(ctx, func() { cut(cell.EndInternal) })()
+	reset := atEnd(s.Context(), func() { cut(cell.EndReset) }) // what it holds waits for no host any more
 	guarded := func(copy func()) {
 		if !r.guard("stream", copy) {
 			cut(cell.EndInternal)
@@ -78,6 +106,7 @@ func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
 		}
 	})
 	wg.Wait()
+	reset()
 	conn.Close()
 	s.Close()
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,7 +70,7 @@ func TestRelaysHandOutTheDirectory(t *testing.T) {
 			synctest.Wait()
 			w.relays[1].mu.Lock()
 			defer w.relays[1].mu.Unlock()
-			return w.relays[1].streams.running
+			return w.relays[1].streams.n
 		}
 		before := places()
 		if _, err := c.DialDir(t.Context()); err != nil {
@@ -150,6 +151,123 @@ func TestTooManyStreamsAreBusy(t *testing.T) {
 			})
 		})
 	}
+}
+
+func reset(stream cell.StreamID) cell.Message {
+	return cell.Message{Type: cell.MsgEnd, Stream: stream, Data: cell.End{Reason: cell.EndReset}.Append(nil)}
+}
+
+// A number is free when the stream is reset; the work for it must not go on behind that.
+func TestALookUpEndsWithItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running, most atomic.Int32
+		w := newWorld(t, 1, resolves(func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			most.Store(max(most.Load(), running.Add(1)))
+			defer running.Add(-1)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}))
+		x := w.mustOpen(0)
+		for i := range cell.StreamID(100) {
+			x.send(cell.CmdRelay, 0, begin(i+1, "example.com"))
+			x.send(cell.CmdRelay, 0, reset(i+1))
+			x.mustHear(cell.MsgEnd)
+			synctest.Wait()
+			if n := running.Load(); n != 0 {
+				t.Fatalf("after stream %d: %d look-ups go on", i+1, n)
+			}
+		}
+		if most.Load() == 0 {
+			t.Error("nothing was looked up")
+		}
+		x.mustGoOn()
+	})
+}
+
+// A task that does not hear of the end of its stream keeps its place, so that no circuit has more than its share.
+func TestTasksAreCountedNotStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deaf := make(chan struct{})
+		defer close(deaf)
+		var running atomic.Int32
+		w := newWorld(t, 1, func(_ int, cfg *Config) { cfg.MaxStreams = 3 },
+			resolves(func(context.Context, string) ([]netip.Addr, error) {
+				running.Add(1)
+				<-deaf
+				return nil, errors.New("none")
+			}))
+		x := w.mustOpen(0)
+		for i := range cell.StreamID(10) {
+			x.send(cell.CmdRelay, 0, begin(i+1, "example.com"))
+			x.send(cell.CmdRelay, 0, reset(i+1))
+			x.mustHear(cell.MsgEnd)
+		}
+		synctest.Wait()
+		if n := running.Load(); n != 3 {
+			t.Errorf("%d tasks of one circuit run", n)
+		}
+	})
+}
+
+func TestOneCircuitDoesNotTakeAllDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running atomic.Int32
+		w := newWorld(t, 1, resolves(func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			running.Add(1)
+			defer running.Add(-1)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}))
+		x := w.mustOpen(0)
+		for i := range cell.StreamID(mostPending) {
+			x.send(cell.CmdRelay, 0, begin(i+1, "example.com"))
+			synctest.Wait()
+		}
+		x.send(cell.CmdRelay, 0, begin(mostPending+1, "example.com"))
+		if m := x.mustHear(cell.MsgEnd); m.Stream != mostPending+1 || m.Data[0] != byte(cell.EndBusy) {
+			t.Errorf("END of stream %d: %v", m.Stream, cell.EndReason(m.Data[0]))
+		}
+		x.send(cell.CmdRelay, 0, cell.Message{Type: cell.MsgResolve, Stream: mostPending + 2, Data: cell.Resolve{Name: "example.com"}.Append(nil)})
+		if m := x.mustHear(cell.MsgResolved); m.Data[0] != byte(cell.EndBusy) {
+			t.Errorf("RESOLVED: %v", cell.EndReason(m.Data[0]))
+		}
+		if n := running.Load(); n != mostPending {
+			t.Errorf("%d of one circuit are under way", n)
+		}
+		x.circ.Close(cell.DestroyNone)
+		synctest.Wait()
+		if n := running.Load(); n != 0 {
+			t.Errorf("%d are left", n)
+		}
+	})
+}
+
+// 64 circuits of 256 idle streams would otherwise shut everybody else out.
+func TestWhoHoldsMostStreamsMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(_ int, cfg *Config) { cfg.MaxTasks = 4 })
+		dir := func(id cell.StreamID) cell.Message { return cell.Message{Type: cell.MsgBeginDir, Stream: id} }
+		greedy := w.mustOpen(0)
+		for i := range cell.StreamID(4) {
+			greedy.send(cell.CmdRelay, 0, dir(i+1))
+			greedy.mustHear(cell.MsgConnected)
+		}
+		honest := w.mustOpen(0)
+		for i := range cell.StreamID(2) { // until both hold the same
+			honest.send(cell.CmdRelay, 0, dir(i+1))
+			honest.mustHear(cell.MsgConnected)
+			if m := greedy.mustHear(cell.MsgEnd); m.Stream != 4-i || m.Data[0] != byte(cell.EndBusy) {
+				t.Errorf("END of stream %d: %v", m.Stream, cell.EndReason(m.Data[0]))
+			}
+		}
+		for _, x := range []*raw{greedy, honest} {
+			x.send(cell.CmdRelay, 0, dir(9))
+			if m := x.mustHear(cell.MsgEnd); m.Stream != 9 || m.Data[0] != byte(cell.EndBusy) {
+				t.Errorf("END of stream %d: %v", m.Stream, cell.EndReason(m.Data[0]))
+			}
+			x.mustGoOn()
+		}
+	})
 }
 
 // server is a TCP server that handles one connection.

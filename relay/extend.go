@@ -38,7 +38,11 @@ func (t *transit) extend(e cell.Extend) error {
 	t.growing = true
 	t.mu.Unlock()
 	e.Request = slices.Clone(e.Request)
-	if !t.start(&r.extensions, "extend", func(ctx context.Context) { t.dialNext(ctx, e) }, t.destroy) {
+	if !t.start(r.extensions, &task{
+		name: "extend", of: t.prev.Conn(),
+		do:   func(ctx context.Context) { t.dialNext(ctx, e) },
+		drop: func(cell.EndReason) { t.destroy() },
+	}) {
 		return errors.New("relay: EXTEND of a circuit that has ended, or when too many are being extended")
 	}
 	return nil

@@ -232,6 +232,29 @@ func TestTooManyExtensionsAtATime(t *testing.T) {
 	})
 }
 
+func TestTheLinkWithMostExtensionsMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, func(i int, cfg *Config) { cfg.MaxTasks = 3 })
+		w.replace(2, new(mute))
+		greedy := w.connect(0)
+		var held []*raw
+		for range 3 {
+			x, err := w.open(greedy, w.hops[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.extendTo(w.hops[2])
+			x.mustGoOn()
+			held = append(held, x)
+		}
+		w.mustBuild(0, 1) // on a link of its own
+		held[2].mustEnd() // the newest
+		for _, x := range held[:2] {
+			x.mustGoOn()
+		}
+	})
+}
+
 func TestARelayWithoutADirectoryExtendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startWorld(t, 2, func(i int, cfg *Config) {

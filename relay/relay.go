@@ -82,15 +82,12 @@ type Relay struct {
 
 	mu         sync.Mutex
 	transits   map[*transit]struct{}
-	streams    tasks
-	extensions tasks
+	streams    *tasks // of circuits
+	extensions *tasks // of links
 	closing    bool
 	wg         sync.WaitGroup // of tasks
 	ctx        context.Context
 }
-
-// tasks counts what runs of one kind. Streams cannot keep circuits from growing, nor the other way round.
-type tasks struct{ running, most int }
 
 type onionKey struct {
 	id  cell.KeyID
@@ -140,7 +137,7 @@ func New(cfg Config) (*Relay, error) {
 		handshakes: newWaiting(mostHandshakes),
 		dirStreams: newStreams(), informed: make(chan struct{}),
 		transits: make(map[*transit]struct{}),
-		streams:  tasks{most: cfg.MaxTasks}, extensions: tasks{most: cfg.MaxTasks},
+		streams:  newTasks(cfg.MaxTasks, cfg.MaxStreams), extensions: newTasks(cfg.MaxTasks, 0),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -338,26 +335,6 @@ func atEnd(ctx context.Context, do func()) (undo func()) {
 			<-done
 		}
 	}
-}
-
-// start runs do as a task of its kind, which the relay waits for at its end. If do panics, only what sorry cleans up is
-// lost. False: there are as many tasks of the kind as there may be, or the relay is closing.
-func (r *Relay) start(kind *tasks, name string, do, sorry func()) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closing || kind.running >= kind.most {
-		return false
-	}
-	kind.running++
-	r.wg.Go(func() {
-		if !r.guard(name, do) {
-			r.guard(name, sorry)
-		}
-		r.mu.Lock()
-		kind.running--
-		r.mu.Unlock()
-	})
-	return true
 }
 
 // guard keeps a panic to what caused it; false: there was one.

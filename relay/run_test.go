@@ -55,9 +55,9 @@ func TestNothingIsLeftBehindRun(t *testing.T) {
 			t.Errorf("the end took %v", took)
 		}
 		for i, r := range w.relays {
-			if n := w.circuits(i); n != 0 || r.streams.running != 0 || r.extensions.running != 0 || r.pool.Links() != 0 {
+			if n := w.circuits(i); n != 0 || r.streams.n != 0 || r.extensions.n != 0 || r.pool.Links() != 0 {
 				t.Errorf("relay %d: %d circuits, %d streams, %d extensions and %d links are left",
-					i, n, r.streams.running, r.extensions.running, r.pool.Links())
+					i, n, r.streams.n, r.extensions.n, r.pool.Links())
 			}
 		}
 		if c.Err() == nil || !strings.Contains(c.Err().Error(), "link") {
@@ -127,6 +127,7 @@ func TestDescriptorsArePublished(t *testing.T) {
 func TestAnAuthorityThatCannotBeReachedIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
+		time.Sleep(time.Second) // the first descriptor is through
 		addr := w.hops[w.authority()].Addrs[0].String()
 		w.cut(w.authority())
 		w.mu.Lock()

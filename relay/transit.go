@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"peel/cell"
 	"peel/cell/link"
@@ -22,6 +23,8 @@ type transit struct {
 	relay *Relay
 	prev  *link.Circ // towards the client
 	mux   *stream.Mux
+
+	pending atomic.Int32 // dials and look-ups under way
 
 	fmu   sync.Mutex // forward: held from the first cell of a batch to the last. Before mu.
 	fwd   *layer.Layer
@@ -73,14 +76,14 @@ func (t *transit) survive(do func() error) {
 }
 
 // start runs a task of the circuit (Relay.start). Its context ends with the circuit. The caller does not hold mu.
-func (t *transit) start(kind *tasks, name string, do func(context.Context), sorry func()) bool {
+func (t *transit) start(kind *tasks, w *task) bool {
 	t.mu.Lock()
 	if t.life == nil && !t.over {
 		t.life, t.end = context.WithCancel(t.relay.ctx)
 	}
 	life := t.life
 	t.mu.Unlock()
-	return life != nil && t.relay.start(kind, name, func() { do(life) }, sorry)
+	return life != nil && t.relay.start(life, kind, w)
 }
 
 // forward peels cells and sends on, together, those between two that are ours.

@@ -1,0 +1,86 @@
+package relay
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestPlacesAreSharedEvenly(t *testing.T) {
+	k := newTasks(12, 10)
+	enter := func(of string) (*task, bool) {
+		shed, ok := k.enter(&task{of: of})
+		return shed, ok
+	}
+	for range 10 {
+		if shed, ok := enter("first"); shed != nil || !ok {
+			t.Fatal("no place though there are some")
+		}
+	}
+	if _, ok := enter("first"); ok {
+		t.Error("more than one holder may have")
+	}
+	for _, of := range []string{"second", "third"} {
+		for range 4 {
+			if _, ok := enter(of); !ok {
+				t.Errorf("no place for the %s, who has fewer than the first", of)
+			}
+		}
+	}
+	for _, of := range []string{"first", "second", "third"} {
+		if n := len(k.of[of].tasks); n != 4 {
+			t.Errorf("the %s has %d places", of, n)
+		}
+		if _, ok := enter(of); ok {
+			t.Errorf("the %s got more than the others have", of)
+		}
+	}
+}
+
+func TestNobodysOnlyPlaceIsTaken(t *testing.T) {
+	k := newTasks(2, 0)
+	k.enter(&task{of: 1})
+	k.enter(&task{of: 2})
+	if shed, ok := k.enter(&task{of: 3}); ok || shed != nil {
+		t.Error("it was")
+	}
+}
+
+// Whatever comes and goes, the counts stay true and the first of the ranking has most.
+func TestPlacesAreNeverLost(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := newTasks(rapid.IntRange(1, 8).Draw(t, "most"), rapid.IntRange(0, 4).Draw(t, "each"))
+		var all []*task // that were let in, even if their place was taken since
+		placed := make(map[*task]bool)
+		for range 40 {
+			if len(all) > 0 && rapid.Bool().Draw(t, "leave") {
+				i := rapid.IntRange(0, len(all)-1).Draw(t, "which")
+				k.leave(all[i])
+				delete(placed, all[i])
+				all = append(all[:i], all[i+1:]...)
+			} else {
+				w := &task{of: rapid.IntRange(1, 5).Draw(t, "of")}
+				shed, ok := k.enter(w)
+				if shed != nil && (!ok || !placed[shed]) {
+					t.Fatal("a place was taken from nobody, or for nothing")
+				}
+				delete(placed, shed)
+				if ok {
+					all = append(all, w)
+					placed[w] = true
+				}
+			}
+			n, top := 0, 0
+			for of, h := range k.of {
+				if len(h.tasks) == 0 || k.each > 0 && len(h.tasks) > k.each || k.rank[h.at] != h || h.of != of {
+					t.Fatalf("holder %v: %d places", of, len(h.tasks))
+				}
+				n += len(h.tasks)
+				top = max(top, len(h.tasks))
+			}
+			if n != k.n || n != len(placed) || n > k.most || len(k.rank) != len(k.of) || n > 0 && len(k.rank[0].tasks) != top {
+				t.Fatalf("%d places are counted, %d held, %d expected", k.n, n, len(placed))
+			}
+		}
+	})
+}
