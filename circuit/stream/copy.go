@@ -41,6 +41,7 @@ func (s *Stream) lend() (first *chunk, n int, err error) {
 		return nil, 0, err
 	}
 	first, n = s.in.take(copyChunks)
+	s.lent += n
 	return first, n, nil
 }
 
@@ -48,10 +49,11 @@ func (s *Stream) lend() (first *chunk, n int, err error) {
 func (s *Stream) settle(n int, all bool) {
 	s.mux.mu.Lock()
 	defer s.mux.unlock()
-	if all {
+	back := min(n, s.lent) // 0 if the stream was shed meanwhile
+	s.lent -= back
+	s.mux.count(s, -back)
+	if all { // else it is lost: Close will say so
 		s.took(n)
-	} else if s.mux.err == nil {
-		s.mux.unread -= n // lost: Close will say so
 	}
 }
 

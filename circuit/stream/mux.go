@@ -39,6 +39,8 @@ type Config struct {
 	// Unread is how many bytes of all streams together may wait to be read; beyond it the stream that holds most is reset
 	// as busy. 0: 64 MiB.
 	Unread int
+	// Budget bounds the same over all Muxes that share it. nil: it does not.
+	Budget *Budget
 	// RTT is the round trip of the circuit, for streams where it is not measured: those accepted. 0: 200 ms.
 	RTT time.Duration
 	// Now is the clock by which windows grow. nil: time.Now.
@@ -52,10 +54,12 @@ type Mux struct {
 
 	mu      sync.Mutex
 	streams map[cell.StreamID]*Stream
-	control queue // streams with something to say beside data, in the order in which they got it
-	data    queue // streams with data to send, in turn
-	awake   bool  // a queue got an entry since Wake was called
-	unread  int   // bytes that wait to be read, in all streams
+	control queue                // streams with something to say beside data, in the order in which they got it
+	data    queue                // streams with data to send, in turn
+	awake   bool                 // a queue got an entry since Wake was called
+	unread  int                  // bytes that wait to be read, in all streams
+	share   share                // of the budget
+	left    map[*Stream]struct{} // streams that are over, and hold bytes that wait to be read
 	late    lateSet
 	lastID  cell.StreamID
 	opened  uint64 // streams opened here since the circuit began
@@ -86,6 +90,7 @@ func NewMux(cfg Config) *Mux {
 	return &Mux{
 		cfg:     cfg,
 		streams: make(map[cell.StreamID]*Stream),
+		left:    make(map[*Stream]struct{}),
 		control: queue{place: func(s *Stream) *place { return &s.control }},
 		data:    queue{place: func(s *Stream) *place { return &s.data }},
 	}
@@ -122,7 +127,12 @@ func (m *Mux) Close(err error) {
 		s.endIfUseless()
 	}
 	clear(m.streams)
+	for s := range m.left {
+		s.endIfUseless()
+	}
+	clear(m.left)
 	m.late = lateSet{}
+	m.cfg.Budget.add(m, -m.unread)
 	m.unread = 0
 }
 
@@ -177,6 +187,9 @@ func (m *Mux) forget(s *Stream) {
 	delete(m.streams, s.id)
 	m.control.remove(s)
 	m.data.remove(s)
+	if s.unread() > 0 {
+		m.left[s] = struct{}{}
+	}
 	if s.heardDone && !s.heardReset {
 		m.late.add(s.id, s.send.lateWindows(), m.opened)
 	}
@@ -194,19 +207,45 @@ func (m *Mux) unlock() {
 
 // mayGrow is how far a window may grow now: not at all while much waits to be read.
 func (m *Mux) mayGrow() uint64 {
-	if m.unread > m.cfg.Unread/4 {
+	if m.unread > m.cfg.Unread/4 || m.cfg.Budget.tight() {
 		return 0
 	}
 	return uint64(m.cfg.Window)
 }
 
-// shed resets the stream that holds most of what waits to be read.
-func (m *Mux) shed() {
+// count counts n bytes more, or less, that wait to be read of s.
+func (m *Mux) count(s *Stream, n int) {
+	if m.err != nil {
+		return
+	}
+	m.unread += n
+	m.cfg.Budget.add(m, n)
+	if s.unread() == 0 {
+		delete(m.left, s)
+	}
+}
+
+// shed resets the stream that holds most of what waits to be read; false: none holds any. A stream that is over for the
+// other end is not told to it, but its reader does not see an end in order.
+func (m *Mux) shed() bool {
 	var most *Stream
 	for _, s := range m.streams {
-		if most == nil || s.in.len > most.in.len {
+		if s.unread() > 0 && (most == nil || s.unread() > most.unread()) {
 			most = s
 		}
 	}
+	for s := range m.left {
+		if most == nil || s.unread() > most.unread() {
+			most = s
+		}
+	}
+	if most == nil {
+		return false
+	}
+	most.shed = true
+	lent := most.lent
+	most.lent = 0 // whoever writes it hears of the end
+	m.count(most, -lent)
 	most.abort(cell.EndBusy)
+	return true
 }

@@ -9,6 +9,7 @@ func (m *Mux) Receive(msg cell.Message) error {
 	if opened != nil {
 		m.cfg.Accept(opened, opened.open)
 	}
+	m.cfg.Budget.keep(m)
 	return err
 }
 
@@ -135,7 +136,7 @@ func (s *Stream) receiveData(data []byte) (wrong string) {
 		return ""
 	}
 	s.in.write(data)
-	s.mux.unread += len(data)
+	s.mux.count(s, len(data))
 	if s.mux.unread > s.mux.cfg.Unread {
 		s.mux.shed()
 	}

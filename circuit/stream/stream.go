@@ -50,6 +50,8 @@ type Stream struct {
 	writing  bool           // there is a writer
 	send     sendWindow
 	in       buffer
+	lent     int  // bytes taken out of it and not yet written by WriteTo; they count as unread
+	shed     bool // reset because too much waited to be read
 	recv     recvWindow
 	rtt      time.Duration
 	info     cell.Connected
@@ -85,6 +87,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n := s.in.read(p)
+	s.mux.count(s, -n)
 	s.took(n)
 	return n, nil
 }
@@ -97,6 +100,8 @@ func (s *Stream) awaitData(empty bool) error {
 			return net.ErrClosed
 		case s.readBy.passed:
 			return os.ErrDeadlineExceeded
+		case s.shed:
+			return errShed
 		case s.in.len > 0 || empty:
 			return nil
 		case s.heardReset:
@@ -112,14 +117,14 @@ func (s *Stream) awaitData(empty bool) error {
 	}
 }
 
-// took counts bytes that the reader has taken.
+// took counts bytes that the reader has taken: they make room in the window.
 func (s *Stream) took(n int) {
 	s.recv.taken += uint64(n)
-	if s.mux.err == nil {
-		s.mux.unread -= n
-	}
 	s.mux.schedule(s)
 }
+
+// unread is how many bytes of the stream wait to be read.
+func (s *Stream) unread() int { return s.in.len + s.lent }
 
 // Write implements io.Writer.
 func (s *Stream) Write(p []byte) (int, error) {
@@ -246,10 +251,9 @@ func (s *Stream) abort(reason cell.EndReason) {
 
 // drop empties the receive buffer.
 func (s *Stream) drop() {
-	if s.mux.err == nil {
-		s.mux.unread -= s.in.len
-	}
+	n := s.in.len
 	s.in.drop()
+	s.mux.count(s, -n)
 }
 
 // ID is the number of the stream on its circuit.
