@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -38,8 +39,9 @@ type Config struct {
 	// Dial opens a stream to the directory of another authority.
 	Dial func(ctx context.Context, to directory.AuthorityInfo) (net.Conn, error)
 
-	// Reach proves that a relay is there, by a handshake with it: see ReachByLink.
-	Reach func(ctx context.Context, d *directory.Descriptor) error
+	// Reach proves that a relay is at an address, by a handshake with it: see ReachByLink. It is called
+	// by many goroutines.
+	Reach func(ctx context.Context, d *directory.Descriptor, at netip.AddrPort) error
 
 	// Dir is where descriptors, votes, what it signed and the consensus are kept. Without it they are
 	// in memory only, and an authority that starts while a vote is under way takes no part in it: it
@@ -220,6 +222,9 @@ func (a *Authority) load() error {
 		return err
 	}
 	n := a.store.load(text, a.started)
+	if c := a.cache.Consensus(); c != nil {
+		a.store.prove(c, c.ValidAfter.Add(-a.schedule.Voting))
+	}
 	for _, info := range a.cfg.Network.Authorities {
 		for i := range evidenceKept {
 			if text, err = a.keep.load(voteName(info.ID, i)); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -381,7 +382,7 @@ func TestRelaysMustBeReached(t *testing.T) {
 		var mu sync.Mutex
 		failed := map[int]bool{}
 		for i, n := range w.nodes {
-			n.cfg.Reach = func(ctx context.Context, d *directory.Descriptor) error {
+			n.cfg.Reach = func(ctx context.Context, d *directory.Descriptor, _ netip.AddrPort) error {
 				switch {
 				case d.ID == id(1): // is silent
 					<-ctx.Done()
@@ -412,13 +413,64 @@ func TestRelaysMustBeReached(t *testing.T) {
 	})
 }
 
+// Relays are tried at every address, and listed at those where authorities reached them, be it not
+// all: some have no IPv6.
+func TestEveryAddressIsTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 5, 12)
+		dead := map[netip.AddrPort]bool{}
+		want := map[cell.NodeID][]netip.AddrPort{}
+		for i := range w.net.Relays {
+			r := &w.net.Relays[i]
+			d := &r.Descriptor
+			v4 := d.Addrs[0]
+			v6 := netip.AddrPortFrom(netip.AddrFrom16([16]byte{0x2a, 0, 7: byte(i), 15: 1}), 9001)
+			d.Addrs = []netip.AddrPort{v4, v6}
+			switch i % 3 {
+			case 0:
+				want[d.ID] = d.Addrs
+			case 1:
+				want[d.ID], dead[v6] = d.Addrs[:1], true
+			case 2:
+				want[d.ID], dead[v4] = d.Addrs[1:], true
+			}
+			var err error
+			if r.Text, err = d.Sign(r.Identity); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, n := range w.nodes {
+			n.cfg.Reach = func(ctx context.Context, _ *directory.Descriptor, at netip.AddrPort) error {
+				if dead[at] {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				if at.Addr().Is6() && i >= 3 {
+					return errors.New("network is unreachable")
+				}
+				return nil
+			}
+		}
+		w.startAll()
+		defer w.stopAll()
+		w.publishAll()
+		w.wantAgreed(hour(1), 5)
+		for id, addrs := range want {
+			e, ok := w.nodes[0].auth.Consensus().Lookup(id)
+			if !ok || !slices.Equal(e.Addrs, addrs) {
+				t.Errorf("listed: %v, %+v; want it at %v", ok, e, addrs)
+			}
+		}
+	})
+}
+
 // A relay that went away is not listed in the next period, though its descriptor is fresh.
 func TestRelayThatLeftIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 5, 4)
 		var gone sync.Map
 		for _, n := range w.nodes {
-			n.cfg.Reach = func(_ context.Context, d *directory.Descriptor) error {
+			n.cfg.Reach = func(_ context.Context, d *directory.Descriptor, _ netip.AddrPort) error {
 				if _, ok := gone.Load(d.ID); ok {
 					return errors.New("refused")
 				}

@@ -2,8 +2,8 @@ package authority
 
 import (
 	"context"
-	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -15,22 +15,22 @@ import (
 
 // How relays are tried (spec/voting.md, section 4).
 const (
-	reachWorkers = 16               // handshakes at a time
-	reachTimeout = 10 * time.Second // for one of them
+	reachWorkers = 32               // relays at a time
+	freshWorkers = 16               // of them such as were not reached lately, at most
+	reachTimeout = 10 * time.Second // for one of them, at all its addresses at once
+	freshTries   = 3                // that may fail before one that was never reached is dropped
+	freshTime    = 10 * time.Minute // since it published, before it is
 )
 
-// ReachByLink returns a Reach for Config that dials a relay's first address and makes a link
-// handshake with it, which proves that its link key is there and expects its identity.
-func ReachByLink(cfg link.Config, dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, *directory.Descriptor) error {
-	return func(ctx context.Context, d *directory.Descriptor) error {
-		if len(d.Addrs) == 0 {
-			return errors.New("authority: the relay has no address")
-		}
-		nc, err := dial(ctx, "tcp", d.Addrs[0].String())
+// ReachByLink returns a Reach for Config that dials a relay and makes a link handshake with it, which
+// proves that its link key is there and expects its identity.
+func ReachByLink(cfg link.Config, dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, *directory.Descriptor, netip.AddrPort) error {
+	return func(ctx context.Context, d *directory.Descriptor, at netip.AddrPort) error {
+		nc, err := dial(ctx, "tcp", at.String())
 		if err != nil {
 			return err
 		}
-		conn, err := link.Dial(ctx, nc, &cfg, link.Peer{ID: d.ID, Key: d.LinkKey, Addrs: d.Addrs})
+		conn, err := link.Dial(ctx, nc, &cfg, link.Peer{ID: d.ID, Key: d.LinkKey, Addrs: []netip.AddrPort{at}})
 		if err != nil {
 			return err
 		}
@@ -42,27 +42,21 @@ func ReachByLink(cfg link.Config, dial func(ctx context.Context, network, addr s
 func (a *Authority) tryRelays(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	slots := make(chan struct{}, reachWorkers)
+	over := make(chan bool, reachWorkers) // of each try that is over, whether it was of a fresh relay
+	busy, fresh := 0, 0
 	for {
-		for _, d := range a.store.takeDue(a.now(), reachWorkers) {
-			slots <- struct{}{} // waits reachTimeout at most
+		for _, t := range a.store.takeDue(a.now(), reachWorkers-busy, freshWorkers-fresh) {
+			busy++
+			if t.fresh {
+				fresh++
+			}
 			wg.Go(func() {
-				defer func() { <-slots }()
-				tctx, cancel := context.WithTimeout(ctx, reachTimeout)
-				err := a.cfg.Reach(tctx, d)
-				cancel()
-				if ctx.Err() != nil {
-					return
-				}
-				if err != nil {
-					a.log.Debug("relay not reached", "relay", d.ID, "nickname", d.Nickname, "why", err)
-				}
-				a.store.tried(d, err == nil, a.now(), a.schedule.Period)
-				a.tryAgain()
+				a.try(ctx, t.desc)
+				over <- t.fresh
 			})
 		}
 		wait := time.Minute
-		if due, ok := a.store.nextDue(); ok {
+		if due, ok := a.store.nextDue(reachWorkers-busy, freshWorkers-fresh); ok {
 			wait = min(wait, max(due.Sub(a.now()), time.Millisecond))
 		}
 		t := time.NewTimer(wait)
@@ -70,11 +64,40 @@ func (a *Authority) tryRelays(ctx context.Context) {
 		case <-ctx.Done():
 			t.Stop()
 			return
+		case wasFresh := <-over:
+			busy--
+			if wasFresh {
+				fresh--
+			}
 		case <-a.due:
-			t.Stop()
 		case <-t.C:
 		}
+		t.Stop()
 	}
+}
+
+// try makes a handshake with a relay at each of its addresses and notes where it was reached.
+func (a *Authority) try(ctx context.Context, d *directory.Descriptor) {
+	tctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	errs := make([]error, len(d.Addrs))
+	var wg sync.WaitGroup
+	for i, at := range d.Addrs {
+		wg.Go(func() { errs[i] = a.cfg.Reach(tctx, d, at) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return
+	}
+	var there []netip.AddrPort
+	for i, at := range d.Addrs {
+		if errs[i] == nil {
+			there = append(there, at)
+			continue
+		}
+		a.log.Debug("relay not reached", "relay", d.ID, "nickname", d.Nickname, "address", at, "why", errs[i])
+	}
+	a.store.tried(d, there, a.now(), a.schedule.Period)
 }
 
 // tryAgain tells tryRelays that there may be a relay to try.
@@ -85,45 +108,53 @@ func (a *Authority) tryAgain() {
 	}
 }
 
-// takeDue returns at most n relays whose next try is due, by identity, and counts them as busy.
-func (s *store) takeDue(now time.Time, n int) []*directory.Descriptor {
+// A try is a relay that is to be tried.
+type try struct {
+	desc  *directory.Descriptor
+	fresh bool // not reached lately
+}
+
+// takeDue returns the relays whose next try is due, and counts them as busy: at most n, first those
+// that were reached lately, and of the others at most fresh. Each come by when they fell due, then by
+// identity.
+func (s *store) takeDue(now time.Time, n, fresh int) []try {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var due []*known
-	for _, k := range s.relays {
-		if !k.busy && !k.due.IsZero() && !k.due.After(now) {
-			due = append(due, k)
+	var list []try
+	for _, from := range []*agenda{&s.lately, &s.fresh} {
+		for len(*from) > 0 && !(*from)[0].due.After(now) && len(list) < n {
+			if from == &s.fresh {
+				if fresh == 0 {
+					break
+				}
+				fresh--
+			}
+			k := (*from)[0]
+			s.unplan(k)
+			k.busy = true
+			list = append(list, try{k.desc, from == &s.fresh})
 		}
-	}
-	slices.SortFunc(due, func(a, b *known) int {
-		if c := a.due.Compare(b.due); c != 0 {
-			return c
-		}
-		return compareID(&a.desc.ID, &b.desc.ID)
-	})
-	var list []*directory.Descriptor
-	for _, k := range due[:min(n, len(due))] {
-		k.busy = true
-		list = append(list, k.desc)
 	}
 	return list
 }
 
-// nextDue returns when the next try is due, if one is and none is under way for it.
-func (s *store) nextDue() (due time.Time, ok bool) {
+// nextDue returns when the next try is due for which there is a worker.
+func (s *store) nextDue(n, fresh int) (due time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, k := range s.relays {
-		if !k.busy && !k.due.IsZero() && (!ok || k.due.Before(due)) {
-			due, ok = k.due, true
-		}
+	if n > 0 && len(s.lately) > 0 {
+		due, ok = s.lately[0].due, true
+	}
+	if n > 0 && fresh > 0 && len(s.fresh) > 0 && (!ok || s.fresh[0].due.Before(due)) {
+		due, ok = s.fresh[0].due, true
 	}
 	return due, ok
 }
 
-// tried notes how the try of a descriptor went. After a failure the next one comes soon, then less
-// often: from a 64th of the period to an eighth.
-func (s *store) tried(d *directory.Descriptor, ok bool, now time.Time, period time.Duration) {
+// tried notes at which addresses the relay of a descriptor was reached. One at which there is no
+// place does not count. After a failure the next try comes soon, then less often: from a 64th of
+// the period to an eighth.
+func (s *store) tried(d *directory.Descriptor, there []netip.AddrPort, now time.Time, period time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.relays[d.ID]
@@ -131,12 +162,19 @@ func (s *store) tried(d *directory.Descriptor, ok bool, now time.Time, period ti
 		return // gone or moved since; if it moved, a try of the new one is due
 	}
 	k.busy = false
-	if ok {
-		k.reached, k.failed, k.due = now, 0, time.Time{}
+	there = slices.DeleteFunc(there, func(a netip.AddrPort) bool { return s.taken(a.Addr(), k) >= s.perPlace })
+	if len(there) > 0 {
+		k.reached = now
+		s.unplan(k)
+		s.settle(k, there, 0)
 		return
 	}
-	k.due = now.Add(period >> max(3, 6-k.failed))
-	k.failed++
+	s.settle(k, nil, k.failed+1)
+	if k.reached.IsZero() && k.failed >= freshTries && now.Sub(k.desc.Published) >= freshTime {
+		s.remove(k)
+		return
+	}
+	s.plan(k, now.Add(period>>max(3, 7-k.failed)))
 }
 
 // sameDoor reports whether a handshake with one is a handshake with the other.
@@ -150,8 +188,12 @@ func (s *store) planTries(p Period) {
 	spread := p.Vote.Sub(p.Collect) / 2
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.since = p.Collect.Add(p.Collect.Sub(p.ValidAfter))
 	for id, k := range s.relays {
-		k.due = p.Collect.Add(moment(id, spread))
+		s.settle(k, k.there, k.failed)
+		if !k.busy {
+			s.plan(k, p.Collect.Add(moment(id, spread)))
+		}
 	}
 }
 

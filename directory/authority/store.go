@@ -19,6 +19,7 @@ const (
 	maxText       = 64 << 20 // bytes of their text
 	maxAge        = 24 * time.Hour
 	maxAhead      = 10 * time.Minute // that a relay's clock may be ahead of ours
+	sweepPause    = time.Minute      // between searches of a full store for what is out of date
 	descriptorTop = "peel-descriptor 1\n"
 )
 
@@ -44,7 +45,12 @@ type store struct {
 
 	mu     sync.Mutex
 	relays map[cell.NodeID]*known           // guarded by mu, as all below
-	places map[netip.Prefix]map[*known]bool // who is at an address
+	places map[netip.Prefix]map[*known]bool // who was reached at an address
+	failed map[*known]bool                  // whose last handshake failed and who was not reached lately
+	lately agenda                           // tries of who was reached lately
+	fresh  agenda                           // and of all others
+	since  time.Time                        // when the period before this one began
+	swept  time.Time                        // when there was last room made of what is out of date
 	text   int                              // bytes held
 	dirty  bool                             // not saved since it changed
 }
@@ -55,11 +61,14 @@ type known struct {
 	text   []byte
 	digest directory.Digest
 
-	reached time.Time // when a handshake with these keys at these addresses last succeeded
-	failed  int       // handshakes that failed since
-	due     time.Time // the next one
-	busy    bool      // one is under way
-	streak  int       // votes in a row that found it running
+	reached time.Time        // when a handshake with these keys at one of these addresses last succeeded
+	there   []netip.AddrPort // the addresses at which it did; each has its place
+	failed  int              // tries that failed since
+	busy    bool             // one is under way
+	due     time.Time        // the next one, while it is on an agenda
+	on      *agenda          // nil: none is due
+	at      int              // where on it
+	streak  int              // votes in a row that found it running
 }
 
 func newStore() *store {
@@ -67,6 +76,7 @@ func newStore() *store {
 		capacity: maxRelays,
 		relays:   map[cell.NodeID]*known{},
 		places:   map[netip.Prefix]map[*known]bool{},
+		failed:   map[*known]bool{},
 	}
 }
 
@@ -93,7 +103,7 @@ func (s *store) add(text []byte, now time.Time) (bool, error) {
 			return false, refuse(http.StatusForbidden, "address %v is not reachable from the internet: announce a public one", a)
 		}
 	}
-	k := &known{desc: d, text: bytes.Clone(text), digest: directory.DigestOf(text), due: now}
+	k := &known{desc: d, text: bytes.Clone(text), digest: directory.DigestOf(text)}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,42 +120,69 @@ func (s *store) add(text []byte, now time.Time) (bool, error) {
 	if err := s.makeRoom(k, old, now); err != nil {
 		return false, err
 	}
+	var was known
 	if old != nil {
+		was = *old
 		s.remove(old)
-		k.streak = old.streak
-		if sameDoor(old.desc, d) {
-			k.reached, k.failed, k.due, k.busy = old.reached, old.failed, old.due, old.busy
-			if old.failed > 0 {
-				k.due = now // it says that it is there again
-			}
-		}
+		k.streak = was.streak
 	}
 	s.relays[d.ID] = k
 	s.text += len(k.text)
-	for _, a := range d.Addrs {
+	s.dirty = true
+	if old == nil || !sameDoor(old.desc, d) {
+		s.plan(k, now)
+		return true, nil
+	}
+	k.reached, k.busy = was.reached, was.busy
+	s.settle(k, was.there, was.failed)
+	switch {
+	case was.failed > 0 && !was.busy:
+		s.plan(k, now) // it says that it is there again
+	case was.on != nil:
+		s.plan(k, was.due)
+	}
+	return true, nil
+}
+
+// settle notes at which addresses a relay was reached when it was last tried, and how often it was
+// not since.
+func (s *store) settle(k *known, there []netip.AddrPort, failed int) {
+	for _, a := range k.there {
+		p := place(a.Addr())
+		delete(s.places[p], k)
+		if len(s.places[p]) == 0 {
+			delete(s.places, p)
+		}
+	}
+	for _, a := range there {
 		p := place(a.Addr())
 		if s.places[p] == nil {
 			s.places[p] = map[*known]bool{}
 		}
 		s.places[p][k] = true
 	}
-	s.dirty = true
-	return true, nil
+	k.there, k.failed = there, failed
+	delete(s.failed, k)
+	if failed > 0 && !s.reachedLately(k) {
+		s.failed[k] = true
+	}
 }
 
-// makeRoom makes sure that k may come in place of old, which may be nil: of relays that take the
-// room, one that is out of date goes, or else one whose last handshake failed.
+// taken returns how many relays other than k were reached at an address.
+func (s *store) taken(a netip.Addr, k *known) int {
+	at := s.places[place(a)]
+	if at[k] {
+		return len(at) - 1
+	}
+	return len(at)
+}
+
+// makeRoom makes sure that k may come in place of old, which may be nil: where the store is full,
+// those that are out of date go, or else one whose last handshake failed and that was not reached
+// lately. An address is full when as many relays as may be there were reached there.
 func (s *store) makeRoom(k, old *known, now time.Time) error {
 	for _, a := range k.desc.Addrs {
-		n := 0
-		var others []*known
-		for o := range s.places[place(a.Addr())] {
-			if o != old {
-				n++
-				others = append(others, o)
-			}
-		}
-		if n >= s.perPlace && !s.evict(others, now) {
+		if n := s.taken(a.Addr(), old); n >= s.perPlace {
 			return refuse(http.StatusForbidden, "there are %d relays at %v already, which is the limit", n, place(a.Addr()))
 		}
 	}
@@ -156,28 +193,22 @@ func (s *store) makeRoom(k, old *known, now time.Time) error {
 		}
 		return n >= s.capacity || text > maxText
 	}
-	if !full() {
-		return nil
-	}
-	var others []*known
-	for _, o := range s.relays {
-		if o != old {
-			others = append(others, o)
-		}
+	if full() && now.Sub(s.swept) >= sweepPause {
+		s.swept = now
+		s.dropStale(now, old)
 	}
 	for full() {
-		if !s.evict(others, now) {
+		if !s.evict(old) {
 			return refuse(http.StatusServiceUnavailable, "no room for another relay: try again in an hour")
 		}
 	}
 	return nil
 }
 
-// evict removes one of the relays that may go, the least identity first.
-func (s *store) evict(from []*known, now time.Time) bool {
-	slices.SortFunc(from, func(a, b *known) int { return bytes.Compare(a.desc.ID[:], b.desc.ID[:]) })
-	for _, k := range from {
-		if s.relays[k.desc.ID] == k && (k.failed > 0 || stale(k, now)) {
+// evict removes one of the relays that may go, but not old.
+func (s *store) evict(old *known) bool {
+	for k := range s.failed {
+		if k != old {
 			s.remove(k)
 			return true
 		}
@@ -190,13 +221,8 @@ func stale(k *known, now time.Time) bool { return now.Sub(k.desc.Published) > ma
 func (s *store) remove(k *known) {
 	delete(s.relays, k.desc.ID)
 	s.text -= len(k.text)
-	for _, a := range k.desc.Addrs {
-		p := place(a.Addr())
-		delete(s.places[p], k)
-		if len(s.places[p]) == 0 {
-			delete(s.places, p)
-		}
-	}
+	s.unplan(k)
+	s.settle(k, nil, 0)
 	s.dirty = true
 }
 
@@ -204,8 +230,13 @@ func (s *store) remove(k *known) {
 func (s *store) expire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dropStale(now, nil)
+}
+
+// dropStale drops descriptors that are out of date, but not old.
+func (s *store) dropStale(now time.Time, old *known) {
 	for _, k := range s.relays {
-		if stale(k, now) {
+		if k != old && stale(k, now) {
 			s.remove(k)
 		}
 	}
@@ -240,6 +271,22 @@ func (s *store) load(text []byte, now time.Time) int {
 	return n
 }
 
+// prove counts the relays of a consensus as reached before it began, unless they have moved since:
+// who starts again tries them first.
+func (s *store) prove(c *directory.Consensus, reached time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range c.Entries {
+		e := &c.Entries[i]
+		k := s.relays[e.ID]
+		if k == nil || k.on == nil || k.desc.LinkKey != e.LinkKey || !slices.Contains(k.desc.Addrs, e.Addrs[0]) {
+			continue
+		}
+		k.reached = reached
+		s.plan(k, k.due)
+	}
+}
+
 func (s *store) sorted() []*known {
 	all := make([]*known, 0, len(s.relays))
 	for _, k := range s.relays {
@@ -260,8 +307,9 @@ func (s *store) len() int {
 type candidate struct {
 	desc    *directory.Descriptor
 	text    []byte
-	running bool // reached in this period
-	streak  int  // votes in a row, with this one, that found it running
+	there   []netip.AddrPort // the addresses at which it was reached, while it is running
+	running bool             // reached in this period
+	streak  int              // votes in a row, with this one, that found it running
 }
 
 // candidates returns the relays for the vote of a period, by identity, and counts the vote in
@@ -272,13 +320,13 @@ func (s *store) candidates(since, now time.Time) []candidate {
 	defer s.mu.Unlock()
 	list := make([]candidate, 0, len(s.relays))
 	for _, k := range s.sorted() {
-		running := !k.reached.IsZero() && !k.reached.Before(since)
+		running := len(k.there) > 0 && !k.reached.Before(since)
 		if running {
 			k.streak++
 		} else {
 			k.streak = 0
 		}
-		list = append(list, candidate{k.desc, k.text, running, k.streak})
+		list = append(list, candidate{k.desc, k.text, k.there, running, k.streak})
 	}
 	return list
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,22 @@ func (s *shelf) post(text []byte, want int, says string) {
 	}
 }
 
+// reached and missed note how a try of a relay at all its addresses went.
+func (s *shelf) reached(d *directory.Descriptor) {
+	s.tried(d, slices.Clone(d.Addrs), s.now, time.Hour)
+}
+func (s *shelf) missed(d *directory.Descriptor) { s.tried(d, nil, s.now, time.Hour) }
+
+// running are the relays that were reached now or later, by identity.
+func (s *shelf) running() (ids []cell.NodeID) {
+	for _, c := range s.candidates(s.now, s.now) {
+		if c.running {
+			ids = append(ids, c.desc.ID)
+		}
+	}
+	return ids
+}
+
 func addr(s string) []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort(s)} }
 
 func TestDescriptorsThatAreRefused(t *testing.T) {
@@ -93,51 +110,93 @@ func TestDescriptorsThatAreRefused(t *testing.T) {
 	}
 }
 
+// Who was reached at an address has a place there. Who only says that it is there takes none.
 func TestTwoRelaysAnAddress(t *testing.T) {
-	for _, c := range []struct{ name, a, b, c, other string }{
-		{"IPv4", "11.0.0.9:1", "11.0.0.9:2", "11.0.0.9:3", "11.0.0.8:1"},
-		{"IPv6 /64", "[2a00:1:2:3::1]:1", "[2a00:1:2:3::2]:1", "[2a00:1:2:3:4::3]:1", "[2a00:1:2:4::1]:1"},
+	for _, c := range []struct{ name, a, b, c, d, other string }{
+		{"IPv4", "11.0.0.9:1", "11.0.0.9:2", "11.0.0.9:3", "11.0.0.9:4", "11.0.0.8:1"},
+		{"IPv6 /64", "[2a00:1:2:3::1]:1", "[2a00:1:2:3::2]:1", "[2a00:1:2:3:4::3]:1", "[2a00:1:2:3:5::3]:1", "[2a00:1:2:4::1]:1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newShelf(t, 4)
+			s := newShelf(t, 5)
 			there := func(a string) func(*directory.Descriptor) {
 				return func(d *directory.Descriptor) { d.Addrs = addr(a) }
 			}
 			first := s.publish(0, 204, "", there(c.a))
 			second := s.publish(1, 204, "", there(c.b))
-			s.publish(2, 403, "which is the limit", there(c.c))
+			third := s.publish(2, 204, "", there(c.c))
 			s.publish(3, 204, "", there(c.other))
+			s.reached(first)
+			s.reached(second)
+			s.reached(third) // no place was left
+			if got := s.running(); !slices.Equal(got, []cell.NodeID{first.ID, second.ID}) {
+				t.Errorf("running %v, want the two that were reached first", got)
+			}
+			s.publish(4, 403, "which is the limit", there(c.d))
 			s.publish(0, 204, "", func(d *directory.Descriptor) { d.Addrs, d.Published = addr(c.a), s.now })
 
-			// Who was reached keeps its place; who was not gives it up.
-			s.tried(first, true, s.now, time.Hour)
-			s.publish(2, 403, "which is the limit", there(c.c))
-			s.tried(second, false, s.now, time.Hour)
-			s.publish(2, 204, "", there(c.c))
-			s.publish(1, 403, "which is the limit", there(c.b))
+			// Who is not reached any more gives its place up.
+			s.missed(second)
+			s.publish(4, 204, "", there(c.d))
+			s.reached(third)
+			s.publish(4, 403, "which is the limit", func(d *directory.Descriptor) { d.Addrs, d.Published = addr(c.d), s.now })
 
 			// Who moves away makes room.
 			s.publish(0, 204, "", func(d *directory.Descriptor) { d.Addrs, d.Published = addr("11.1.1.1:1"), s.now.Add(time.Second) })
-			s.publish(1, 204, "", there(c.b))
+			s.publish(4, 204, "", func(d *directory.Descriptor) { d.Addrs, d.Published = addr(c.d), s.now })
 		})
 	}
 }
 
+// Relays that name another's address beside their own do not keep it out, nor are they listed there.
+func TestAddressOfAnotherIsNotTaken(t *testing.T) {
+	s := newShelf(t, 3)
+	victim := netip.MustParseAddrPort("[2a00:1:2:3::1]:1")
+	var liars []*directory.Descriptor
+	for i := range 2 {
+		liars = append(liars, s.publish(i, 204, "", func(d *directory.Descriptor) {
+			d.Addrs = []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, 0, 0, byte(i)}), 1), victim}
+		}))
+	}
+	for _, d := range liars {
+		s.tried(d, d.Addrs[:1:1], s.now, time.Hour)
+	}
+	honest := s.publish(2, 204, "", func(d *directory.Descriptor) { d.Addrs = []netip.AddrPort{victim} })
+	s.reached(honest)
+	for _, e := range entries(s.candidates(s.now, s.now), time.Hour, defaultMaxBandwidth) {
+		if !e.Flags.Has(directory.Running) {
+			t.Errorf("%v was reached but is not running", e.ID)
+		}
+		if slices.Contains(e.Addrs, victim) != (e.ID == honest.ID) {
+			t.Errorf("%v is listed at %v", e.ID, e.Addrs)
+		}
+	}
+}
+
 func TestFullStore(t *testing.T) {
-	s := newShelf(t, 5)
+	s := newShelf(t, 6)
 	s.capacity = 3
 	for i := range 3 {
 		s.publish(i, 204, "", nil)
 	}
 	s.publish(3, 503, "no room", nil)
 	s.publish(0, 204, "", func(d *directory.Descriptor) { d.Published = s.now }) // in its own place
-	s.tried(&s.net.Relays[1].Descriptor, false, s.now, time.Hour)
+	s.missed(&s.net.Relays[1].Descriptor)
 	s.publish(3, 204, "", nil)
 	s.publish(4, 503, "no room", nil)
+
+	// Who was reached lately keeps its place though it is away, but not for ever.
+	s.reached(&s.net.Relays[3].Descriptor)
+	s.missed(&s.net.Relays[3].Descriptor)
+	s.publish(4, 503, "no room", nil)
+	s.planTries(PeriodAt(directory.Schedule{}, s.now.Add(time.Hour)))
+	s.publish(4, 503, "no room", nil)
+	s.planTries(PeriodAt(directory.Schedule{}, s.now.Add(3*time.Hour)))
+	s.publish(4, 204, "", nil)
+
 	s.now = s.now.Add(23*time.Hour + time.Minute)
-	s.publish(4, 204, "", func(d *directory.Descriptor) { d.Published = s.now })
-	if n := s.len(); n != 3 {
-		t.Errorf("%d relays, want 3", n)
+	s.publish(5, 204, "", func(d *directory.Descriptor) { d.Published = s.now })
+	if n := s.len(); n != 2 {
+		t.Errorf("%d relays, want the one that published last and the one that did now", n)
 	}
 }
 
@@ -193,42 +252,111 @@ func TestStoreComesBackFromItsBytes(t *testing.T) {
 // each period.
 func TestWhenRelaysAreTried(t *testing.T) {
 	s := newShelf(t, 2)
-	d := s.publish(0, 204, "", nil)
-	if got := s.takeDue(s.now, 9); len(got) != 1 || got[0].ID != d.ID {
+	d := s.publish(0, 204, "", func(d *directory.Descriptor) { d.Published = s.now.Add(-time.Minute) })
+	if got := s.takeDue(s.now, 9, 9); len(got) != 1 || got[0].desc.ID != d.ID {
 		t.Fatalf("due after publishing: %d", len(got))
 	}
-	if got := s.takeDue(s.now, 9); len(got) != 0 {
+	if got := s.takeDue(s.now, 9, 9); len(got) != 0 {
 		t.Error("tried twice at a time")
 	}
 	for _, want := range []time.Duration{time.Hour / 64, time.Hour / 32, time.Hour / 16, time.Hour / 8, time.Hour / 8} {
-		s.tried(d, false, s.now, time.Hour)
-		if due, ok := s.nextDue(); !ok || due.Sub(s.now) != want {
+		s.missed(d)
+		if due, ok := s.nextDue(1, 1); !ok || due.Sub(s.now) != want {
 			t.Errorf("after a failure tried again in %v, want %v", due.Sub(s.now), want)
 		}
-		if got := s.takeDue(s.now.Add(want), 9); len(got) != 1 {
+		if _, ok := s.nextDue(1, 0); ok {
+			t.Error("a try is due for which there is no worker")
+		}
+		if got := s.takeDue(s.now.Add(want), 9, 9); len(got) != 1 {
 			t.Error("not due when it should be")
 		}
 	}
-	s.tried(d, true, s.now, time.Hour)
-	if _, ok := s.nextDue(); ok {
+	s.reached(d)
+	if _, ok := s.nextDue(1, 1); ok {
 		t.Error("a relay that was reached is tried again in the same period")
 	}
 	p := PeriodAt(directory.Schedule{}, s.now.Add(time.Hour))
 	s.planTries(p)
-	if due, ok := s.nextDue(); !ok || due.Before(p.Collect) || due.After(p.Collect.Add(25*time.Minute)) {
+	if due, ok := s.nextDue(1, 1); !ok || due.Before(p.Collect) || due.After(p.Collect.Add(25*time.Minute)) {
 		t.Errorf("in the next period tried at %v", due)
 	}
 
 	// What is tried of an old descriptor says nothing of the same relay somewhere else.
 	moved := s.publish(0, 204, "", func(r *directory.Descriptor) { r.Published, r.Addrs = s.now, addr("11.9.9.9:1") })
-	s.tried(d, true, s.now, time.Hour)
-	if c := s.candidates(s.now.Add(-time.Hour), s.now); c[0].running {
+	s.reached(d)
+	if len(s.running()) != 0 {
 		t.Error("a relay that moved counts as running before it was reached there")
 	}
-	s.tried(moved, true, s.now, time.Hour)
-	if c := s.candidates(s.now.Add(-time.Hour), s.now); !c[0].running {
+	s.reached(moved)
+	if len(s.running()) != 1 {
 		t.Error("a relay that was reached does not count as running")
 	}
+}
+
+// However many relays there are that were never reached, those that were reached in the last period
+// are tried first, and have workers of their own.
+func TestRelaysReachedLatelyAreTriedFirst(t *testing.T) {
+	s := newShelf(t, 30)
+	old := map[cell.NodeID]bool{}
+	for i := range 30 {
+		d := s.publish(i, 204, "", nil)
+		if i >= 20 {
+			s.reached(d)
+			old[d.ID] = true
+		}
+	}
+	next := PeriodAt(directory.Schedule{}, s.now.Add(time.Hour))
+	s.planTries(next)
+	got := s.takeDue(next.Vote, 12, 4)
+	for i, try := range got {
+		if try.fresh == old[try.desc.ID] || try.fresh != (i >= 10) {
+			t.Errorf("try %d is of a relay that was reached: %v", i, old[try.desc.ID])
+		}
+	}
+	if len(got) != 12 {
+		t.Errorf("%d tries, want 12", len(got))
+	}
+	if got := s.takeDue(next.Vote, 100, 4); len(got) != 4 {
+		t.Errorf("%d tries of relays that were never reached, want 4", len(got))
+	}
+
+	// The consensus tells an authority that starts whom others reached.
+	again := newShelf(t, 30)
+	for i := range 30 {
+		again.publish(i, 204, "", nil)
+	}
+	c := *again.net.Consensus
+	c.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e directory.Entry) bool { return !old[e.ID] })
+	again.prove(&c, s.now.Add(-time.Hour))
+	for i, try := range again.takeDue(s.now, 30, 30) {
+		if try.fresh == old[try.desc.ID] || try.fresh != (i >= 10) {
+			t.Errorf("after a start try %d is of a relay of the consensus: %v", i, old[try.desc.ID])
+		}
+	}
+	if len(again.running()) != 0 {
+		t.Error("a relay of the consensus counts as running before it was tried")
+	}
+}
+
+// A relay that cannot be reached is given up after three tries in ten minutes or more; one that was
+// reached is not.
+func TestRelayNeverReachedIsDropped(t *testing.T) {
+	s := newShelf(t, 2)
+	never := s.publish(0, 204, "", func(d *directory.Descriptor) { d.Published = s.now })
+	once := s.publish(1, 204, "", func(d *directory.Descriptor) { d.Published = s.now })
+	s.reached(once)
+	for i, wait := range []time.Duration{0, time.Minute, time.Minute, 7 * time.Minute, time.Minute} {
+		s.now = s.now.Add(wait)
+		s.missed(never)
+		s.missed(once)
+		if want := 2 - i/4; s.len() != want {
+			t.Errorf("%d relays after %d tries in %v, want %d", s.len(), i+1, s.now.Sub(never.Published), want)
+		}
+	}
+	if len(s.failed)+len(s.places)+len(s.fresh)+len(s.lately) != 1 {
+		t.Error("something of a relay that was dropped stays behind")
+	}
+	s.publish(0, 204, "", func(d *directory.Descriptor) { d.Published = never.Published })
 }
 
 func TestPublicAddresses(t *testing.T) {

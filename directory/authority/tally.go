@@ -152,7 +152,7 @@ type relayTally struct {
 
 	entries   []*directory.VoteEntry
 	known     []directory.Flags // of the vote of each
-	texts     []byte            // of what the entries say of the relay's descriptor, one after another
+	texts     []byte            // of what the entries say of the relay's descriptor but for its addresses, one after another
 	ends      []int             // of each in texts
 	bandwidth []uint64
 	measured  []uint64
@@ -167,7 +167,7 @@ func (t *relayTally) add(known directory.Flags, e *directory.VoteEntry) {
 	t.entries = append(t.entries, e)
 	t.known = append(t.known, known)
 	said := *e
-	said.Flags, said.Bandwidth, said.Measured = 0, 0, 0
+	said.Flags, said.Bandwidth, said.Measured, said.Addrs = 0, 0, 0, nil
 	t.texts = said.Append(t.texts)
 	t.ends = append(t.ends, len(t.texts))
 	t.bandwidth = append(t.bandwidth, e.Bandwidth)
@@ -189,7 +189,10 @@ func (t *relayTally) result(votes int) (tallied, bool) {
 	if n < t.honest {
 		return tallied{}, false
 	}
-	e := tallied{Entry: said.Entry}
+	e := tallied{Entry: t.entries[said].Entry}
+	if e.Addrs = t.addrs(said); len(e.Addrs) == 0 {
+		return tallied{}, false
+	}
 	e.Flags = flags
 	e.Bandwidth = lowMedian(t.bandwidth)
 	if len(t.measured) >= measurers {
@@ -224,31 +227,57 @@ func (t *relayTally) flags() directory.Flags {
 	return flags
 }
 
-// descriptor returns an entry that says of the relay's descriptor what most votes say, and how many
+// text is what an entry says of the relay's descriptor, but for its addresses.
+func (t *relayTally) text(i int) []byte {
+	if i == 0 {
+		return t.texts[:t.ends[0]]
+	}
+	return t.texts[t.ends[i-1]:t.ends[i]]
+}
+
+// descriptor returns which entry says of the relay's descriptor what most votes say, and how many
 // they are. Of equals it takes what was published later, then the greater digest, then the greater
 // text.
-func (t *relayTally) descriptor() (*directory.VoteEntry, int) {
-	text := func(i int) []byte {
-		if i == 0 {
-			return t.texts[:t.ends[0]]
-		}
-		return t.texts[t.ends[i-1]:t.ends[i]]
-	}
-	best, most := 0, 0
+func (t *relayTally) descriptor() (best, most int) {
 	for i, e := range t.entries {
 		n := 0
 		for j := range t.entries {
-			if bytes.Equal(text(i), text(j)) {
+			if bytes.Equal(t.text(i), t.text(j)) {
 				n++
 			}
 		}
 		b := t.entries[best]
 		if cmp.Or(cmp.Compare(n, most), e.Published.Compare(b.Published),
-			bytes.Compare(e.Descriptor[:], b.Descriptor[:]), bytes.Compare(text(i), text(best))) > 0 {
+			bytes.Compare(e.Descriptor[:], b.Descriptor[:]), bytes.Compare(t.text(i), t.text(best))) > 0 {
 			best, most = i, n
 		}
 	}
-	return t.entries[best], most
+	return best, most
+}
+
+// addrs returns at most one address of each family: that at which most votes reached the relay of
+// the descriptor that said speaks of, if so many did that one of them must be honest. Of equals it
+// takes the lesser. There may be none.
+func (t *relayTally) addrs(said int) []netip.AddrPort {
+	count := map[netip.AddrPort]int{}
+	for i, e := range t.entries {
+		if e.Flags.Has(directory.Running) && bytes.Equal(t.text(i), t.text(said)) {
+			for _, a := range e.Addrs {
+				count[a]++
+			}
+		}
+	}
+	var best [2]netip.AddrPort // IPv4, IPv6
+	for a, n := range count {
+		b := &best[0]
+		if a.Addr().Is6() {
+			b = &best[1]
+		}
+		if n >= t.honest && (!b.IsValid() || cmp.Or(cmp.Compare(n, count[*b]), b.Compare(a)) > 0) {
+			*b = a
+		}
+	}
+	return slices.DeleteFunc(best[:], func(a netip.AddrPort) bool { return !a.IsValid() })
 }
 
 // limitPlaces drops relays from addresses (IPv4) and networks (IPv6 /64) with more than limit of

@@ -223,6 +223,41 @@ func TestTooFewVotesMakeNoConsensus(t *testing.T) {
 	}
 }
 
+// An address is listed when so many reached the relay there that one of them is honest, though the
+// others have no such addresses themselves; what fewer say is left out.
+func TestAddressesAreThoseThatWereReached(t *testing.T) {
+	v4, v6, lie := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:1"), netip.MustParseAddrPort("[2001:db8::2]:1")
+	both, one := []netip.AddrPort{v4, v6}, []netip.AddrPort{v4}
+	for _, c := range []struct {
+		name    string
+		reached [5][]netip.AddrPort // nil: not at all; its vote lists them all
+		want    []netip.AddrPort    // nil: not listed
+	}{
+		{"all at both", [5][]netip.AddrPort{both, both, both, both, both}, both},
+		{"two at IPv6", [5][]netip.AddrPort{both, one, one, both, one}, both},
+		{"one at IPv6", [5][]netip.AddrPort{both, one, one, one, one}, one},
+		{"one where nobody else did", [5][]netip.AddrPort{{v4, lie}, both, both, one, one}, both},
+		{"one where it is not, with IPv6 nowhere", [5][]netip.AddrPort{{v4, lie}, one, one, one, one}, one},
+		{"two at no address", [5][]netip.AddrPort{one, one, one, nil, nil}, one},
+		{"those with IPv6 only", [5][]netip.AddrPort{{v6}, {v6}, one, nil, nil}, []netip.AddrPort{v6}},
+		{"each elsewhere", [5][]netip.AddrPort{{lie}, {v6}, one, nil, nil}, nil},
+	} {
+		b := newBallot(5, 3)
+		id := b.votes[0].Relays[0].ID
+		for i, v := range b.votes {
+			v.Relays[0].Addrs = c.reached[i]
+			if c.reached[i] == nil {
+				v.Relays[0].Addrs = both
+				v.Relays[0].Flags &^= directory.Running
+			}
+		}
+		e, ok := b.tally(t).Lookup(id)
+		if ok != (c.want != nil) || ok && !slices.Equal(e.Addrs, c.want) {
+			t.Errorf("%s: %v, %v; want %v", c.name, e, ok, c.want)
+		}
+	}
+}
+
 // Each authority admits two relays at an address, but not all the same two.
 func TestAddressLimitHoldsAcrossVotes(t *testing.T) {
 	b := newBallot(5, 8)

@@ -27,7 +27,8 @@ const knownFlags = directory.Exit | directory.Fast | directory.Guard | directory
 	directory.Running | directory.Stable | directory.Valid
 
 // entries makes the list of a vote from the candidates, which are in order. A relay's bandwidth is
-// what it advertises, at least newcomer if it gives that much, at most limit.
+// what it advertises, at least newcomer if it gives that much, at most limit. Of one that is running,
+// the addresses are those at which it was reached.
 func entries(list []candidate, period time.Duration, limit uint64) []directory.VoteEntry {
 	var bandwidths []uint64
 	var streaks []int
@@ -66,6 +67,9 @@ func entries(list []candidate, period time.Duration, limit uint64) []directory.V
 		}
 		votes[i] = directory.VoteEntryOf(c.desc, c.text, flags)
 		votes[i].Bandwidth = bw
+		if c.running {
+			votes[i].Addrs = c.there
+		}
 	}
 	return votes
 }

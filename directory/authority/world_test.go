@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func newWorld(t testing.TB, seed uint64, authorities, relays int, opts ...dirtes
 		n.cfg = Config{
 			Network: w.net.Network, Certificate: w.net.Authorities[i].Certificate, SigningKey: w.net.Authorities[i].Signing,
 			Dial:  func(ctx context.Context, to directory.AuthorityInfo) (net.Conn, error) { return w.dial(ctx, i, to.ID) },
-			Reach: func(context.Context, *directory.Descriptor) error { return nil },
+			Reach: func(context.Context, *directory.Descriptor, netip.AddrPort) error { return nil },
 			Now:   func() time.Time { return time.Now().Add(n.skew) },
 		}
 		w.nodes = append(w.nodes, n)
