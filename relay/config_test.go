@@ -65,6 +65,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 			c.Listeners = []net.Listener{listens("[2001:db8::1]:9001"), listens("198.51.100.2:9001")}
 		}, ""},
 		{"negative bounds", func(c *Config) { c.MaxTasks = -1 }, "MaxTasks is -1"},
+		{"no memory", func(c *Config) { c.MaxUnread = -1 }, "MaxUnread is -1"},
 		{"a policy with its ports the wrong way round", func(c *Config) {
 			c.Exit = directory.Policy{{Accept: true, Lo: 80, Hi: 79}}
 		}, "port"},

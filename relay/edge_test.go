@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -268,6 +269,73 @@ func TestWhoHoldsMostStreamsMakesRoom(t *testing.T) {
 			x.mustGoOn()
 		}
 	})
+}
+
+// Hosts that read nothing cost the relay no more than it has set aside, whatever the number of circuits.
+func TestHostsThatReadNothingStayWithinTheBudget(t *testing.T) {
+	const most, circuits = 256 << 10, 4
+	w := newWorld(t, 1, exits(0), func(_ int, cfg *Config) { cfg.MaxUnread = most })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer l.Close()
+	wg.Go(func() { // it takes connections and leaves them
+		var all []net.Conn
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				break
+			}
+			c.(*net.TCPConn).SetReadBuffer(4096)
+			all = append(all, c)
+		}
+		for _, c := range all {
+			c.Close()
+		}
+	})
+	a := l.Addr().(*net.TCPAddr)
+	var ended atomic.Int32
+	var writers sync.WaitGroup
+	for range circuits {
+		c := w.mustBuild(0)
+		s, err := c.Dial(t.Context(), cell.Begin{Host: a.IP.String(), Port: uint16(a.Port)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		writers.Go(func() { // until it is reset
+			chunk := make([]byte, 64<<10)
+			for {
+				if _, err := s.Write(chunk); err != nil {
+					if errors.Is(err, &stream.EndError{Reason: cell.EndBusy}) {
+						ended.Add(1)
+					}
+					c.Close()
+					return
+				}
+				if n := w.relays[0].unread.Used(); n > most+circuits*cell.MaxData {
+					t.Errorf("%d bytes wait", n)
+				}
+			}
+		})
+	}
+	s, err := w.mustBuild(0).Dial(t.Context(), server(t, func(s *net.TCPConn) { io.Copy(s, s) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		s.Write([]byte("hello"))
+		if _, err := io.ReadFull(s, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Close()
+	writers.Wait()
+	if n := ended.Load(); n != circuits {
+		t.Errorf("%d of %d streams were reset as busy", n, circuits)
+	}
 }
 
 // server is a TCP server that handles one connection.

@@ -19,6 +19,7 @@ import (
 
 	"peel/cell"
 	"peel/cell/link"
+	"peel/circuit/stream"
 	"peel/directory"
 	"peel/directory/cache"
 	"peel/relay/exit"
@@ -54,6 +55,7 @@ type Config struct {
 	MaxCircuits int // in all; 0: 131072
 	MaxStreams  int // a circuit; 0: 256
 	MaxTasks    int // streams in all, and apart from them circuits that are being extended; 0: 16384
+	MaxUnread   int // bytes of all streams that wait for hosts; 0: 512 MiB, or a quarter of GOMEMLIMIT if that is less
 }
 
 const (
@@ -77,6 +79,7 @@ type Relay struct {
 	informed   chan struct{} // closed when known is of use
 	handshakes *waiting
 	dirStreams *streams
+	unread     *stream.Budget
 	stats      Stats
 	observed   atomic.Uint64 // bytes a second, as in the descriptor
 
@@ -123,6 +126,7 @@ func New(cfg Config) (*Relay, error) {
 	}{
 		{"MaxLinks", &cfg.MaxLinks, 16384}, {"MaxCircuits", &cfg.MaxCircuits, 131072},
 		{"MaxStreams", &cfg.MaxStreams, 256}, {"MaxTasks", &cfg.MaxTasks, 16384},
+		{"MaxUnread", &cfg.MaxUnread, usualUnread()},
 	} {
 		if *most.value < 0 {
 			return nil, fmt.Errorf("relay: %s is %d: it must be at least 1, or 0 for %d", most.name, *most.value, most.usual)
@@ -134,7 +138,7 @@ func New(cfg Config) (*Relay, error) {
 	cfg.Dial = cfg.dialer()
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
-		handshakes: newWaiting(mostHandshakes),
+		handshakes: newWaiting(mostHandshakes), unread: stream.NewBudget(cfg.MaxUnread),
 		dirStreams: newStreams(), informed: make(chan struct{}),
 		transits: make(map[*transit]struct{}),
 		streams:  newTasks(cfg.MaxTasks, cfg.MaxStreams), extensions: newTasks(cfg.MaxTasks, 0),
@@ -189,6 +193,10 @@ func (r *Relay) openExit() error {
 	}
 	return nil
 }
+
+// usualUnread is how many bytes may wait for hosts when nobody says: no more than a quarter of the memory that the
+// process was told to stay within.
+func usualUnread() int { return int(min(512<<20, max(debug.SetMemoryLimit(-1)/4, 1))) }
 
 // dialer is how links are dialled.
 func (cfg *Config) dialer() func(context.Context, string, string) (net.Conn, error) {
