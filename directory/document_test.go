@@ -29,7 +29,7 @@ type document struct {
 
 // documents makes one of each, small, with one authority so that every signature matters.
 func documents() []document {
-	n := dirtest.New(3, 2, dirtest.Authorities(1), dirtest.Params(directory.Params{"circuit-credit": 512, "new-thing": -1}),
+	n := dirtest.New(3, 2, dirtest.Authorities(1), dirtest.Params(directory.Params{"distinct-subnets": 0, "new-thing": -1}),
 		dirtest.Relays(func(i int, d *directory.Descriptor) {
 			if i == 0 {
 				d.Contact = "operator <op at example.net>"

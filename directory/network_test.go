@@ -176,13 +176,13 @@ func TestFlagsHaveOneSpelling(t *testing.T) {
 }
 
 func TestParamsStayWithinTheirBounds(t *testing.T) {
-	k := directory.ParamCircuitCredit
-	for v, want := range map[int32]int32{-5: 4, 4: 4, 100: 100, 4096: 4096, 1 << 30: 4096} {
+	k := directory.ParamRelaysPerAddr
+	for v, want := range map[int32]int32{-5: 1, 1: 1, 100: 100, 1024: 1024, 1 << 30: 1024} {
 		if got := (directory.Params{k.Name: v}).Get(k); got != want {
 			t.Errorf("%d counts as %d", v, got)
 		}
 	}
-	if got := directory.Params(nil).Get(k); got != 1024 {
+	if got := directory.Params(nil).Get(k); got != 2 {
 		t.Errorf("the default is %d", got)
 	}
 	last := ""

@@ -22,22 +22,12 @@ type Param struct {
 
 // The parameters that this version knows (spec/directory.md, section 6).
 var (
-	ParamBuildTimeout    = Param{"build-timeout-seconds", 60, 1, 600}       // for a circuit, before it is learned
-	ParamCircuitCredit   = Param{"circuit-credit", 1024, 4, 4096}           // cells a client grants on a new circuit
-	ParamCircuitMaxAge   = Param{"circuit-max-age-seconds", 600, 10, 86400} // before new streams go to a new circuit
-	ParamDistinctSubnets = Param{"distinct-subnets", 1, 0, 1}               // 1: no two relays of a path in one IPv4 /16 or IPv6 /32
-	ParamGuardLifetime   = Param{"guard-lifetime-days", 120, 1, 3650}       // before a guard is replaced
-	ParamGuardPrimary    = Param{"guard-primary", 3, 1, 10}                 // guards tried before any other
-	ParamGuardSample     = Param{"guard-sample", 60, 3, 200}                // guards a client may ever have tried
-	ParamRelaysPerAddr   = Param{"relays-per-address", 2, 1, 1024}          // on one IPv4 address or IPv6 /64
-	ParamRekeyAfterCell  = Param{"rekey-after-cells", 1024, 64, 1 << 20}    // cells before a hop moves its keys
+	ParamDistinctSubnets = Param{"distinct-subnets", 1, 0, 1}      // 1: no two relays of a path in one IPv4 /16 or IPv6 /32
+	ParamRelaysPerAddr   = Param{"relays-per-address", 2, 1, 1024} // on one IPv4 address or IPv6 /64
 )
 
 // KnownParams lists them, by name.
-var KnownParams = []Param{
-	ParamBuildTimeout, ParamCircuitCredit, ParamCircuitMaxAge, ParamDistinctSubnets, ParamGuardLifetime,
-	ParamGuardPrimary, ParamGuardSample, ParamRekeyAfterCell, ParamRelaysPerAddr,
-}
+var KnownParams = []Param{ParamDistinctSubnets, ParamRelaysPerAddr}
 
 // Limits of parameters in one document.
 const (

@@ -328,7 +328,7 @@ func TestVotesThatContradictThemselvesAreNotSigned(t *testing.T) {
 		"out of order":       func(v *directory.Vote) { v.Relays[0], v.Relays[1] = v.Relays[1], v.Relays[0] },
 		"no method":          func(v *directory.Vote) { v.Methods = nil },
 		"methods descending": func(v *directory.Vote) { v.Methods = []int{2, 1} },
-		"parameter":          func(v *directory.Vote) { v.Params = directory.Params{"circuit-credit": 1} },
+		"parameter":          func(v *directory.Vote) { v.Params = directory.Params{"relays-per-address": 0} },
 		"parameter's name":   func(v *directory.Vote) { v.Params = directory.Params{"a b": 1} },
 		"half a second":      func(v *directory.Vote) { v.Published = v.Published.Add(time.Second / 2) },
 		"nickname":           func(v *directory.Vote) { v.Relays[0].Nickname = "a\nb" },

@@ -641,7 +641,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 			{"not among the authorities", func(c *Config) {
 				c.Certificate, c.Identity = directory.Certificate{}, other.Authorities[0].Identity
 			}},
-			{"guard-primary", func(c *Config) { c.Params = directory.Params{"guard-primary": 99} }},
+			{"relays-per-address", func(c *Config) { c.Params = directory.Params{"relays-per-address": 9999} }},
 		} {
 			cfg := w.nodes[0].cfg
 			c.change(&cfg)

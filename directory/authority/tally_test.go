@@ -185,17 +185,17 @@ func TestTallyHeader(t *testing.T) {
 func TestParametersAreLowMediansOfAMajority(t *testing.T) {
 	b := newBallot(5, 3)
 	for i, p := range []directory.Params{
-		{"a": 5, "b": 1, "guard-primary": 9},
-		{"a": 1, "b": 2, "guard-primary": 2},
-		{"a": 4, "c": 7, "guard-primary": 3},
-		{"a": -3, "guard-primary": 4},
+		{"a": 5, "b": 1, "relays-per-address": 9},
+		{"a": 1, "b": 2, "relays-per-address": 2},
+		{"a": 4, "c": 7, "relays-per-address": 3},
+		{"a": -3, "relays-per-address": 4},
 		nil,
 	} {
 		b.votes[i].Params = p
 	}
 	got := b.tally(t).Params
-	if len(got) != 2 || got["a"] != 1 || got["guard-primary"] != 3 {
-		t.Errorf("parameters %v, want a=1 guard-primary=3", got)
+	if len(got) != 2 || got["a"] != 1 || got["relays-per-address"] != 3 {
+		t.Errorf("parameters %v, want a=1 relays-per-address=3", got)
 	}
 }
 

@@ -106,7 +106,7 @@ func TestPutKeepsOnlyWhatVerifiesAndIsNewer(t *testing.T) {
 	}
 	first := c.Consensus()
 	other := *n.Consensus
-	other.Params = directory.Params{"circuit-credit": 64}
+	other.Params = directory.Params{"relays-per-address": 4}
 	bad := map[string]struct {
 		text []byte
 		now  time.Time
