@@ -116,9 +116,8 @@ func (r *Relay) descriptor(now time.Time) ([]byte, error) {
 	return b, nil
 }
 
-// keepPublished sends the descriptor to every authority at the start and once a period (in networks of very short ones, less
-// often), and soon again to those that
-// could not be reached.
+// keepPublished sends the descriptor to every authority at the start and again after half to a whole period (of ten
+// minutes at least), and soon again to those that could not be reached.
 func (r *Relay) keepPublished(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()

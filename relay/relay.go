@@ -15,6 +15,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"peel/cell"
@@ -228,17 +229,22 @@ func (r *Relay) ID() cell.NodeID { return r.id }
 // Stats are this relay's counters.
 func (r *Relay) Stats() *Stats { return &r.stats }
 
-// Run works until ctx ends, then closes every link and returns when the last goroutine of the relay is gone.
+// Run works until ctx ends, or until a listener fails for good, which is the error; then it closes every link and returns
+// when the last goroutine of the relay is gone.
 func (r *Relay) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	r.ctx = ctx
 
 	var wg sync.WaitGroup
 	wg.Go(r.workers)
 	wg.Go(func() { r.serveStreams(ctx) })
 	for _, l := range r.cfg.Listeners {
-		wg.Go(func() { r.acceptLinks(ctx, l) })
+		wg.Go(func() {
+			if err := r.acceptLinks(ctx, l); err != nil {
+				fail(err)
+			}
+		})
 	}
 	if r.cfg.Directory == nil {
 		wg.Go(func() { r.keepDirectory(ctx) })
@@ -261,23 +267,57 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	r.wg.Wait()
 	wg.Wait()
+	var failed *listenerError
+	if errors.As(context.Cause(ctx), &failed) {
+		return failed
+	}
 	return nil
 }
 
-// acceptLinks answers connections until the listener is closed.
-func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) {
+// listenerError says that links can no longer arrive.
+type listenerError struct {
+	addr net.Addr
+	err  error
+}
+
+func (e *listenerError) Error() string {
+	return fmt.Sprintf("relay: no longer accepting links on %v: %v", e.addr, e.err)
+}
+
+func (e *listenerError) Unwrap() error { return e.err }
+
+// passing are the errors of a listener that are over when others have closed something, or that are about one connection.
+var passing = []error{
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR,
+	syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EPERM, syscall.EPROTO,
+}
+
+const (
+	acceptAgain  = 100 * time.Millisecond // after an error that passes
+	acceptSilent = time.Minute            // between two warnings of them
+)
+
+// acceptLinks answers connections until the listener is closed; an error is one that does not pass.
+func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	unproved := make(chan struct{}, mostUnproved)
+	var warned time.Time
 	for {
 		nc, err := l.Accept()
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return
+				return nil
 			}
-			r.log.Warn("cannot accept links for a moment", "why", err)
-			select { // out of file descriptors, most likely
-			case <-time.After(100 * time.Millisecond):
+			if !slices.ContainsFunc(passing, func(p error) bool { return errors.Is(err, p) }) {
+				return &listenerError{l.Addr(), err}
+			}
+			if time.Since(warned) >= acceptSilent {
+				warned = time.Now()
+				r.log.Warn("cannot accept links for a moment", "why", err)
+			}
+			select {
+			case <-time.After(acceptAgain):
 			case <-ctx.Done():
 			}
 			continue
