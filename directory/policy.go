@@ -286,35 +286,3 @@ func upper(low netip.Prefix) netip.Prefix {
 	ip, _ := netip.AddrFromSlice(b)
 	return netip.PrefixFrom(ip, low.Bits())
 }
-
-// Names reports whether a rule names the addresses around addr and accepts some port of them: a
-// rule for "*", or for a range as wide as half of the internet, names nobody. Exits need a name
-// before they connect to a private or special address; ask AllowsNamed when the port is known.
-func (p Policy) Names(addr netip.Addr) bool {
-	addr = addr.Unmap().WithZone("")
-	for _, r := range p {
-		if r.Accept && r.names() && r.Prefix.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
-// AllowsNamed reports whether the policy accepts an address and port by a rule that names the
-// address (see Names). Where it is false, "accept *:*" may still allow it.
-func (p Policy) AllowsNamed(addr netip.Addr, port uint16) bool {
-	r, ok := p.match(addr, port)
-	return ok && r.Accept && r.names()
-}
-
-// names: the widest special ranges are 240.0.0.0/4 and fc00::/7 (the one of multicast, ff00::/8,
-// aside); what is wider than those was not written to name one of them.
-func (r Rule) names() bool {
-	if !r.Prefix.IsValid() {
-		return false
-	}
-	if r.Prefix.Addr().Is4() {
-		return r.Prefix.Bits() >= 4
-	}
-	return r.Prefix.Bits() >= 7
-}

@@ -116,32 +116,6 @@ func TestAllowsPortAsksForOneAddress(t *testing.T) {
 	}
 }
 
-func TestNamesAskForARangeOfItsOwn(t *testing.T) {
-	p := policy(t, "reject 10.9.0.0/16:*", "accept 10.0.0.0/8:22", "accept 0.0.0.0/1:80", "accept [fc00::]/7:*", "accept *:443")
-	for _, c := range []struct {
-		addr        string
-		port        uint16
-		names, with bool
-	}{
-		{"10.1.2.3", 22, true, true},
-		{"::ffff:10.1.2.3", 22, true, true},
-		{"10.1.2.3", 443, true, false}, // allowed, but by the rule for everything
-		{"10.1.2.3", 80, true, false},  // by one for half of the internet
-		{"10.9.2.3", 22, true, false},  // rejected
-		{"127.0.0.1", 80, false, false},
-		{"127.0.0.1", 443, false, false},
-		{"fd00::1", 1, true, true},
-	} {
-		addr := netip.MustParseAddr(c.addr)
-		if got := p.Names(addr); got != c.names {
-			t.Errorf("names %s: %v", addr, got)
-		}
-		if got := p.AllowsNamed(addr, c.port); got != c.with {
-			t.Errorf("allows %s port %d by name: %v", addr, c.port, got)
-		}
-	}
-}
-
 // slowAllows decides by the text alone, with big numbers.
 func slowAllows(rules []string, addr netip.Addr, port int) bool {
 	for _, s := range rules {
