@@ -27,7 +27,7 @@ var rooms = []string{
 	"spec", "docs", "tools", ".ci", ".git",
 }
 
-// mayImport says what a package may import of this module. "x/*" is every package below x; "*" is
+// mayImport is the table of ARCHITECTURE.md: it says what a package may import of this module. "x/*" is every package below x; "*" is
 // every package. Tests may also import the package itself and those made for tests.
 var mayImport = map[string][]string{
 	"cell":                {},
@@ -41,24 +41,17 @@ var mayImport = map[string][]string{
 	"directory/strict":    {},
 	"directory/dirtest":   {"cell", "directory"},
 	"directory/cache":     {"directory"},
-	"directory/service":   {"cell", "directory"},
-	"directory/authority": {"cell", "cell/link", "directory", "directory/*"}, // links: reachability
-	"relay/exit":          {"cell", "directory"},                             // the policy
+	"directory/authority": {"cell", "cell/link", "directory", "directory/cache"}, // links: reachability
+	"relay/exit":          {"cell", "directory"},                                 // the policy
 	"relay":               {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay/exit"},
 	"client/path":         {"cell", "directory"},
-	"client/guard":        {"cell", "directory"},
 	"client/socks":        {}, // a dialer comes in as a func
-	"client/httpproxy":    {},
-	"client/dns":          {},
-	"client/tun":          {},
-	"client/service":      {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/service", "directory/cache"},
-	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/service",
-		"directory/strict", "client/*"},
-	"testnet/bench":           {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
-	"testnet":                 {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
-	"cmd/peel":                {"*"},
-	"cmd/peel/internal/conf":  {"cell", "directory", "directory/strict"},
-	"cmd/peel/internal/admin": {},
+	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
+		"client/*"},
+	"testnet/bench":          {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
+	"testnet":                {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
+	"cmd/peel":               {"*"},
+	"cmd/peel/internal/conf": {"cell", "directory", "directory/strict"},
 }
 
 // forTests are packages that only tests import.
@@ -189,6 +182,58 @@ func TestImports(t *testing.T) {
 			case !allows(s.dir, imported):
 				t.Errorf("%s: %s must not import %s", s.name, s.dir, imported)
 			}
+		}
+	}
+}
+
+// A row without a package would allow what nobody has looked at.
+func TestTheTableOfImportsHasNoOtherPackages(t *testing.T) {
+	pkgs := packages(t)
+	for pkg, imports := range mayImport {
+		if pkgs[pkg] == nil {
+			t.Errorf("there is no package %s", pkg)
+		}
+		for _, p := range imports {
+			if !strings.HasSuffix(p, "*") && pkgs[p] == nil {
+				t.Errorf("%s may import %s, which is not there", pkg, p)
+			}
+		}
+	}
+}
+
+var quoted = regexp.MustCompile("`([^`]+)`")
+
+func TestArchitectureShowsTheTableOfImports(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(cell string) (names []string) {
+		for _, m := range quoted.FindAllStringSubmatch(cell, -1) {
+			names = append(names, m[1])
+		}
+		slices.Sort(names)
+		return names
+	}
+	_, table, _ := strings.Cut(string(text), "| room | imports |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	shown := map[string]bool{}
+	for row := range strings.Lines(table) {
+		cells := strings.Split(row, "|")
+		if len(cells) != 4 {
+			t.Fatalf("a row of %d cells: %s", len(cells), row)
+		}
+		for _, pkg := range names(cells[1]) {
+			want := slices.Sorted(slices.Values(mayImport[pkg]))
+			if got := names(cells[2]); !slices.Equal(got, want) {
+				t.Errorf("%s may import %v, but the page says %v", pkg, want, got)
+			}
+			shown[pkg] = true
+		}
+	}
+	for pkg := range mayImport {
+		if !shown[pkg] {
+			t.Errorf("the page does not say what %s may import", pkg)
 		}
 	}
 }
