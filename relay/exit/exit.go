@@ -25,7 +25,7 @@ type Config struct {
 	// need not be listed.
 	Own []netip.Addr
 
-	Resolver   Resolver      // nil: the system's DNS servers, asked by Go
+	Resolver   Resolver      // nil: the system's DNS servers, asked by Go; what is in the hosts file is not found
 	Timeout    time.Duration // for a whole Dial or Resolve; 0: 20 s
 	MaxPending int           // Dials and Resolves under way, of all circuits; 0: 1024; one more is refused as busy
 }
@@ -63,7 +63,7 @@ func New(cfg Config) (*Dialer, error) {
 	}
 	d := &Dialer{policy: slices.Clone(cfg.Policy), resolver: cfg.Resolver, timeout: cfg.Timeout}
 	if d.resolver == nil {
-		d.resolver = &net.Resolver{PreferGo: true}
+		d.resolver = newSystem()
 	}
 	if d.timeout <= 0 {
 		d.timeout = defaultTimeout

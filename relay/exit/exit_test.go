@@ -150,16 +150,6 @@ func TestConnectsOverIPv6(t *testing.T) {
 	}
 }
 
-func TestSystemResolverKnowsThisMachine(t *testing.T) {
-	at := echo(t, "127.0.0.1:0")
-	d := newDialer(t, Config{Policy: policy(t, "accept 127.0.0.0/8:*")})
-	found, err := d.lookup(t.Context(), "ip4", "localhost")
-	if err != nil || !slices.Contains(found, at.Addr()) {
-		t.Skip("localhost is not in this system's hosts file")
-	}
-	talk(t, d, cell.Begin{Host: "localhost", Port: at.Port(), Flags: cell.NoIPv6}, at)
-}
-
 func TestAnswerThatChangesBetweenLookupAndDial(t *testing.T) {
 	at := echo(t, "127.0.0.1:0")
 	r := &liar{answers: [][]netip.Addr{addrs("127.0.0.1"), addrs("127.0.0.77")}}

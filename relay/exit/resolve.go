@@ -129,6 +129,9 @@ var errNotFound = refuse(cell.EndNotFound, "there is no such host")
 
 // lookupError drops what a Resolver said, which names the name.
 func lookupError(err error) error {
+	if errors.Is(err, errNotFound) {
+		return errNotFound
+	}
 	var dns *net.DNSError
 	var addr *net.AddrError // there are addresses, but of the other family
 	if errors.As(err, &dns) && dns.IsNotFound || errors.As(err, &addr) {
