@@ -413,6 +413,48 @@ func TestRelaysMustBeReached(t *testing.T) {
 	})
 }
 
+// Relays where nobody answers take half of the workers, however many they are.
+func TestSilentRelaysLeaveWorkersToTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1, 100)
+		silent := map[cell.NodeID]bool{}
+		var mu sync.Mutex
+		busy, most := 0, 0
+		w.nodes[0].cfg.Reach = func(ctx context.Context, d *directory.Descriptor, _ netip.AddrPort) error {
+			if !silent[d.ID] {
+				return nil
+			}
+			mu.Lock()
+			busy++
+			most = max(most, busy)
+			mu.Unlock()
+			<-ctx.Done()
+			mu.Lock()
+			busy--
+			mu.Unlock()
+			return ctx.Err()
+		}
+		for _, r := range w.net.Relays[:80] {
+			silent[r.Descriptor.ID] = true
+		}
+		w.startAll()
+		defer w.stopAll()
+		w.publishAll()
+		for i := 1; i <= 2; i++ {
+			w.wantAgreed(hour(i), 1)
+			if n := len(w.nodes[0].auth.Consensus().Entries); n != 20 {
+				t.Errorf("period %d: %d relays, want the 20 that are there", i, n)
+			}
+		}
+		if most != freshWorkers {
+			t.Errorf("%d silent relays tried at a time, want %d", most, freshWorkers)
+		}
+		if n := w.nodes[0].auth.store.len(); n != 20 {
+			t.Errorf("%d descriptors held, want 20: those that were never reached are dropped", n)
+		}
+	})
+}
+
 // Relays are tried at every address, and listed at those where authorities reached them, be it not
 // all: some have no IPv6.
 func TestEveryAddressIsTried(t *testing.T) {
