@@ -108,6 +108,13 @@ func (d *Dialer) names(ctx context.Context, addr netip.Addr) ([]cell.Answer, err
 // lookup asks the Resolver once. What it gives is of the family asked for, without zones,
 // each address once, at least one.
 func (d *Dialer) lookup(ctx context.Context, network, name string) ([]netip.Addr, error) {
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		own := slices.DeleteFunc(slices.Clone(loopbacks), func(a netip.Addr) bool { return !fits(network, a) || !d.shows(a) })
+		if len(own) == 0 {
+			return nil, errNotFound
+		}
+		return own, nil
+	}
 	found, err := d.resolver.LookupNetIP(ctx, network, name+".")
 	if err != nil {
 		return nil, lookupError(err)
@@ -126,6 +133,10 @@ func (d *Dialer) lookup(ctx context.Context, network, name string) ([]netip.Addr
 }
 
 var errNotFound = refuse(cell.EndNotFound, "there is no such host")
+
+// loopbacks are the addresses of localhost, which is never asked of a server (RFC 6761, section 6.3). Where the policy does
+// not name them there is no such name.
+var loopbacks = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 
 // lookupError drops what a Resolver said, which names the name.
 func lookupError(err error) error {
