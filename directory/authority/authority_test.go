@@ -454,6 +454,13 @@ func TestRecordOfWhatWasSignedMustBeOurs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 5, 1)
 		other := dirtest.New(5, 1, dirtest.At(hour(1)))
+		cert := w.net.Authorities[0].Certificate
+		cert.Network = other.Network.ID()
+		cert, err := cert.Certify(w.net.Authorities[0].Identity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.Authorities[0].Certificate, other.Authorities[0].Signing = cert, w.net.Authorities[0].Signing
 		signedBy := func(n *dirtest.Net, authorities ...int) []byte {
 			s := directory.SignedHeader{Header: n.Consensus.Header}
 			for _, i := range authorities {
@@ -465,7 +472,7 @@ func TestRecordOfWhatWasSignedMustBeOurs(t *testing.T) {
 			}
 			return s.Append(nil)
 		}
-		ours := signedBy(w.net, 0)
+		ours, elsewhere := signedBy(w.net, 0), signedBy(other, 0)
 		forged := bytes.Replace(ours, []byte("\nmethod 1\n"), []byte("\nmethod 2\n"), 1)
 		for _, c := range []struct {
 			name string
@@ -480,7 +487,7 @@ func TestRecordOfWhatWasSignedMustBeOurs(t *testing.T) {
 			{"another's", signedBy(w.net, 1), false},
 			{"two signatures", signedBy(w.net, 0, 1), false},
 			{"a header that we did not sign", forged, false},
-			{"of another network", signedBy(other, 0), false},
+			{"of another network", elsewhere, false},
 		} {
 			k, err := openKeep("")
 			if err != nil {
