@@ -17,7 +17,7 @@ import (
 type Options struct {
 	Delay  time.Duration // one way
 	Window int           // bytes that each end may have written and the other not yet read; 0: 256 KiB
-	Rate   int           // bytes a second each way; 0: without limit
+	Rate   int           // bytes a second each way, at the sender's card; 0: without limit
 
 	A, B netip.AddrPort // addresses of the ends; zero: 127.0.0.1:40001 and 127.0.0.2:40002
 
@@ -73,6 +73,24 @@ func (c *Conn) Cut() {
 	c.out.cutOff()
 }
 
+// RTT is how long bytes take there and back on a line that is free.
+func (c *Conn) RTT() time.Duration { return c.out.lag() + c.in.lag() }
+
+// HoldUnsent lets Write wait while the end holds so many bytes that the line has not taken, and go on at half of them.
+func (c *Conn) HoldUnsent(bytes int) { c.out.change(func(h *half) { h.hold = bytes }) }
+
+// SetDelay changes how long it takes what this end writes from now on to arrive.
+func (c *Conn) SetDelay(d time.Duration) { c.out.change(func(h *half) { h.delay = d }) }
+
+// SetRate changes how many bytes a second the line takes of what this end writes from now on; 0: without limit.
+func (c *Conn) SetRate(bytes int) { c.out.change(func(h *half) { h.rate = bytes }) }
+
+// Stall lets the line take nothing of what this end writes from now on for so long. To HoldUnsent it counts as the bytes
+// that would have gone.
+func (c *Conn) Stall(d time.Duration) {
+	c.out.change(func(h *half) { h.free = later(h.free, time.Now()).Add(d) })
+}
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
 
@@ -104,6 +122,10 @@ type half struct {
 
 	mu       sync.Mutex
 	cond     *sync.Cond
+	delay    time.Duration
+	rate     int
+	hold     int       // bytes that may wait for the line; 0: as many as come
+	last     time.Time // when the latest segment arrives
 	segments []segment // in order of arrival
 	flying   int       // bytes in them
 	writing  bool      // a Write is under way
@@ -130,9 +152,39 @@ type deadline struct {
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
 func newHalf(o *Options, fromA bool) *half {
-	h := &half{o: o, fromA: fromA}
+	h := &half{o: o, fromA: fromA, delay: o.Delay, rate: o.Rate}
 	h.cond = sync.NewCond(&h.mu)
 	return h
+}
+
+// change makes the line another from now on.
+func (h *half) change(do func(*half)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	do(h)
+	h.wakeHalf()
+	h.cond.Broadcast()
+}
+
+func (h *half) lag() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.delay
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// needs is how long the line needs for n bytes.
+func (h *half) needs(n int) time.Duration {
+	if h.rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(n) / float64(h.rate) * float64(time.Second))
 }
 
 // wake makes everybody look again.
@@ -218,7 +270,10 @@ func (h *half) write(p []byte) (int, error) {
 		if err := h.await(func() bool { return h.flying < h.o.Window }); err != nil {
 			return min(written, len(p)), err
 		}
-		k := min(len(b), h.o.Window-h.flying)
+		if err := h.awaitLine(); err != nil {
+			return min(written, len(p)), err
+		}
+		k := max(0, min(len(b), h.o.Window-h.flying))
 		if !h.refused {
 			h.send(b[:k:k])
 			h.flying += k
@@ -248,16 +303,29 @@ func (h *half) await(ok func() bool) error {
 	}
 }
 
+// awaitLine waits, if more waits for the line than may, until it is half of that. The caller holds mu.
+func (h *half) awaitLine() error {
+	unsent := time.Until(h.free)
+	if h.hold == 0 || unsent <= 0 || unsent < h.needs(h.hold) {
+		return nil
+	}
+	h.wakeHalf()
+	return h.await(func() bool { return time.Until(h.free) <= h.needs(h.hold)/2 })
+}
+
+// wakeHalf wakes everybody when half of what may wait for the line does. The caller holds mu.
+func (h *half) wakeHalf() {
+	if wait := time.Until(h.free) - h.needs(h.hold)/2; wait > 0 {
+		time.AfterFunc(wait, h.wake)
+	}
+}
+
 // send puts b on the line; nil: the end. The caller holds mu.
 func (h *half) send(b []byte) {
 	now := time.Now()
-	if h.free.Before(now) {
-		h.free = now
-	}
-	if h.o.Rate > 0 {
-		h.free = h.free.Add(time.Duration(float64(len(b)) / float64(h.o.Rate) * float64(time.Second)))
-	}
-	due := h.free.Add(h.o.Delay)
+	h.free = later(h.free, now).Add(h.needs(len(b)))
+	h.last = later(h.last, h.free.Add(h.delay)) // what was sent first arrives first
+	due := h.last
 	h.segments = append(h.segments, segment{b, due})
 	if wait := due.Sub(now); wait > 0 {
 		time.AfterFunc(wait, h.wake)
@@ -280,10 +348,10 @@ func (h *half) closeReader() {
 	if h.refused {
 		return
 	}
-	h.refused, h.gone = true, time.Now().Add(h.o.Delay)
+	h.refused, h.gone = true, time.Now().Add(h.delay)
 	h.segments, h.flying = nil, 0
-	if h.o.Delay > 0 {
-		time.AfterFunc(h.o.Delay, h.wake)
+	if h.delay > 0 {
+		time.AfterFunc(h.delay, h.wake)
 	}
 	h.cond.Broadcast()
 }

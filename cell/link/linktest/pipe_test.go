@@ -132,3 +132,36 @@ func TestWiretapSeesAndAlters(t *testing.T) {
 		}
 	})
 }
+
+func TestLineMayChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := Pipe(Options{Delay: 30 * time.Millisecond, Rate: 1000})
+		if a.RTT() != 60*time.Millisecond {
+			t.Errorf("RTT %v", a.RTT())
+		}
+		a.SetDelay(100 * time.Millisecond)
+		a.SetRate(100)
+		a.Stall(time.Second)
+		if b.RTT() != 130*time.Millisecond {
+			t.Errorf("RTT %v", b.RTT())
+		}
+		began := time.Now()
+		a.HoldUnsent(100)
+		a.Write(make([]byte, 50))
+		if took := time.Since(began); took != time.Second/2 { // the stall counts as 100 bytes
+			t.Errorf("the first 50 bytes waited %v", took)
+		}
+		a.Write(make([]byte, 100))
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("150 bytes went into a buffer of 100 after %v", took)
+		}
+		a.SetDelay(0)
+		a.Write(make([]byte, 1))
+		if _, err := io.ReadFull(b, make([]byte, 151)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 2600*time.Millisecond {
+			t.Errorf("151 bytes took %v", took)
+		}
+	})
+}
