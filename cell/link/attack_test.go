@@ -169,11 +169,11 @@ func TestWithinTheRulesIsNoBreach(t *testing.T) {
 		if l.Stats().PaddingIn != 2 {
 			t.Errorf("%d PADDING cells came", l.Stats().PaddingIn)
 		}
-		// What was given back is lent again with what has left.
+		// What was given back is lent again with what has left, and half as much more: nothing waits.
 		h.end(0).circ.Taken(5)
 		c := receive(t, r, 0, cell.CmdCredit)
 		m, err := cell.ParseCreditCell(c.Body())
-		if err != nil || m.Answer != 0 || !slices.Equal(m.Grants, []cell.Grant{{Circ: theirs, Cells: 8}}) {
+		if err != nil || m.Ask == 0 || m.Answer != 0 || !slices.Equal(m.Grants, []cell.Grant{{Circ: theirs, Cells: 12}}) {
 			t.Errorf("credit: %+v, %v", m, err)
 		}
 	})

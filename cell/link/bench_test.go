@@ -3,9 +3,11 @@ package link_test
 import (
 	"context"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"peel/cell"
 	"peel/cell/link"
@@ -83,7 +85,10 @@ func flow(t testing.TB) (*source, *sink) {
 	la, _ := linktest.Join(t, na, nb, &link.Config{}, linktest.Config(t, "b"), linktest.Handlers{B: to})
 	from := &source{cells: numberCells(0, 32), created: make(chan struct{})}
 	var err error
-	if from.circ, err = la.Open(from, aCreate); err != nil {
+	from.mu.Lock()
+	from.circ, err = la.Open(from, aCreate)
+	from.mu.Unlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	<-from.created
@@ -145,5 +150,16 @@ func BenchmarkHandshake(b *testing.B) {
 				lb.Close()
 			}
 		})
+	}
+}
+
+// TestKernelTellsTheRoundTrip: over TCP, cells flow with what the kernel measures, and a socket takes its bound.
+func TestKernelTellsTheRoundTrip(t *testing.T) {
+	from, to := flow(t)
+	run(from, to, 5000)
+	if rtt, known := link.RTT(from.circ.Conn()); known && (rtt <= 0 || rtt > time.Second) {
+		t.Errorf("the kernel says %v on loopback", rtt)
+	} else if !known && runtime.GOOS == "linux" {
+		t.Error("the kernel says nothing")
 	}
 }

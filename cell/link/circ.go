@@ -8,7 +8,7 @@ import (
 )
 
 // mostOwn is how many cells that begin here may wait in a circuit's queue: what is sealed early waits where no window
-// sees it (spec/flow.md, section 5).
+// sees it (spec/flow.md, section 6).
 const mostOwn = 32
 
 // maxRefused is how many circuits that there was no room for may wait for the DESTROY that ends them: an honest peer
@@ -45,12 +45,17 @@ type Circ struct {
 	// Under conn.mu.
 	state   state
 	recv    Receiver
-	window  window // what the peer may send
-	credit  int64  // what we may send
-	queue   queue  // cells to the peer
-	own     int    // cells in queue that began here
-	transit bool   // cells of other circuits come through
-	had     bool   // Room was not 0
+	window  window        // what the peer may send
+	held    int64         // of it, what the budget has noted
+	came    time.Duration // when cells last came, as the budget counts
+	credit  int64         // what we may send
+	base    int64         // of it, what we got at first
+	used    time.Duration // when cells last went, since the link began
+	looked  bool          // Room was asked for since the last look at idle credit
+	queue   queue         // cells to the peer
+	own     int           // cells in queue that began here
+	transit bool          // cells of other circuits come through
+	had     bool          // Room was not 0
 	turn    turn
 
 	control *cell.Cell // CREATE or CREATED to be sent
@@ -59,7 +64,7 @@ type Circ struct {
 	owing   bool       // is in conn.owing
 	refused bool       // there was no room for it
 
-	telling                 int  // calls of Room under way
+	telling                 int  // calls of Room and Receive under way
 	parting                 bool // Closed is to be called after them
 	mine                    bool // closed by Close: no Closed
 	destroy                 bool // DESTROY is to be sent
@@ -111,7 +116,7 @@ func (c *Conn) freeID() cell.CircID {
 func (c *Conn) say(circ *Circ) {
 	c.controls.push(circ)
 	if c.rouse() {
-		c.signal()
+		c.wakes.add(c)
 	}
 }
 
@@ -165,6 +170,7 @@ func (c *Circ) Reply(reply []byte) error {
 func (c *Circ) Room() int {
 	c.conn.mu.Lock()
 	defer c.conn.mu.Unlock()
+	c.looked = true
 	return c.room()
 }
 
@@ -201,6 +207,7 @@ func (c *Circ) Send(cells []cell.Cell) error {
 		return ErrRoom
 	}
 	c.own += len(cells)
+	l.cfg.Budget.queue(len(cells))
 	wake := c.enqueue(cells, nil)
 	c.had = c.room() > 0
 	l.mu.Unlock()
@@ -222,6 +229,7 @@ func (c *Circ) Forward(from *Circ, cells []cell.Cell) error {
 		return ErrClosed
 	}
 	c.transit = true
+	from.conn.expected(len(cells), l.cfg.Budget)
 	wake := c.enqueue(cells, from)
 	l.mu.Unlock()
 	if wake {
@@ -232,8 +240,9 @@ func (c *Circ) Forward(from *Circ, cells []cell.Cell) error {
 
 // enqueue appends cells to the queue; wake: signal the writer. The caller holds mu.
 func (c *Circ) enqueue(cells []cell.Cell, from *Circ) (wake bool) {
+	now := c.conn.cfg.Budget.now()
 	for i := range cells {
-		c.queue.push(&cells[i], c.id, from)
+		c.queue.push(&cells[i], c.id, from, now)
 	}
 	if c.credit <= 0 || c.queue.n == 0 {
 		return false
@@ -247,7 +256,7 @@ func (c *Circ) enqueue(cells []cell.Cell, from *Circ) (wake bool) {
 func (c *Circ) Taken(n int) {
 	l := c.conn
 	l.mu.Lock()
-	wake := l.left(c, n, time.Now())
+	wake := l.left(c, n, time.Since(l.born))
 	l.mu.Unlock()
 	if wake {
 		l.wakes.add(l)
@@ -285,6 +294,7 @@ func (c *Circ) end(reason cell.DestroyReason) {
 func (c *Circ) lose(reason cell.DestroyReason) {
 	c.why = reason
 	c.state, c.recv, c.control = closing, nil, nil
+	c.conn.cfg.Budget.release(c)
 	c.queue.drop()
 	c.own = 0
 }
@@ -308,6 +318,7 @@ func (c *Circ) grant(n int32) error {
 		if !c.window.Returned(-int64(n)) {
 			return fault(ReasonCredit, "credit given back that was used already")
 		}
+		c.conn.cfg.Budget.settle(&c.window, &c.held)
 	default:
 		if c.credit += int64(n); c.credit > maxCredit {
 			return fault(ReasonCredit, "credit for more than %d cells", int64(maxCredit))

@@ -73,11 +73,11 @@ func TestFullCircuitLeavesLinkAlive(t *testing.T) {
 		synctest.Wait()
 		stuck.sendAll(20000)
 		settle(time.Minute)
-		if n := len(h.end(0).got()); n != 1024 {
+		if n := len(h.end(0).got()); n != 64 {
 			t.Fatalf("%d cells came to who takes none; want what was granted", n)
 		}
 		// The exit's credit and the relay's are used up: what waits, waits at the client.
-		if out, in := client.Stats().CellsOut, prev.Stats().CellsIn; in > 2*1024+50 || out > 2*1024+50 {
+		if out, in := client.Stats().CellsOut, prev.Stats().CellsIn; in > 2*64+50 || out > 2*64+50 {
 			t.Errorf("%d cells went to the relay", out)
 		}
 		h.mu.Lock()
@@ -95,7 +95,7 @@ func TestFullCircuitLeavesLinkAlive(t *testing.T) {
 		end.mu.Lock()
 		end.take = true
 		end.mu.Unlock()
-		end.circ.Taken(1024)
+		end.circ.Taken(64)
 		settle(time.Minute)
 		if got := end.got(); !slices.Equal(got, count(20000)) {
 			t.Errorf("%d cells came in the end", len(got))

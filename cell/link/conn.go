@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peel/cell"
@@ -30,7 +31,8 @@ type Config struct {
 	ID       cell.NodeID                        // who we are, if Key is not nil
 	Key      *ecdh.PrivateKey                   // our X25519 link key; nil: a client, who stays anonymous and cannot Accept
 	Identify func(cell.Key) (cell.NodeID, bool) // names the relay behind a link key; nil or false: an accepted link stays nameless
-	Credit   uint16                             // cells granted per circuit and direction; 0: 1024
+	Credit   uint16                             // cells granted at first per circuit and direction; 0: 64, a client's 1024
+	Budget   *Budget                            // of memory, shared by all links of the node; nil: without bounds
 
 	MaxCircuits int // circuits on one link, from both ends together; 0: 16384
 
@@ -41,8 +43,12 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Credit == 0 {
-		c.Credit = defaultCredit
+	switch {
+	case c.Credit != 0:
+	case c.Key == nil:
+		c.Credit = clientBase
+	default:
+		c.Credit = relayBase
 	}
 	if c.MaxCircuits == 0 {
 		c.MaxCircuits = defaultCircuits
@@ -85,7 +91,11 @@ type Conn struct {
 	done chan struct{} // closed when all is over
 	over sync.Once     // closes done
 
-	wakes wakes // the reader's
+	wakes    wakes        // the reader's
+	reading  reading      // the reader's
+	reserved atomic.Int64 // cells of the batch the reader is at that the budget expects
+
+	born time.Time
 
 	mu       sync.Mutex
 	err      error // why the link ended; nil: it has not
@@ -102,9 +112,13 @@ type Conn struct {
 	controls controls // circuits with a CREATE, CREATED or DESTROY to send
 	answer   uint16   // Answer of the next CREDIT cell; 0: nobody asked
 
-	owing      []*Circ // circuits whose cells left since credit was last granted to them
-	creditDue  bool
-	lastCredit time.Time
+	owing      []*Circ       // circuits whose cells left since credit was last granted to them
+	creditDue  bool          // a CREDIT cell shall go now
+	creditSoon bool          // or when creditPause is over
+	lastCredit time.Duration // since born
+	spare      []*Circ       // circuits that have credit to give back
+	giveBack   time.Duration // when to look for such again
+	trip       trip
 	grants     cell.CreditCell // the CREDIT cell in the making; kept for its memory
 
 	idleAfter time.Duration // close when there has been no circuit for so long; 0: never
@@ -119,8 +133,9 @@ func newConn(nc net.Conn, cfg Config, dialer bool, keyIn, keyOut []byte) *Conn {
 		nc: nc, cfg: cfg, dialer: dialer,
 		in: newHalf(keyIn), out: newHalf(keyOut),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
-		circs:  make(map[cell.CircID]*Circ),
-		unused: time.Now(),
+		circs: make(map[cell.CircID]*Circ),
+		born:  time.Now(), unused: time.Now(),
+		lastCredit: -creditPause, giveBack: idlePause,
 		// The timer is set when the writer first waits.
 	}
 	clear(keyIn)
@@ -143,6 +158,8 @@ func (c *Conn) Serve(h Handler) error {
 	c.timer = time.NewTimer(c.padding.Wait(now))
 	c.mu.Unlock()
 	defer c.timer.Stop()
+	c.cfg.Budget.join(c)
+	defer c.cfg.Budget.leave(c)
 
 	written := make(chan struct{})
 	go func() {
@@ -209,7 +226,7 @@ func (c *Conn) finish() {
 		}
 		delete(c.circs, id)
 	}
-	c.sched, c.controls, c.owing = sched{}, controls{}, nil
+	c.sched, c.controls, c.owing, c.spare = sched{}, controls{}, nil, nil
 	c.mu.Unlock()
 	for _, r := range told {
 		r.Closed(cell.DestroyLinkClosed)

@@ -3,24 +3,44 @@ package link
 import "time"
 
 const (
-	defaultCredit = 1024                  // cells granted per circuit and direction
-	maxCredit     = 1 << 31               // more credit than this a peer cannot mean
-	creditPause   = 10 * time.Millisecond // CREDIT cells of a link are this far apart, unless a circuit is about to run dry
+	relayBase   = 64      // cells a relay grants on a new circuit and direction: 90 KB, an ordinary object at once
+	clientBase  = 1024    // a client, which takes cells as they come
+	maxCredit   = 1 << 31 // more credit than this a peer cannot mean
+	windowLeast = 4       // no window shrinks below this
+	windowMost  = 4096    // nor grows above: 46 Mbit in one round trip
+
+	creditTarget = 10 * time.Millisecond // how long cells may stand in a queue
+	creditPause  = 10 * time.Millisecond // CREDIT cells of a link are this far apart, unless a circuit is about to run dry
 )
 
-// A window says how many RELAY cells the peer may send in one direction of one circuit of one link (spec/flow.md,
-// section 3). Its size is fixed when it opens. It knows no time: durations are arguments. One holds
+// plenty is the room of a budget that knows no bounds.
+const plenty = 1 << 40
+
+// A window says how many RELAY cells the peer may send in one direction of one circuit of one link, and finds its size by
+// what leaves and what stands (spec/flow.md, section 3). It knows no clock: now is the time since the link began. As long
+// as Received and Returned report true, and grants come from Owed,
 //
-//	left ≤ recv ≤ limit and limit − left ≤ size
+//	left ≤ recv ≤ limit and limit − left ≤ the largest size there was
 //
-// as long as Received and Returned report true. The zero window lets nothing come.
+// The zero window lets nothing come.
 type window struct {
-	size              int64 // cells granted and not yet gone on
+	size, base        int64 // cells granted and not yet gone on, at most; what it began with
 	limit, recv, left int64 // since the circuit began: allowed to come, came, went on
+	shrunk            bool  // it has been: from now on it grows more gently
+
+	since     time.Duration // growth: from when,
+	sinceLeft int64         // and how many had left then
+
+	// Shrinking: one turnaround of credit, from a grant until a cell comes that needed it.
+	judging   bool
+	mark      int64         // the limit before that grant
+	began     time.Duration // when it was,
+	beganLeft int64         // and how many had left then
+	least     int64         // the shortest the queue has been since
 }
 
 // Open grants the first credit, as CREATE or CREATED tells it.
-func (w *window) Open(size uint16) { w.size, w.limit = int64(size), int64(size) }
+func (w *window) Open(base uint16) { w.size, w.base, w.limit = int64(base), int64(base), int64(base) }
 
 // Received counts n cells in; false: the peer had no credit for them, which ends the link.
 func (w *window) Received(n int) bool {
@@ -28,25 +48,86 @@ func (w *window) Received(n int) bool {
 	return w.recv <= w.limit
 }
 
-// Left counts n cells out: they were written to the next link, or taken by their stream.
-func (w *window) Left(n int) { w.left += int64(n) }
-
-// Owed is the credit that may be returned.
-func (w *window) Owed() int64 { return max(0, w.left+w.size-w.limit) }
-
-// Due says whether a CREDIT cell should go out for this circuit now, sinceLast after the link's last; it then carries
-// what every circuit of the link is owed. No timer is needed to come back here: a peer out of credit has cells queued
-// with us, and the last of them to leave makes it due.
-func (w *window) Due(sinceLast time.Duration) bool {
-	owed := w.Owed()
-	return owed > 0 && (owed >= w.size/2 || owed >= w.size/8 && sinceLast >= creditPause)
+// Left counts n cells out, one after the other: they were written to the next link, or taken by their stream. rtt is the
+// round trip of the link they came by; calm, that nothing stands on that link where we cannot see it.
+func (w *window) Left(n int, now, rtt time.Duration, calm bool) {
+	for range n {
+		w.left1(now, rtt, calm)
+	}
 }
 
-// Grant notes that n credits went out.
-func (w *window) Grant(n int64) { w.limit += n }
+func (w *window) left1(now, rtt time.Duration, calm bool) {
+	w.left++
+	queue := w.recv - w.left
+	w.least = min(w.least, queue)
+	if now-w.since > rtt {
+		w.since, w.sinceLeft = now, w.left-1
+	}
+	switch {
+	case w.limit-w.left > w.size: // what was granted before it shrank is still out
+		w.judging = false
+	case queue == 0 && calm && 2*(w.left-w.sinceLeft) >= w.size: // half of it left in a round trip, and nothing waits
+		w.grow()
+		w.since, w.sinceLeft = now, w.left
+	case w.judging && w.recv > w.mark: // a turnaround is over
+		w.judge(now)
+	}
+}
 
-// Returned notes that the peer gave n credits back; false: it did not have them, which ends the link.
+// grow makes the window half as large again; by a quarter, once it has been too large.
+func (w *window) grow() {
+	step := w.size / 2
+	if w.shrunk {
+		step = w.size / 4
+	}
+	w.size = max(w.size, min(w.size+max(step, 1), windowMost))
+	w.judging = false
+}
+
+// judge takes from the window the cells that stood through the whole turnaround, beyond those that leave within the
+// target, and one.
+func (w *window) judge(now time.Duration) {
+	pace := (w.left - w.beganLeft) * int64(creditTarget) / max(1, int64(now-w.began))
+	if stood := w.least - pace - 1; stood > 0 && w.size > windowLeast {
+		w.size = max(w.size-min(stood, w.size/2), windowLeast)
+		w.shrunk = true
+	}
+	w.judging = false
+}
+
+// Owed is the credit that may be returned, and the size in force, given how much room the budget has above all bases.
+func (w *window) Owed(room int64) (owed, size int64) {
+	size = min(w.size, w.base+room/roomShare)
+	return max(0, w.left+size-w.limit), size
+}
+
+// roomShare is the part of a budget's room that one window may take: so none takes all, and newcomers find some.
+const roomShare = 8
+
+// Due says whether a CREDIT cell should go out for this circuit now, or when creditPause has passed since the link's
+// last; it then carries what every circuit of the link is owed. If neither, nothing need come back here: a peer out of
+// credit has cells queued with us, and the last of them to leave makes it due.
+func (w *window) Due(room int64) (now, soon bool) {
+	owed, size := w.Owed(room)
+	return owed > 0 && owed >= size/2, owed > 0 && owed >= size/8
+}
+
+// Grant notes that n credits go out.
+func (w *window) Grant(n int64, now time.Duration) {
+	if !w.judging {
+		w.judging, w.mark = true, w.limit
+		w.began, w.beganLeft, w.least = now, w.left, w.recv-w.left
+	}
+	w.limit += n
+}
+
+// Returned notes that the peer, which was idle, gave n credits back; false: it did not have them, which ends the link.
 func (w *window) Returned(n int64) bool {
 	w.limit -= n
+	w.size = max(w.base, w.limit-w.left)
+	w.judging = false
 	return w.limit >= w.recv
 }
+
+// Extra is what the window holds of a budget: the credit that is out, beyond its base.
+func (w *window) Extra() int64 { return max(0, w.limit-w.left-w.base) }

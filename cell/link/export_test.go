@@ -1,6 +1,10 @@
 package link
 
-import "peel/cell"
+import (
+	"time"
+
+	"peel/cell"
+)
 
 // NearRatchet makes both ends of a link move their keys on after n more records in either direction. Neither is served yet.
 func NearRatchet(n uint64, conns ...*Conn) {
@@ -59,3 +63,50 @@ func (r *Raw) Receive() ([]cell.Cell, error) {
 
 // RaceEnabled says that the race detector is at work.
 const RaceEnabled = raceEnabled
+
+// A State is one direction of a circuit at the end that receives, and the other direction's credit.
+type State struct {
+	Size, Base, Limit, Recv, Left, Extra int64 // of the window
+	Credit                               int64 // to send
+	Queued                               int   // to be sent
+	Open                                 bool
+}
+
+// StateOf looks at a circuit.
+func StateOf(c *Circ) State {
+	c.conn.mu.Lock()
+	defer c.conn.mu.Unlock()
+	w := &c.window
+	return State{w.size, w.base, w.limit, w.recv, w.left, w.Extra(), c.credit, c.queue.n, c.state == open}
+}
+
+// Extra is what the windows of a link hold above their bases, and Queued what is queued on it.
+func Extra(c *Conn) (extra int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.circs {
+		if x.state == open {
+			extra += x.window.Extra()
+		}
+	}
+	return extra
+}
+
+func Queued(c *Conn) (cells int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.circs {
+		cells += int64(x.queue.n)
+	}
+	return cells
+}
+
+// BoundQueued sets how many cells may be queued apart from how much credit there may be.
+func BoundQueued(b *Budget, cells int64) { b.most = cells }
+
+// RTT is what the kernel says of a link's round trip, if it does.
+func RTT(c *Conn) (d time.Duration, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.trip.rtt, c.trip.kernel
+}

@@ -439,7 +439,7 @@ func TestPeerThatNeverReadsDoesNotHoldTheWriter(t *testing.T) {
 
 func TestSilenceIsPadded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		la, lb := pair(t, &host{}, nil, linktest.Options{})
+		la, lb := pair(t, &host{take: true}, nil, linktest.Options{})
 		start := time.Now()
 		settle(10 * time.Minute)
 		sa, sb := la.Stats(), lb.Stats()

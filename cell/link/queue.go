@@ -2,6 +2,7 @@ package link
 
 import (
 	"sync"
+	"time"
 
 	"peel/cell"
 )
@@ -13,6 +14,7 @@ const chunkCells = 8
 type chunk struct {
 	next  *chunk
 	from  [chunkCells]*Circ
+	since [chunkCells]time.Duration // when it was queued
 	cells [chunkCells]cell.Cell
 }
 
@@ -26,8 +28,8 @@ type queue struct {
 	n          int
 }
 
-// push appends a copy of c as a cell of circuit id.
-func (q *queue) push(c *cell.Cell, id cell.CircID, from *Circ) {
+// push appends a copy of c as a cell of circuit id, queued now.
+func (q *queue) push(c *cell.Cell, id cell.CircID, from *Circ, now time.Duration) {
 	if q.tail == nil || q.end == chunkCells {
 		k := chunks.Get().(*chunk)
 		if q.tail == nil {
@@ -39,10 +41,13 @@ func (q *queue) push(c *cell.Cell, id cell.CircID, from *Circ) {
 	}
 	q.tail.cells[q.end] = *c
 	q.tail.cells[q.end].SetCirc(id)
-	q.tail.from[q.end] = from
+	q.tail.from[q.end], q.tail.since[q.end] = from, now
 	q.end++
 	q.n++
 }
+
+// since is when the first cell was queued. The queue must not be empty.
+func (q *queue) since() time.Duration { return q.head.since[q.first] }
 
 // pop moves the first cell to c. The queue must not be empty.
 func (q *queue) pop(c *cell.Cell) (from *Circ) {

@@ -24,7 +24,7 @@ func TestQueueKeepsOrderAndOrigin(t *testing.T) {
 	in, out := 0, 0
 	for range 5000 {
 		for range rng.IntN(20) {
-			q.push(numbered(in), 7, from[in%3])
+			q.push(numbered(in), 7, from[in%3], 0)
 			in++
 		}
 		for range rng.IntN(21) {
@@ -54,10 +54,10 @@ func TestQueueAllocatesNothing(t *testing.T) {
 	}
 	var q queue
 	c := numbered(1)
-	q.push(c, 1, nil) // stays: the queue is never empty
+	q.push(c, 1, nil, 0) // stays: the queue is never empty
 	if n := testing.AllocsPerRun(1000, func() {
 		for range chunkCells {
-			q.push(c, 1, nil)
+			q.push(c, 1, nil, 0)
 		}
 		for range chunkCells {
 			q.pop(c)

@@ -116,8 +116,44 @@ func (c *Conn) readBatch(box *inbox, h Handler) error {
 		if c.cfg.Tap != nil {
 			c.cfg.Tap(true, cells)
 		}
-		if err := c.receive(cells, h); err != nil {
+		c.expect(cells)
+		err = c.receive(cells, h)
+		c.rest()
+		c.expected(int(c.reserved.Load()), nil)
+		if err != nil {
 			return err
+		}
+	}
+}
+
+// expect lets the budget count the RELAY cells of a record as queued before any is, so that it is never overdrawn; if they
+// are too many, circuits end now.
+func (c *Conn) expect(cells []cell.Cell) {
+	b := c.cfg.Budget
+	if b == nil {
+		return
+	}
+	n := 0
+	for i := range cells {
+		if relayed(&cells[i]) {
+			n++
+		}
+	}
+	c.reserved.Store(int64(n))
+	b.queue(n)
+	b.relieve()
+}
+
+// expected says that n of those cells have been queued, in a queue that b counts; nil: they never will be. It also counts
+// those that were not expected.
+func (c *Conn) expected(n int, b *Budget) {
+	for {
+		have := c.reserved.Load()
+		known := min(have, int64(n))
+		if c.reserved.CompareAndSwap(have, have-known) {
+			c.cfg.Budget.queue(-int(known))
+			b.queue(n)
+			return
 		}
 	}
 }
@@ -150,6 +186,7 @@ func lost(err error) error {
 // receive handles the cells of one record, those of one circuit that follow one another together.
 func (c *Conn) receive(cells []cell.Cell, h Handler) error {
 	for len(cells) > 0 {
+		c.rest()
 		n := 1
 		x := &cells[0]
 		err := error(nil)
@@ -203,12 +240,39 @@ func (c *Conn) relay(id cell.CircID, cells []cell.Cell) error {
 		c.mu.Unlock()
 		return fault(ReasonOverrun, "a %v cell without credit", cells[0].Command())
 	}
+	circ.came = c.cfg.Budget.now()
 	r := circ.recv
+	if r != nil {
+		circ.telling++
+		c.reading = reading{circ, r}
+	}
 	c.mu.Unlock()
 	if r != nil { // else it is closing: what was on its way comes to nothing
 		r.Receive(cells)
 	}
 	return nil
+}
+
+// reading is the Receiver that the reader calls, or has called last.
+type reading struct {
+	circ *Circ
+	recv Receiver
+}
+
+// rest notes that the reader is through with the Receiver it called, if any, and calls Closed, if the circuit was ended
+// meanwhile. Only the reader calls it, without locks.
+func (c *Conn) rest() {
+	circ, r := c.reading.circ, c.reading.recv
+	if circ == nil {
+		return
+	}
+	c.reading = reading{}
+	c.mu.Lock()
+	last, why := circ.toldOff(), circ.told
+	c.mu.Unlock()
+	if last {
+		r.Closed(why)
+	}
 }
 
 // known refuses what the peer says of a circuit that it does not have: there is none, it was not told of it, or has
@@ -241,7 +305,7 @@ func (c *Conn) create(x *cell.Cell, h Handler) error {
 		c.mu.Unlock()
 		return fault(ReasonCreate, "CREATE of circuit %#x, which is there", uint32(id))
 	}
-	circ := &Circ{conn: c, id: id, state: offered, credit: int64(m.Credit)}
+	circ := &Circ{conn: c, id: id, state: offered, credit: int64(m.Credit), base: int64(m.Credit)}
 	circ.turn.circ = circ
 	if len(c.circs)-c.refused >= c.cfg.MaxCircuits {
 		defer c.mu.Unlock()
@@ -251,17 +315,21 @@ func (c *Conn) create(x *cell.Cell, h Handler) error {
 		c.refused++
 		circ.refused, circ.mine = true, true
 		c.circs[id] = circ
-		reason := cell.DestroyBusy
-		if !c.named { // clients are told no reasons
-			reason = cell.DestroyNone
-		}
-		circ.end(reason)
+		circ.end(c.busy())
 		return nil
 	}
 	c.circs[id] = circ
 	c.mu.Unlock()
 	h.Create(circ, m)
 	return nil
+}
+
+// busy is what the peer is told of a circuit for which there is no room: clients are told no reasons.
+func (c *Conn) busy() cell.DestroyReason {
+	if c.named {
+		return cell.DestroyBusy
+	}
+	return cell.DestroyNone
 }
 
 // created handles CREATED.
@@ -285,7 +353,7 @@ func (c *Conn) created(x *cell.Cell) error {
 		c.mu.Unlock()
 		return nil
 	}
-	circ.state, circ.credit = open, int64(m.Credit)
+	circ.state, circ.credit, circ.base = open, int64(m.Credit), int64(m.Credit)
 	circ.had = circ.room() > 0
 	has, r := circ.had, circ.recv
 	c.mu.Unlock()
@@ -310,16 +378,21 @@ func (c *Circ) tellRoom() {
 	l.mu.Unlock()
 	r.Room()
 	l.mu.Lock()
-	c.telling--
-	last := c.parting && c.telling == 0
-	if last {
-		c.parting = false
-	}
-	why := c.told
+	last, why := c.toldOff(), c.told
 	l.mu.Unlock()
 	if last {
 		r.Closed(why)
 	}
+}
+
+// toldOff ends a call of the Receiver; last: Closed has waited for it, and is now to be called. The caller holds mu.
+func (c *Circ) toldOff() (last bool) {
+	c.telling--
+	last = c.parting && c.telling == 0
+	if last {
+		c.parting = false
+	}
+	return last
 }
 
 // destroyed handles DESTROY: it is answered by one, unless ours is under way.
@@ -340,7 +413,7 @@ func (c *Conn) destroyed(x *cell.Cell) error {
 		circ.end(cell.DestroyNone)
 		circ.told = m.Reason
 	}
-	if r != nil && circ.telling > 0 { // the writer is at it: it calls Closed when it is through
+	if r != nil && circ.telling > 0 { // the writer is at it, and calls Closed when it is through
 		circ.parting, r = true, nil
 	}
 	circ.free()
@@ -361,6 +434,9 @@ func (c *Conn) credit(x *cell.Cell) error {
 	c.mu.Lock()
 	if m.Ask != 0 {
 		c.answer = m.Ask // a peer that asks again before it has its answer gets the last one
+	}
+	if m.Answer != 0 {
+		c.trip.Answer(m.Answer, time.Since(c.born))
 	}
 	for _, g := range m.Grants {
 		circ := c.circs[g.Circ]

@@ -6,7 +6,7 @@ import "math/bits"
 const headStart = 32
 
 // sched says whose cell goes next: a circuit that has been quiet gets a bounded head start, then all take turns
-// (spec/flow.md, section 4). In the long run all that want to send get the same share; a newcomer delays each of the
+// (spec/flow.md, section 5). In the long run all that want to send get the same share; a newcomer delays each of the
 // others by at most headStart cells. It knows no clock. The zero value is ready.
 type sched struct {
 	now   int64              // V: the latest number that sent

@@ -78,7 +78,7 @@ func TestPageIsEnoughToTalk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := packed(t, cell.DialBit+1, cell.CmdCreated, cell.Created{Credit: 1024, Reply: aReply})
+			want := packed(t, cell.DialBit+1, cell.CmdCreated, cell.Created{Credit: 64, Reply: aReply})
 			if cell.Cell(plain) != want {
 				t.Error("no CREATED came")
 			}

@@ -2,7 +2,6 @@ package link
 
 import (
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,14 +23,17 @@ const stuck = time.Minute
 // A writer is the writing half of a link, within Serve.
 type writer struct {
 	*Conn
-	gone  []gone    // at most one a cell of a record
-	grown []*Circ   // whose Room grew from 0
-	limit time.Time // the connection's write deadline
+	gone   []gone    // at most one a cell of a record
+	grown  []*Circ   // whose Room grew from 0
+	limit  time.Time // the connection's write deadline
+	drain  drain
+	looked time.Duration // at the round trip
 }
 
 // write is the writer: it returns why it ended.
 func (c *Conn) write() error {
 	w := &writer{Conn: c, gone: make([]gone, 0, maxCells), grown: make([]*Circ, 0, maxCells)}
+	holdUnsent(w.nc, w.drain.Hold())
 	for {
 		if err := w.work(); err != nil {
 			return err
@@ -63,8 +65,10 @@ func (w *writer) work() error {
 			w.limit = now.Add(stuck)
 			w.nc.SetWriteDeadline(w.limit)
 		}
-		cells, err := w.compose(space(wire[:]), now)
+		w.measure(now.Sub(w.born))
+		cells, err := w.compose(space(wire[:])[:w.drain.Record()], now)
 		if err != nil || len(cells) == 0 {
+			w.drain.Idle()
 			return err
 		}
 		if w.cfg.Tap != nil {
@@ -77,8 +81,25 @@ func (w *writer) work() error {
 		if _, err := w.nc.Write(record); err != nil {
 			return lost(err)
 		}
-		w.wrote()
+		at := time.Now()
+		if w.drain.Wrote(len(cells), at.Sub(w.born)) {
+			holdUnsent(w.nc, w.drain.Hold())
+		}
+		w.wrote(at)
 	}
+}
+
+// measure looks at the round trip, now and then.
+func (w *writer) measure(now time.Duration) {
+	if now-w.looked < askPause && w.looked != 0 {
+		return
+	}
+	w.looked = now
+	rtt := roundTrip(w.nc)
+	w.mu.Lock()
+	w.trip.Measured(rtt)
+	w.mu.Unlock()
+	w.cfg.Budget.relieve()
 }
 
 // compose fills batch with what goes next, control cells before data; none: the writer is idle from now on.
@@ -89,11 +110,11 @@ func (w *writer) compose(batch []cell.Cell, now time.Time) ([]cell.Cell, error) 
 	if c.err != nil {
 		return nil, nil
 	}
-	n, err := c.composeControl(batch, now)
+	n, err := c.composeControl(batch, now.Sub(c.born))
 	if err != nil {
 		return nil, err
 	}
-	n += w.composeData(batch[n:])
+	n += w.composeData(batch[n:], now.Sub(c.born))
 	if n == 0 {
 		switch {
 		case c.idleAfter > 0 && len(c.circs) == 0 && now.Sub(c.unused) >= c.idleAfter:
@@ -117,16 +138,25 @@ func (w *writer) compose(batch []cell.Cell, now time.Time) ([]cell.Cell, error) 
 // setTimer sets when an idle writer has something to do by itself: pad, or close. The caller holds mu.
 func (c *Conn) setTimer(now time.Time) {
 	wait := c.padding.Wait(now)
-	if c.idleAfter > 0 && len(c.circs) == 0 {
+	if len(c.circs) > 0 {
+		wait = min(wait, c.giveBack-now.Sub(c.born))
+	} else if c.idleAfter > 0 {
 		wait = min(wait, c.idleAfter-now.Sub(c.unused))
+	}
+	if c.creditSoon {
+		wait = min(wait, c.lastCredit+creditPause-now.Sub(c.born))
 	}
 	c.timer.Reset(wait)
 }
 
 // composeControl puts control cells into batch and returns how many. The caller holds mu.
-func (c *Conn) composeControl(batch []cell.Cell, now time.Time) (int, error) {
+func (c *Conn) composeControl(batch []cell.Cell, now time.Duration) (int, error) {
 	n := 0
-	if c.answer != 0 || c.creditDue {
+	if now >= c.giveBack {
+		c.findSpare(now)
+	}
+	c.creditDue = c.creditDue || c.creditSoon && now-c.lastCredit >= creditPause
+	if c.answer != 0 || c.creditDue || len(c.spare) > 0 {
 		made, err := c.composeCredit(&batch[n], now)
 		if err != nil {
 			return 0, err
@@ -161,36 +191,8 @@ func (c *Conn) composeControl(batch []cell.Cell, now time.Time) (int, error) {
 	return n, nil
 }
 
-// composeCredit makes the CREDIT cell of this batch: the answer, if one is asked for, and what every circuit is owed.
-// False: there is nothing to say after all. The caller holds mu.
-func (c *Conn) composeCredit(x *cell.Cell, now time.Time) (bool, error) {
-	m := &c.grants
-	m.Answer, m.Grants = c.answer, m.Grants[:0]
-	done := 0
-	for _, circ := range c.owing {
-		if len(m.Grants) == cell.MaxGrants {
-			break
-		}
-		done++
-		circ.owing = false
-		if n := circ.window.Owed(); n > 0 && circ.state == open {
-			m.Grants = append(m.Grants, cell.Grant{Circ: circ.id, Cells: int32(n)})
-			circ.window.Grant(n)
-		}
-	}
-	rest := copy(c.owing, c.owing[done:])
-	clear(c.owing[rest:])
-	c.owing = c.owing[:rest]
-	c.creditDue, c.answer = rest > 0, 0
-	if m.Answer == 0 && len(m.Grants) == 0 {
-		return false, nil
-	}
-	c.lastCredit = now
-	return true, x.Pack(0, cell.CmdCredit, m)
-}
-
 // composeData puts the cells of circuits into batch, as the scheduler says, and returns how many. The caller holds mu.
-func (w *writer) composeData(batch []cell.Cell) int {
+func (w *writer) composeData(batch []cell.Cell, now time.Duration) int {
 	n := 0
 	for n < len(batch) {
 		t := w.sched.Next()
@@ -204,6 +206,7 @@ func (w *writer) composeData(batch []cell.Cell) int {
 		from := circ.queue.pop(&batch[n])
 		n++
 		circ.credit--
+		circ.used = now
 		w.sched.Sent(t)
 		if circ.queue.n > 0 && circ.credit > 0 {
 			w.sched.Add(t)
@@ -220,14 +223,15 @@ func (w *writer) composeData(batch []cell.Cell) int {
 			w.grown = append(w.grown, circ)
 		}
 	}
+	w.cfg.Budget.queue(-n)
 	return n
 }
 
 // wrote returns the credit of the cells just written, to one link after another, and tells circuits that they have room.
-func (w *writer) wrote() {
+func (w *writer) wrote(now time.Time) {
 	for i := 0; i < len(w.gone); {
 		l := w.gone[i].from.conn
-		at, wake := time.Now(), false
+		at, wake := now.Sub(l.born), false
 		l.mu.Lock()
 		for ; i < len(w.gone) && w.gone[i].from.conn == l; i++ {
 			wake = l.left(w.gone[i].from, w.gone[i].n, at) || wake
@@ -244,26 +248,6 @@ func (w *writer) wrote() {
 	}
 	clear(w.grown)
 	w.grown = w.grown[:0]
-}
-
-// left counts n cells of circ as gone on; wake: signal the writer. The caller holds mu, which is circ's link's.
-func (c *Conn) left(circ *Circ, n int, now time.Time) (wake bool) {
-	if n == 0 || circ.state != open {
-		return false
-	}
-	circ.window.Left(n)
-	if !circ.owing {
-		if len(c.owing) >= 2*len(c.circs)+64 { // those that ended before they were due shall not add up
-			c.owing = slices.DeleteFunc(c.owing, func(x *Circ) bool { return x.state != open })
-		}
-		circ.owing = true
-		c.owing = append(c.owing, circ)
-	}
-	if c.creditDue || !circ.window.Due(now.Sub(c.lastCredit)) {
-		return false
-	}
-	c.creditDue = true
-	return c.rouse()
 }
 
 // emptied notes when the last circuit went. The caller holds mu.

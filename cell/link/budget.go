@@ -1,0 +1,210 @@
+package link
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peel/cell"
+)
+
+const (
+	sweepPause = time.Second      // between two looks at who holds memory without need
+	heldLong   = 20 * time.Second // so long nobody needs credit beyond the base: the peer had to give it back
+	stoodLong  = 10 * time.Second // so long no cell stands in an honest circuit
+)
+
+// A Budget bounds the memory that cells on their way may take on all links of a node together: the credit granted above
+// each circuit's base, and the cells that are queued (spec/flow.md, section 4). What it takes to keep within it ends single
+// circuits, those that stand still first. Its methods may be called by any goroutine.
+type Budget struct {
+	cells  int64 // of credit above the bases
+	most   int64 // cells queued: as many
+	born   time.Time
+	extra  atomic.Int64 // credit granted above the bases
+	queued atomic.Int64 // cells queued, those included that a reader is about to queue
+	swept  atomic.Int64 // when, since born
+	ended  atomic.Int64 // circuits
+
+	mu    sync.Mutex // before that of a link
+	conns map[*Conn]struct{}
+}
+
+// NewBudget makes a budget of so many bytes of cells. All links of a node share one, by their Config.
+func NewBudget(bytes int64) *Budget {
+	cells := max(bytes/cell.Size, 1)
+	return &Budget{cells: cells, most: cells, born: time.Now(), conns: make(map[*Conn]struct{})}
+}
+
+// BudgetStats says how a budget is used, in cells.
+type BudgetStats struct {
+	Cells  int64 // that Extra and Queued may be, each
+	Extra  int64 // credit granted above the circuits' bases
+	Queued int64 // cells that wait
+	Ended  int64 // circuits that were ended to keep within the budget, since it began
+}
+
+// Stats says how the budget is used. A nil Budget has no bounds and counts nothing.
+func (b *Budget) Stats() BudgetStats {
+	if b == nil {
+		return BudgetStats{}
+	}
+	return BudgetStats{b.cells, b.extra.Load(), b.queued.Load(), b.ended.Load()}
+}
+
+func (b *Budget) join(c *Conn) {
+	if b != nil {
+		b.mu.Lock()
+		b.conns[c] = struct{}{}
+		b.mu.Unlock()
+	}
+}
+
+func (b *Budget) leave(c *Conn) {
+	if b != nil {
+		b.mu.Lock()
+		delete(b.conns, c)
+		b.mu.Unlock()
+	}
+}
+
+// room is how much credit may be granted above the bases.
+func (b *Budget) room() int64 {
+	if b == nil {
+		return plenty
+	}
+	return b.cells - b.extra.Load()
+}
+
+// settle notes what w, which changed by other means than grant, holds now; held is what it held. The caller holds w.
+func (b *Budget) settle(w *window, held *int64) {
+	if b == nil {
+		return
+	}
+	if now := w.Extra(); now != *held {
+		b.extra.Add(now - *held)
+		*held = now
+	}
+}
+
+// grant grants what w is owed, and returns it. The caller holds w.
+func (b *Budget) grant(w *window, held *int64, now time.Duration) int64 {
+	if b == nil {
+		n, _ := w.Owed(plenty)
+		w.Grant(n, now)
+		return n
+	}
+	for {
+		used := b.extra.Load()
+		n, _ := w.Owed(b.cells - used)
+		if n == 0 {
+			return 0
+		}
+		more := max(0, w.limit+n-w.left-w.base) - *held
+		if b.extra.CompareAndSwap(used, used+more) {
+			*held += more
+			w.Grant(n, now)
+			return n
+		}
+	}
+}
+
+// release gives back all that c holds, which is about to be dropped. The caller holds c's link's mu.
+func (b *Budget) release(c *Circ) {
+	if b != nil {
+		b.queued.Add(-int64(c.queue.n))
+		b.extra.Add(-c.held)
+		c.held = 0
+	}
+}
+
+// queue counts n cells more, or fewer, that are queued.
+func (b *Budget) queue(n int) {
+	if b != nil && n != 0 {
+		b.queued.Add(int64(n))
+	}
+}
+
+// now is the time since the budget began; what stands in queues is stamped with it.
+func (b *Budget) now() time.Duration {
+	if b == nil {
+		return 0
+	}
+	return time.Since(b.born)
+}
+
+// relieve ends circuits, the one whose first cell waits longest first, until what is queued is within the budget, and now
+// and then those that hold memory without need while it is short. The caller holds no lock.
+func (b *Budget) relieve() {
+	if b == nil {
+		return
+	}
+	for b.queued.Load() > b.most {
+		worst := b.longest()
+		if worst == nil {
+			break
+		}
+		worst.kill()
+	}
+	if b.room() >= b.cells/4 {
+		return
+	}
+	now, last := b.now(), b.swept.Load()
+	if now-time.Duration(last) < sweepPause || !b.swept.CompareAndSwap(last, int64(now)) {
+		return
+	}
+	var idle []*Circ
+	b.each(func(c *Circ) {
+		if c.held > 0 && now-c.came > heldLong || c.queue.n > 0 && now-c.queue.since() > stoodLong {
+			idle = append(idle, c)
+		}
+	})
+	for _, c := range idle {
+		c.kill()
+	}
+}
+
+// longest is the circuit whose first cell waits longest; nil: none waits.
+func (b *Budget) longest() (worst *Circ) {
+	var since time.Duration
+	b.each(func(c *Circ) {
+		if c.queue.n > 0 && (worst == nil || c.queue.since() < since) {
+			worst, since = c, c.queue.since()
+		}
+	})
+	return worst
+}
+
+// each calls do for every circuit of every link, with the link's lock held.
+func (b *Budget) each(do func(c *Circ)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for l := range b.conns {
+		l.mu.Lock()
+		for _, c := range l.circs {
+			do(c)
+		}
+		l.mu.Unlock()
+	}
+}
+
+// kill ends a circuit for the sake of the others. The caller holds no lock.
+func (c *Circ) kill() {
+	l := c.conn
+	l.mu.Lock()
+	if c.state != open {
+		l.mu.Unlock()
+		return
+	}
+	l.cfg.Budget.ended.Add(1)
+	r := c.recv
+	c.end(l.busy())
+	c.told = cell.DestroyBusy
+	if c.telling > 0 { // somebody calls the Receiver: whoever it is calls Closed then
+		c.parting, r = true, nil
+	}
+	l.mu.Unlock()
+	if r != nil {
+		r.Closed(cell.DestroyBusy)
+	}
+}
