@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"peel/cell"
 	"peel/cell/link"
 	"peel/cell/link/linktest"
 	"peel/circuit"
@@ -246,16 +244,6 @@ func (l *listener) Close() error {
 }
 
 func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
-
-// ended waits for the end of a circuit and says whether it was destroyed by a relay.
-func ended(t *testing.T, c *circuit.Circuit) {
-	t.Helper()
-	<-c.Done()
-	var destroyed *circuit.DestroyedError
-	if !errors.As(c.Err(), &destroyed) || destroyed.Reason != cell.DestroyNone {
-		t.Errorf("the circuit ended with %v", c.Err())
-	}
-}
 
 // exits lets relay i exit to this machine.
 func exits(i int) func(int, *Config) {

@@ -208,7 +208,6 @@ type terminal struct {
 	circ   *link.Circ
 	toSend int // cells
 	sent   int
-	rate   float64 // cells a second that it makes; 0: as many as can go
 	batch  [32]cell.Cell
 
 	stuck  bool // takes nothing
