@@ -57,6 +57,7 @@ type Config struct {
 	MaxStreams  int // a circuit; 0: 256
 	MaxTasks    int // streams in all, and apart from them circuits that are being extended; 0: 16384
 	MaxUnread   int // bytes of all streams that wait for hosts; 0: 512 MiB, or a quarter of GOMEMLIMIT if that is less
+	MaxQueued   int // bytes of cells that wait for links, and of credit above the circuits' first; 0: as MaxUnread
 }
 
 const (
@@ -127,7 +128,7 @@ func New(cfg Config) (*Relay, error) {
 	}{
 		{"MaxLinks", &cfg.MaxLinks, 16384}, {"MaxCircuits", &cfg.MaxCircuits, 131072},
 		{"MaxStreams", &cfg.MaxStreams, 256}, {"MaxTasks", &cfg.MaxTasks, 16384},
-		{"MaxUnread", &cfg.MaxUnread, usualUnread()},
+		{"MaxUnread", &cfg.MaxUnread, usualMemory()}, {"MaxQueued", &cfg.MaxQueued, usualMemory()},
 	} {
 		if *most.value < 0 {
 			return nil, fmt.Errorf("relay: %s is %d: it must be at least 1, or 0 for %d", most.name, *most.value, most.usual)
@@ -174,7 +175,10 @@ func New(cfg Config) (*Relay, error) {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	r.known.Store(new(known))
-	r.linkCfg = link.Config{Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log}
+	r.linkCfg = link.Config{
+		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log,
+		Budget: link.NewBudget(int64(cfg.MaxQueued)),
+	}
 	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink})
 	return r, nil
 }
@@ -195,9 +199,9 @@ func (r *Relay) openExit() error {
 	return nil
 }
 
-// usualUnread is how many bytes may wait for hosts when nobody says: no more than a quarter of the memory that the
-// process was told to stay within.
-func usualUnread() int { return int(min(512<<20, max(debug.SetMemoryLimit(-1)/4, 1))) }
+// usualMemory is how many bytes may wait, for hosts and for links each, when nobody says: no more than a quarter of the
+// memory that the process was told to stay within.
+func usualMemory() int { return int(min(512<<20, max(debug.SetMemoryLimit(-1)/4, 1))) }
 
 // dialer is how links are dialled.
 func (cfg *Config) dialer() func(context.Context, string, string) (net.Conn, error) {

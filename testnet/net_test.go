@@ -42,7 +42,7 @@ func run(t *testing.T, cfg Config) *Net {
 			t.Error(err)
 		}
 	})
-	wait, stop := context.WithTimeout(ctx, 30*time.Second)
+	wait, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 	if err := n.Client().Ready(wait); err != nil {
 		t.Fatal(err)
@@ -230,7 +230,9 @@ func TestUnreadStreamHarmsNobody(t *testing.T) {
 }
 
 func TestKilledRelayEndsItsStreams(t *testing.T) {
-	n := run(t, Config{Size: Size{Authorities: 4, Relays: 9, Exits: 3}})
+	cfg := small
+	cfg.Size = Size{Authorities: 4, Relays: 9, Exits: 3}
+	n := run(t, cfg)
 	never := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/never" {
