@@ -226,6 +226,22 @@ func (p Policy) Allows(addr netip.Addr, port uint16) bool {
 	return ok && r.Accept
 }
 
+// AllowsWithin says whether the first rule for an address and port accepts it and was written for addresses within a range,
+// which "accept *:*" is not, nor a rule for a wider range that happens to cover it: so special-purpose addresses are
+// allowed (spec/exit.md, section 2). Port 0 asks for any rule and any port.
+func (p Policy) AllowsWithin(within netip.Prefix, addr netip.Addr, port uint16) bool {
+	for _, r := range p {
+		if port != 0 && (port < r.Lo || port > r.Hi) || r.Prefix.IsValid() && !r.Prefix.Contains(addr) {
+			continue
+		}
+		names := r.Accept && r.Prefix.IsValid() && r.Prefix.Bits() >= max(within.Bits(), 4) && within.Contains(r.Prefix.Addr())
+		if names || port != 0 {
+			return names
+		}
+	}
+	return false
+}
+
 // AllowsPort reports whether the policy accepts the port of at least one address: what can be said
 // before a name is resolved.
 func (p Policy) AllowsPort(port uint16) bool {

@@ -44,7 +44,11 @@ func (u Usage) Fits(p Path) bool {
 }
 
 func (u Usage) allowed(e *directory.Entry) bool {
-	if u.Addr.IsValid() {
+	within, special := directory.SpecialRange(u.Addr)
+	switch {
+	case special: // an exit that will refuse it need not hear of it
+		return e.Policy.AllowsWithin(within, u.Addr, u.Port)
+	case u.Addr.IsValid():
 		return e.Policy.Allows(u.Addr, u.Port)
 	}
 	return e.Policy.AllowsPort(u.Port)

@@ -602,3 +602,30 @@ func BenchmarkNewIndex(b *testing.B) {
 		}
 	}
 }
+
+// An exit that would refuse a private address is not told that somebody asks for it.
+func TestPrivateAddressesGoOnlyWhereThePolicyNamesThem(t *testing.T) {
+	all, own := entry(2, directory.Exit), entry(2, directory.Exit)
+	all.Policy = policy(t, "accept *:*")
+	own.Policy = policy(t, "accept 127.0.0.0/8:*", "accept [::1]:*", "accept *:*")
+	for addr, want := range map[string]struct{ all, own bool }{
+		"127.0.0.1":   {false, true},
+		"::1":         {false, true},
+		"192.168.1.1": {false, false},
+		"10.1.2.3":    {false, false},
+		"fe80::1":     {false, false},
+		"8.8.8.8":     {true, true},
+	} {
+		u := Usage{Addr: netip.MustParseAddr(addr), Port: 80}
+		for _, x := range []struct {
+			name string
+			exit directory.Entry
+			want bool
+		}{{"accept *:*", all, want.all}, {"loopback named", own, want.own}} {
+			_, err := Choose(consensus(entry(0, directory.Guard), entry(1, 0), x.exit), u, seeded(1).Uint64N)
+			if (err == nil) != x.want || err != nil && !errors.Is(err, ErrNoExit) {
+				t.Errorf("%s with %s: %v", addr, x.name, err)
+			}
+		}
+	}
+}

@@ -95,7 +95,7 @@ func (d *Dialer) allows(addr netip.Addr, port uint16) bool {
 		return false
 	}
 	if r, ok := directory.SpecialRange(addr); ok {
-		if !named(d.policy, r, addr, port) {
+		if !d.policy.AllowsWithin(r, addr, port) {
 			return false
 		}
 		in, ok := embedded(addr)
@@ -112,13 +112,13 @@ func (d *Dialer) allowsOwn(addr netip.Addr, port uint16) bool {
 	if r, ok := directory.SpecialRange(addr); ok {
 		within = r
 	}
-	return named(d.policy, within, addr, port)
+	return d.policy.AllowsWithin(within, addr, port)
 }
 
 // shows says whether an address may be told to a client, whose port is not known.
 func (d *Dialer) shows(addr netip.Addr) bool {
 	r, ok := directory.SpecialRange(addr)
-	return !ok || named(d.policy, r, addr, 0)
+	return !ok || d.policy.AllowsWithin(r, addr, 0)
 }
 
 // enter takes a place among those under way; leave must be called if it is true.
