@@ -3,6 +3,9 @@ package relay
 import (
 	"crypto/ecdh"
 	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,6 +17,7 @@ import (
 	"peel/cell"
 	"peel/directory"
 	"peel/directory/authority"
+	"peel/directory/cache"
 	"peel/directory/dirtest"
 )
 
@@ -94,3 +98,33 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 }
 
 func authorityConfig() authority.Config { return authority.Config{} }
+
+// What an authority refuses is the operator's to hear of; what can be mended by trying again is not.
+func TestRefusalsAreTold(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want slog.Level
+	}{
+		{&cache.StatusError{Code: 403}, slog.LevelWarn},
+		{&cache.StatusError{Code: 400}, slog.LevelWarn},
+		{fmt.Errorf("wrapped: %w", &cache.StatusError{Code: 413}), slog.LevelWarn},
+		{&cache.StatusError{Code: 409}, slog.LevelDebug},
+		{&cache.StatusError{Code: 503}, slog.LevelDebug},
+		{io.EOF, slog.LevelDebug},
+	} {
+		if got := refusal(c.err); got != c.want {
+			t.Errorf("%v: told at %v, want %v", c.err, got, c.want)
+		}
+	}
+}
+
+func TestListedIsToldWhenItChanges(t *testing.T) {
+	var b strings.Builder
+	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil))}
+	for _, listed := range []bool{false, true, true, false, false, true} {
+		r.tellListed(listed)
+	}
+	if in, out := strings.Count(b.String(), "listed in the directory: clients"), strings.Count(b.String(), "no longer"); in != 2 || out != 1 {
+		t.Errorf("told %d times of being listed, %d of being dropped:\n%s", in, out, b.String())
+	}
+}

@@ -2,9 +2,12 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -85,7 +88,21 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 	}, func(c *directory.Consensus) {
 		r.known.Store(r.known.Load().with(c))
 		first.Do(func() { close(r.informed) })
+		_, listed := c.Lookup(r.id)
+		r.tellListed(listed)
 	}, nil)
+}
+
+// tellListed says in the log when clients begin or cease to hear of this relay.
+func (r *Relay) tellListed(listed bool) {
+	if r.listed.Swap(listed) == listed {
+		return
+	}
+	if listed {
+		r.log.Info("listed in the directory: clients can use this relay")
+	} else {
+		r.log.Warn("no longer listed in the directory: can the authorities reach the advertised addresses?")
+	}
 }
 
 // dialAuthority opens a directory stream to an authority, over a circuit of one hop.
@@ -129,7 +146,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 				err := errPanic
 				r.guard("publish", func() { err = r.publish(ctx, a) })
 				if err != nil {
-					r.log.Debug("descriptor not taken", "authority", a.Nickname, "why", err)
+					r.log.Log(ctx, refusal(err), "descriptor not taken", "authority", a.Nickname, "why", err)
 					wait, retry = retry, min(2*retry, wait)
 				} else {
 					retry = firstRetry
@@ -142,6 +159,16 @@ func (r *Relay) keepPublished(ctx context.Context) {
 			}
 		})
 	}
+}
+
+// refusal is how loudly a descriptor that was not taken is told: an authority that says no is the operator's to hear of, one
+// that is not there is tried again soon.
+func refusal(err error) slog.Level {
+	var no *cache.StatusError
+	if errors.As(err, &no) && no.Code/100 == 4 && no.Code != http.StatusConflict {
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
 }
 
 // publish sends the descriptor to one authority.

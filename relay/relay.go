@@ -79,6 +79,7 @@ type Relay struct {
 	cache      *cache.Cache
 	known      atomic.Pointer[known]
 	informed   chan struct{} // closed when known is of use
+	listed     atomic.Bool   // this relay stands in the newest directory
 	handshakes *waiting
 	dirStreams *streams
 	unread     *stream.Budget
