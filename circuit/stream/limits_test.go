@@ -407,6 +407,7 @@ func FuzzReceive(f *testing.F) {
 		message(f, cell.MsgEnd, 1, cell.End{Reason: cell.EndReset}),
 		message(f, cell.MsgWindow, 1, cell.Window{Limit: 2 << 20}),
 		data(1, 5),
+		{Type: cell.MsgBeginDir}, // of no stream
 	} {
 		f.Add(byte(m.Type), uint16(m.Stream), m.Data)
 	}

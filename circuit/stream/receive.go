@@ -20,13 +20,21 @@ func (m *Mux) receive(msg cell.Message) (opened *Stream, err error) {
 	if m.err != nil {
 		return nil, nil
 	}
+	open := false
 	switch msg.Type {
 	case cell.MsgBegin, cell.MsgBeginDir, cell.MsgResolve:
-		return m.accept(msg)
+		open = true
 	case cell.MsgConnected, cell.MsgData, cell.MsgEnd, cell.MsgWindow, cell.MsgResolved:
-		return nil, m.dispatch(msg)
+	default:
+		return nil, breach("%v is no message of a stream", msg.Type)
 	}
-	return nil, breach("%v is no message of a stream", msg.Type)
+	switch {
+	case msg.Stream == 0: // cell.ParseMessage refuses it too
+		return nil, breach("%v names no stream", msg.Type)
+	case open:
+		return m.accept(msg)
+	}
+	return nil, m.dispatch(msg)
 }
 
 // dispatch hands a message to its stream.
