@@ -16,7 +16,7 @@ func (s *Stream) duty() cell.MessageType {
 		return 0
 	case s.reset != 0:
 		return cell.MsgEnd
-	case s.connected && !s.closed && !s.heardDone && s.recv.due():
+	case s.connected && !s.heardDone && s.recv.due(): // also when closed: what comes then tells the sender to stop
 		return cell.MsgWindow
 	case s.finish && !s.saidDone && len(s.out) == 0 && (s.opener || s.connected):
 		return cell.MsgEnd

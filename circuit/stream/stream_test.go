@@ -137,6 +137,40 @@ func TestDownloadStopsWhenItsReaderLeaves(t *testing.T) {
 	r.Close()
 }
 
+// The sender has used its whole window when the reader, who has read all of it, closes before a WINDOW has gone.
+func TestCloseAtTheEndOfTheWindowLeavesNoWriterStuck(t *testing.T) {
+	p := joinByHand(t, Config{}, Config{})
+	c, err := p.client.Open(web)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.carry()
+	r := <-p.accepted
+	over := make(chan error)
+	go func() {
+		_, err := io.Copy(r, endless{})
+		over <- err
+	}()
+	for sent := uint64(0); sent < InitialWindow; { // all of the window, and nothing from the reader
+		if !p.move(p.relay, p.client) {
+			<-p.wake
+		}
+		p.relay.mu.Lock()
+		sent = r.send.sent
+		p.relay.mu.Unlock()
+	}
+	if _, err := io.CopyN(io.Discard, c, InitialWindow); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	p.start()
+	p.relay.cfg.Wake()
+	if err := <-over; !errors.Is(err, &EndError{cell.EndReset}) {
+		t.Fatalf("the sender got %v", err)
+	}
+	r.Close()
+}
+
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
