@@ -235,8 +235,7 @@ func ParseConsensus(text []byte) (*Consensus, error) {
 			break
 		}
 		var e Entry
-		from := r.pos
-		r.entry(&e)
+		buf = r.wholeEntry(&e, buf)
 		if n := len(c.Entries); n > 0 && r.err == nil {
 			if err := inOrder(&c.Entries[n-1].ID, &e.ID); err != nil {
 				r.fail("%w", err)
@@ -245,8 +244,6 @@ func ParseConsensus(text []byte) (*Consensus, error) {
 		if r.err != nil {
 			break
 		}
-		buf = e.Append(buf[:0])
-		r.same(from, buf)
 		t.add(buf)
 		c.Entries = append(c.Entries, e)
 	}

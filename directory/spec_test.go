@@ -35,7 +35,14 @@ func examples(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	_, vote := n.Vote(0)
+	_, later := n.Churn(7, n.Consensus, 0.5)
+	diff, err := directory.MakeDiff(n.Text, later)
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := map[string]string{
+		"diff":        shorten(string(diff), 1, "peel-certificate 1\n"),
+		"proof":       string(proof(t, n.Consensus, n.Consensus.Entries[1].ID).Append(nil)),
 		"network":     shorten(string(network), 2, "\n[[authority]]\n"),
 		"certificate": string(n.Authorities[0].Certificate.Append(nil)),
 		"vote":        string(vote),
@@ -54,8 +61,10 @@ func shorten(text string, keep int, head string) string {
 	parts := strings.Split(text, head)
 	last := parts[len(parts)-1]
 	rest := ""
-	if i := strings.Index(last, "\nrelay "); i >= 0 {
-		rest = last[i+1:]
+	for _, begin := range []string{"\ndrop ", "\nchange ", "\nrelay "} {
+		if i := strings.Index(last, begin); i >= 0 && len(last)-i > len(rest) {
+			rest = last[i+1:]
+		}
 	}
 	return strings.Join(parts[:keep+1], head) + fmt.Sprintf("... (%d more like this)\n", len(parts)-1-keep) + rest
 }
