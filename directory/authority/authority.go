@@ -2,9 +2,10 @@
 // votes each period with the other authorities and publishes the consensus they sign
 // (spec/voting.md).
 //
-// What decides is pure: schedule.go (when), vote.go (what we say of the relays), round.go (what of
-// a period is known), tally.go (what follows from votes). exchange.go and serve.go are the two ends
-// of the talk between authorities.
+// What decides is pure: schedule.go (when), voter.go and talk.go (what is done when, and asked of
+// whom), vote.go (what we say of the relays), round.go (what of a period is known), tally.go (what
+// follows from votes). drive.go does what the voter wants done; exchange.go and serve.go are the two
+// ends of the talk between authorities.
 package authority
 
 import (
@@ -73,16 +74,14 @@ type Authority struct {
 	store    *store
 	cache    *cache.Cache
 	due      chan struct{} // wakes tryRelays
+	turn     chan struct{} // wakes vote
 	peers    []*peer
 	mux      *http.ServeMux
 	small    chan struct{} // a place for each short request that is being read
 	large    chan struct{} // and for each vote
 
-	mu       sync.Mutex
-	round    *round                   // guarded by mu, as all below
-	last     *signed                  // the header we signed last; nil: none yet
-	before   *Outcome                 // of the period before this one; nil: we took no part
-	evidence map[evidenceKey]Evidence // at most two for each authority
+	mu    sync.Mutex
+	voter *voter // guarded by mu
 }
 
 // signed is a header that we signed, and its text as it is sent.
@@ -122,9 +121,8 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	cfg.MaxBandwidth = min(cfg.MaxBandwidth, directory.MaxBandwidth)
 	a := &Authority{
 		log: cfg.Log, now: cfg.Now, network: cfg.Network.ID(), schedule: cfg.Network.Schedule.WithDefaults(),
-		started: cfg.Now(), durable: durable, keep: k, store: newStore(), due: make(chan struct{}, 1),
+		started: cfg.Now(), durable: durable, keep: k, store: newStore(), due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 		small: make(chan struct{}, smallRequests), large: make(chan struct{}, largeRequests),
-		evidence: map[evidenceKey]Evidence{},
 	}
 	if err := a.takeKeys(&cfg); err != nil {
 		return nil, err
@@ -148,7 +146,10 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 		return nil, err
 	}
 	a.mux = a.routes()
-	a.round = newRound(PeriodAt(a.schedule, a.started))
+	a.voter = newVoter(cfg.Network, a.self, a.started, durable)
+	a.voter.sign = func(h *directory.Header) (directory.Signature, error) {
+		return h.Sign(a.cfg.Certificate, a.cfg.SigningKey)
+	}
 	return a, a.load()
 }
 
@@ -195,16 +196,6 @@ func (a *Authority) takeKeys(cfg *Config) error {
 	return nil
 }
 
-// Names in keep. A vote has the identity and a number behind it.
-const (
-	keptDescriptors = "descriptors"
-	keptVote        = "vote-"
-	keptSigned      = "signed"
-	keptEvidence    = "evidence-"
-)
-
-func voteName(id cell.NodeID, n int) string { return fmt.Sprintf("%s%v-%d", keptVote, id, n) }
-
 // load takes in what was kept. What is damaged or out of date is left aside, but not a signature:
 // who does not know what it signed might sign another thing.
 func (a *Authority) load() error {
@@ -213,7 +204,7 @@ func (a *Authority) load() error {
 		return err
 	}
 	if text != nil {
-		if a.last, err = a.parseSigned(text); err != nil {
+		if a.voter.last, err = a.parseSigned(text); err != nil {
 			return fmt.Errorf("authority: state: what was signed last cannot be read: if the disk was damaged, remove %s in %s and start again after the next full period: %w",
 				keptSigned, a.cfg.Dir, err)
 		}
@@ -224,19 +215,49 @@ func (a *Authority) load() error {
 	n := a.store.load(text, a.started)
 	if c := a.cache.Consensus(); c != nil {
 		a.store.prove(c, c.ValidAfter.Add(-a.schedule.Voting))
+		a.voter.have = c.ValidAfter
 	}
 	for _, info := range a.cfg.Network.Authorities {
 		for i := range evidenceKept {
 			if text, err = a.keep.load(voteName(info.ID, i)); err != nil {
 				return err
 			}
-			if v, err := a.parseVote(text); err == nil && v.ValidAfter.Equal(a.round.period.ValidAfter) {
-				a.round.addVote(v, text)
+			if v, err := a.parseVote(text); err == nil && v.ValidAfter.Equal(a.voter.round.period.ValidAfter) {
+				a.voter.round.addVote(v, text)
 			}
 		}
 	}
+	if err := a.loadEvidence(); err != nil {
+		return err
+	}
 	if n > 0 {
 		a.log.Info("descriptors loaded", "relays", n)
+	}
+	return nil
+}
+
+// loadEvidence takes in the proofs that were kept. One that does not prove anything any more, because
+// the file was damaged, is left aside.
+func (a *Authority) loadEvidence() error {
+	for _, info := range a.cfg.Network.Authorities {
+		for _, kind := range []string{directory.TwoVotes, directory.TwoHeaders} {
+			proof, err := a.keep.load(evidenceName(kind, info.ID))
+			if err != nil {
+				return err
+			}
+			if proof == nil {
+				continue
+			}
+			id, period, err := directory.CheckEvidence(a.cfg.Network, kind, proof)
+			if err == nil && id != info.ID {
+				err = errors.New("authority: it is about another authority")
+			}
+			if err != nil {
+				a.log.Warn("evidence left aside", "file", evidenceName(kind, info.ID), "why", err)
+				continue
+			}
+			a.voter.evidence[evidenceKey{id, kind}] = Evidence{info.Nickname, id.String(), kind, period}
+		}
 	}
 	return nil
 }
@@ -280,9 +301,7 @@ func (a *Authority) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { a.tryRelays(ctx) })
 	wg.Go(func() { a.saveRelays(ctx) })
-	for ctx.Err() == nil {
-		a.step(ctx)
-	}
+	a.vote(ctx)
 	wg.Wait()
 	return nil
 }

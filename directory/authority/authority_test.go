@@ -174,15 +174,26 @@ func TestAuthorityWithoutMemoryTakesNoPartInARunningVote(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			a.round.vouched = true
-			if voted := a.ownVote(a.round) != nil; voted != c.votes {
+			a.voter.round.vouched = true
+			// Each phase is begun as Run would begin it now.
+			begin := func(phase Phase) {
+				a.voter.phase = phase
+				for _, act := range a.voter.begin(time.Now()) {
+					if err := a.do(act); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			begin(Vote)
+			if voted := len(a.voter.round.votes[a.self]) > 0; voted != c.votes {
 				t.Errorf("started %v: votes: %v", c.start, voted)
 			}
 			for i := 1; i < 5; i++ {
 				v, text := w.vote(i, hour(1), nil)
-				a.round.addVote(v, text)
+				a.voter.round.addVote(v, text)
 			}
-			if signed := a.ownSignature(a.round) != nil; signed != c.sign {
+			begin(Sign)
+			if signed := a.voter.last != nil; signed != c.sign {
 				t.Errorf("started %v: signs: %v", c.start, signed)
 			}
 		})
@@ -415,16 +426,16 @@ func TestRestartFromDisk(t *testing.T) {
 		w.nodes[0].handler = a
 		w.publishAll()
 		runUntil(a, minute(58))
-		signed := a.last.text
+		signed := a.voter.last.text
 
 		a = start()
 		if n := a.store.len(); n != 5 {
 			t.Errorf("%d descriptors after a restart, want 5", n)
 		}
-		if a.last == nil || string(a.last.text) != string(signed) {
+		if a.voter.last == nil || string(a.voter.last.text) != string(signed) {
 			t.Error("what was signed is not known after a restart")
 		}
-		if len(a.round.votes) != 1 {
+		if len(a.voter.round.votes) != 1 {
 			t.Error("the vote is not known after a restart")
 		}
 		runUntil(a, hour(1).Add(time.Second))
@@ -432,7 +443,7 @@ func TestRestartFromDisk(t *testing.T) {
 		if first == nil || len(first.Entries) != 5 {
 			t.Fatalf("consensus after a restart while signing: %+v", first)
 		}
-		if string(a.last.text) != string(signed) {
+		if string(a.voter.last.text) != string(signed) {
 			t.Error("signed twice")
 		}
 

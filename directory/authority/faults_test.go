@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -110,16 +111,10 @@ func TestEquivocatingAuthority(t *testing.T) {
 			if len(s.Evidence) != 1 || s.Evidence[0].Kind != "votes" || s.Evidence[0].Authority != "authority5" {
 				t.Errorf("evidence %+v", s.Evidence)
 			}
-			proof, err := n.keep.load(keptEvidence + "votes-" + w.net.Authorities[4].Info.ID.String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, text := range split(proof, "peel-vote 1\n") {
-				v, err := directory.ParseVote(text)
-				if err != nil || v.Certificate.Identity != w.net.Authorities[4].Info.ID {
-					t.Errorf("the evidence does not prove anything: %v", err)
-				}
-			}
+			n.wantProof(t, directory.TwoVotes, 4, hour(1))
+			n.crash()
+			n.start()
+			n.wantProof(t, directory.TwoVotes, 4, hour(1))
 		}
 		c := w.nodes[0].auth.Consensus()
 		if len(c.Entries) != 12 || c.Params["half"] != 0 {
@@ -129,11 +124,32 @@ func TestEquivocatingAuthority(t *testing.T) {
 	})
 }
 
+// wantProof fails unless an authority hands out a proof against the i-th that convinces anybody.
+func (n *node) wantProof(t *testing.T, kind string, i int, after time.Time) {
+	t.Helper()
+	info := n.w.net.Authorities[i].Info
+	code, list := n.do("GET", pathEvidence, nil)
+	if code != http.StatusOK || !strings.Contains(list, info.ID.String()) || !strings.Contains(list, kind) {
+		t.Errorf("authority %d lists as evidence: %d %s", n.i, code, list)
+	}
+	code, proof := n.do("GET", pathEvidence+"/"+kind+"/"+info.ID.String(), nil)
+	if code != http.StatusOK {
+		t.Errorf("authority %d has no proof: %d %s", n.i, code, proof)
+		return
+	}
+	id, period, err := directory.CheckEvidence(n.w.net.Network, kind, []byte(proof))
+	if err != nil || id != info.ID || !period.Equal(after) {
+		t.Errorf("the evidence proves nothing: %v, %v, %v", id, period, err)
+	}
+}
+
 // Two headers of one authority are evidence as well.
 func TestAuthorityThatSignsTwoHeaders(t *testing.T) {
 	inWorld(t, 5, func(t *testing.T, w *world) {
 		sleepUntil(minute(58))
-		r, _ := w.nodes[0].auth.current()
+		w.nodes[0].auth.mu.Lock()
+		r := w.nodes[0].auth.voter.round
+		w.nodes[0].auth.mu.Unlock()
 		h := r.result.Header
 		h.Params = directory.Params{"other": 1}
 		sig, err := h.Sign(w.net.Authorities[4].Certificate, w.net.Authorities[4].Signing)
@@ -150,6 +166,10 @@ func TestAuthorityThatSignsTwoHeaders(t *testing.T) {
 			if len(s.Evidence) != 1 || s.Evidence[0].Kind != "headers" || !slices.Equal(s.Before.Differ, []string{"authority5"}) {
 				t.Errorf("authority %d: evidence %+v, differ %v", n.i, s.Evidence, s.Before.Differ)
 			}
+			n.wantProof(t, directory.TwoHeaders, 4, hour(1))
+			if code, _ := n.do("GET", pathEvidence+"/votes/"+w.net.Authorities[4].Info.ID.String(), nil); code != http.StatusNotFound {
+				t.Errorf("evidence of another kind: %d", code)
+			}
 		}
 	})
 }
@@ -159,7 +179,7 @@ func TestSignaturesThatAreRefused(t *testing.T) {
 		sleepUntil(minute(58))
 		a := w.nodes[0].auth
 		a.mu.Lock()
-		good := a.last
+		good := a.voter.last
 		a.mu.Unlock()
 		broken := good.SignedHeader
 		broken.Relays++ // what was signed is another header

@@ -35,6 +35,8 @@ func (a *Authority) routes() *http.ServeMux {
 	m.HandleFunc("GET "+pathVote+"/{after}/{authority}/{digest}", a.getHeldVote)
 	m.HandleFunc("GET "+pathSignatures+"{after}", a.getSigned)
 	m.HandleFunc("GET "+pathStatus, a.getStatus)
+	m.HandleFunc("GET "+pathEvidence, a.getEvidence)
+	m.HandleFunc("GET "+pathEvidence+"/{kind}/{authority}", a.getProof)
 	return m
 }
 
@@ -49,8 +51,7 @@ func take(places chan struct{}, limit int64, do func([]byte) error) http.Handler
 		case places <- struct{}{}:
 			defer func() { <-places }()
 		default:
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, "busy: try again", http.StatusServiceUnavailable)
+			busy(w)
 			return
 		}
 		// Where the connection has no deadlines, its own end bounds the time.
@@ -91,13 +92,6 @@ func (a *Authority) postDescriptor(text []byte) error {
 	return err
 }
 
-// current returns the round, and its phase now.
-func (a *Authority) current() (*round, Phase) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.round, a.round.period.Phase(a.now())
-}
-
 // whileVoting refuses votes that come too late, before their long bodies are read.
 func (a *Authority) whileVoting(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -110,11 +104,9 @@ func (a *Authority) whileVoting(next http.HandlerFunc) http.HandlerFunc {
 }
 
 func (a *Authority) late() error {
-	if r, phase := a.current(); phase > Vote {
-		return refuse(http.StatusConflict, "votes for %s were taken until %s; it is %s here",
-			stamp(r.period.ValidAfter), stamp(r.period.Fetch), stamp(a.now()))
-	}
-	return nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.voter.refuseVote(a.now(), a.voter.round.period.ValidAfter)
 }
 
 func (a *Authority) postVote(text []byte) error {
@@ -125,36 +117,32 @@ func (a *Authority) postVote(text []byte) error {
 	if err := v.Verify(a.cfg.Network); err != nil {
 		return refuse(http.StatusForbidden, "%v", err)
 	}
-	if err := a.late(); err != nil {
-		return err // it was late when all of it was there
+	a.mu.Lock()
+	err = a.voter.refuseVote(a.now(), v.ValidAfter) // it may be late now that all of it is here
+	a.mu.Unlock()
+	if err != nil {
+		return err
 	}
-	r, _ := a.current()
-	if !v.ValidAfter.Equal(r.period.ValidAfter) {
-		return refuse(http.StatusConflict, "vote for %s, but %s is being voted on; it is %s here",
-			stamp(v.ValidAfter), stamp(r.period.ValidAfter), stamp(a.now()))
-	}
-	if err := a.takeVote(r, v, text); err != nil {
-		a.log.Error("vote not kept", "why", err)
+	if err := a.feed(gotVote{0, v, text}); err != nil {
 		return refuse(http.StatusInternalServerError, "not kept")
 	}
 	return nil
 }
 
 func (a *Authority) postSignature(text []byte) error {
-	r, _ := a.current()
-	if s, err := directory.ParseSignedHeader(text); err == nil && !s.ValidAfter.Equal(r.period.ValidAfter) {
-		return refuse(http.StatusConflict, "signature for %s, but %s is being voted on; it is %s here",
-			stamp(s.ValidAfter), stamp(r.period.ValidAfter), stamp(a.now()))
-	}
-	if err := a.takeSignatures(r, text); err != nil {
+	err := a.takeSigned(text)
+	var r *refusal
+	if err != nil && !errors.As(err, &r) {
 		return refuse(http.StatusForbidden, "%v", err)
 	}
-	return nil
+	return err
 }
 
 // asked returns the round that a request's path names, or answers that there is none.
 func (a *Authority) asked(w http.ResponseWriter, r *http.Request) *round {
-	round, _ := a.current()
+	a.mu.Lock()
+	round := a.voter.round
+	a.mu.Unlock()
 	if r.PathValue("after") != stamp(round.period.ValidAfter) {
 		http.Error(w, stamp(round.period.ValidAfter)+" is being voted on", http.StatusNotFound)
 		return nil
@@ -207,11 +195,56 @@ func (a *Authority) getSigned(w http.ResponseWriter, r *http.Request) {
 	writeText(w, text)
 }
 
-func (a *Authority) getStatus(w http.ResponseWriter, _ *http.Request) {
+func (a *Authority) getStatus(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.Status()) }
+
+func (a *Authority) getEvidence(w http.ResponseWriter, _ *http.Request) {
+	a.mu.Lock()
+	list := a.voter.accused()
+	a.mu.Unlock()
+	writeJSON(w, list)
+}
+
+// getProof hands out the two documents that an authority should not have signed.
+func (a *Authority) getProof(w http.ResponseWriter, r *http.Request) {
+	id, err := cell.ParseNodeID(r.PathValue("authority"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	kind := r.PathValue("kind")
+	a.mu.Lock()
+	_, ok := a.voter.evidence[evidenceKey{id, kind}]
+	a.mu.Unlock()
+	if !ok {
+		http.Error(w, "no such evidence", http.StatusNotFound)
+		return
+	}
+	select {
+	case a.large <- struct{}{}: // it may be as large as two votes
+		defer func() { <-a.large }()
+	default:
+		busy(w)
+		return
+	}
+	proof, err := a.keep.load(evidenceName(kind, id))
+	if err != nil || proof == nil {
+		a.log.Error("evidence cannot be read", "why", err)
+		http.Error(w, "it cannot be read", http.StatusInternalServerError)
+		return
+	}
+	writeText(w, proof)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	_ = enc.Encode(a.Status()) // fails only with the connection
+	_ = enc.Encode(v) // fails only with the connection
+}
+
+func busy(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "busy: try again", http.StatusServiceUnavailable)
 }
 
 func writeText(w http.ResponseWriter, text []byte) {

@@ -1,8 +1,9 @@
 package authority
 
 import (
-	"bytes"
+	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"peel/cell"
@@ -47,9 +48,11 @@ type Published struct {
 }
 
 // Evidence says that an authority signed two different votes or headers for one period, which an
-// honest one never does. The documents are kept in the file evidence-<kind>-<authority>.
+// honest one never does. Both documents are in the file evidence-<kind>-<identity>, and handed out
+// (spec/voting.md, section 3).
 type Evidence struct {
 	Authority  string    `json:"authority"`
+	Identity   string    `json:"identity"`
 	Kind       string    `json:"kind"` // "votes" or "headers"
 	ValidAfter time.Time `json:"valid_after"`
 }
@@ -65,23 +68,30 @@ func (a *Authority) Status() Status {
 	relays := a.store.len()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	p := &a.round.period
+	p := &a.voter.round.period
 	phase := p.Phase(now)
 	s := Status{
 		Network: a.cfg.Network.Name, Authority: a.nickname(a.self), Now: now.UTC(),
 		Phase: phase.String(), PhaseEnds: p.End(phase).UTC(),
-		Relays: relays, Outcome: *a.round.outcome(a.cfg.Network), Before: a.before,
+		Relays: relays, Outcome: *a.voter.round.outcome(a.cfg.Network), Before: a.voter.before,
 	}
 	if c := a.cache.Consensus(); c != nil {
 		s.Consensus = &Published{c.ValidAfter, c.ValidUntil, c.Relays, len(c.Signatures), c.Header.Digest().String()}
 	}
-	for _, e := range a.evidence {
-		s.Evidence = append(s.Evidence, e)
-	}
-	slices.SortFunc(s.Evidence, func(a, b Evidence) int {
-		return bytes.Compare([]byte(a.Authority+" "+a.Kind), []byte(b.Authority+" "+b.Kind))
-	})
+	s.Evidence = a.voter.accused()
 	return s
+}
+
+// accused lists the evidence, by authority.
+func (v *voter) accused() []Evidence {
+	list := []Evidence{}
+	for _, e := range v.evidence {
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b Evidence) int {
+		return cmp.Or(strings.Compare(a.Authority, b.Authority), strings.Compare(a.Kind, b.Kind))
+	})
+	return list
 }
 
 // outcome says how far the voting of the round came.
@@ -115,15 +125,4 @@ func (r *round) outcome(n *directory.Network) *Outcome {
 		}
 	}
 	return o
-}
-
-// accuse keeps the proof that an authority signed two things for one period.
-func (a *Authority) accuse(id cell.NodeID, kind string, p Period, proof []byte) {
-	a.log.Error("an authority signed two different "+kind+" for one period: tell the other operators", "authority", a.nickname(id), "valid-after", stamp(p.ValidAfter))
-	a.mu.Lock()
-	a.evidence[evidenceKey{id, kind}] = Evidence{a.nickname(id), kind, p.ValidAfter}
-	a.mu.Unlock()
-	if err := a.keep.save(keptEvidence+kind+"-"+id.String(), proof); err != nil {
-		a.log.Error("evidence not kept", "why", err)
-	}
 }

@@ -307,3 +307,47 @@ func (w *world) text(n *node) string {
 	}
 	return text
 }
+
+// retry calls f until it returns true or ctx ends, in a phase of the length given: each call may take
+// half of it, and the pauses grow from a 32nd to a quarter.
+func retry(ctx context.Context, length time.Duration, f func(context.Context) bool) {
+	for pause := length / 32; ; pause = min(2*pause, length/4) {
+		fctx, cancel := context.WithTimeout(ctx, length/2)
+		done := f(fctx)
+		cancel()
+		if done || !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// poll calls f again and again until ctx ends: after a call that returned true in a whole pause, else
+// in a quarter of one.
+func poll(ctx context.Context, length, pause time.Duration, f func(context.Context) bool) {
+	for {
+		fctx, cancel := context.WithTimeout(ctx, length/2)
+		wait := pause
+		if !f(fctx) {
+			wait /= 4
+		}
+		cancel()
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+// sleep waits, and returns false if ctx ended before it was over.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
