@@ -121,9 +121,10 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	cfg.MaxBandwidth = min(cfg.MaxBandwidth, directory.MaxBandwidth)
 	a := &Authority{
 		log: cfg.Log, now: cfg.Now, network: cfg.Network.ID(), schedule: cfg.Network.Schedule.WithDefaults(),
-		started: cfg.Now(), durable: durable, keep: k, store: newStore(), due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		started: cfg.Now(), durable: durable, keep: k, due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 		small: make(chan struct{}, smallRequests), large: make(chan struct{}, largeRequests),
 	}
+	a.store = newStore(a.schedule.Period)
 	if err := a.takeKeys(&cfg); err != nil {
 		return nil, err
 	}
@@ -213,6 +214,12 @@ func (a *Authority) load() error {
 		return err
 	}
 	n := a.store.load(text, a.started)
+	if text, err = a.keep.load(keptHistory); err != nil {
+		return err
+	}
+	if err := a.store.past.load(text); err != nil {
+		a.log.Warn("what was known of the relays' uptime is lost: flags are given as in a young network", "why", err)
+	}
 	if c := a.cache.Consensus(); c != nil {
 		a.store.prove(c, c.ValidAfter.Add(-a.schedule.Voting))
 		a.voter.have = c.ValidAfter
@@ -306,12 +313,15 @@ func (a *Authority) Run(ctx context.Context) error {
 	return nil
 }
 
+// historyEvery is how many chances to keep descriptors go by before the history is kept: it is larger.
+const historyEvery = 5
+
 // saveRelays keeps the descriptors whenever they have changed, at most once in a minute or an
-// eighth of a period, and at the end.
+// eighth of a period, and the history more seldom; both at the end.
 func (a *Authority) saveRelays(ctx context.Context) {
 	t := time.NewTicker(min(time.Minute, a.schedule.Period/8))
 	defer t.Stop()
-	for ctx.Err() == nil {
+	for n := 1; ctx.Err() == nil; n++ {
 		select {
 		case <-ctx.Done():
 		case <-t.C:
@@ -319,6 +329,11 @@ func (a *Authority) saveRelays(ctx context.Context) {
 		if text, changed := a.store.bytes(); changed {
 			if err := a.keep.save(keptDescriptors, text); err != nil {
 				a.log.Error("descriptors not kept", "why", err)
+			}
+		}
+		if n%historyEvery == 0 || ctx.Err() != nil {
+			if err := a.keep.save(keptHistory, a.store.pastBytes()); err != nil {
+				a.log.Error("history of the relays not kept", "why", err)
 			}
 		}
 	}

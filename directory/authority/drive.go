@@ -64,7 +64,7 @@ func (a *Authority) feed(e event) error {
 func (a *Authority) do(act action) error {
 	switch act := act.(type) {
 	case newPeriod:
-		a.store.planTries(act.period)
+		a.store.newPeriod(act.period)
 		a.tryAgain()
 	case makeVote:
 		v, text, err := a.makeVote(act.period)
@@ -94,7 +94,7 @@ func (a *Authority) makeVote(p Period) (*directory.Vote, []byte, error) {
 	now := a.now()
 	v := &directory.Vote{
 		Network: a.network, ValidAfter: p.ValidAfter, Published: now.UTC().Truncate(time.Second),
-		Methods: []int{Method}, KnownFlags: knownFlags, Params: a.cfg.Params, Certificate: a.cfg.Certificate,
+		Methods: []int{Method}, KnownFlags: directory.AllFlags, Params: a.cfg.Params, Certificate: a.cfg.Certificate,
 		Relays: entries(a.store.candidates(p.Collect, now), a.schedule.Period, a.cfg.MaxBandwidth),
 	}
 	text, err := v.Sign(a.cfg.SigningKey)
@@ -248,6 +248,7 @@ func (a *Authority) getConsensus(ctx context.Context, p *peer) error {
 // Names in keep. A vote has the identity and a number behind it.
 const (
 	keptDescriptors = "descriptors"
+	keptHistory     = "history"
 	keptVote        = "vote-"
 	keptSigned      = "signed"
 	keptEvidence    = "evidence-"

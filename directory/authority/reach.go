@@ -20,6 +20,8 @@ const (
 	reachTimeout = 10 * time.Second // for one of them, at all its addresses at once
 	freshTries   = 3                // that may fail before one that was never reached is dropped
 	freshTime    = 10 * time.Minute // since it published, before it is
+
+	triesInPeriod = 3 // of a relay that answers: every 20 minutes, where a period is an hour
 )
 
 // ReachByLink returns a Reach for Config that dials a relay and makes a link handshake with it, which
@@ -165,8 +167,9 @@ func (s *store) tried(d *directory.Descriptor, there []netip.AddrPort, now time.
 	there = slices.DeleteFunc(there, func(a netip.AddrPort) bool { return s.taken(a.Addr(), k) >= s.perPlace })
 	if len(there) > 0 {
 		k.reached = now
-		s.unplan(k)
+		s.past.reached(d.ID, now)
 		s.settle(k, there, 0)
+		s.plan(k, nextSlot(d.ID, now, period/triesInPeriod))
 		return
 	}
 	s.settle(k, nil, k.failed+1)
@@ -182,19 +185,27 @@ func sameDoor(a, b *directory.Descriptor) bool {
 	return a.ID == b.ID && a.LinkKey == b.LinkKey && slices.Equal(a.Addrs, b.Addrs)
 }
 
-// planTries makes a try of every relay due in the new period, spread by identity over the first
-// half of its collecting time.
-func (s *store) planTries(p Period) {
-	spread := p.Vote.Sub(p.Collect) / 2
+// newPeriod begins a period: who was reached lately is seen anew.
+func (s *store) newPeriod(p Period) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.since = p.Collect.Add(p.Collect.Sub(p.ValidAfter))
-	for id, k := range s.relays {
+	for _, k := range s.relays {
 		s.settle(k, k.there, k.failed)
-		if !k.busy {
-			s.plan(k, p.Collect.Add(moment(id, spread)))
+		if k.on != nil {
+			s.plan(k, k.due)
 		}
 	}
+}
+
+// nextSlot returns the next moment after now to try a relay that is tried every so often: those of
+// different relays are spread evenly.
+func nextSlot(id cell.NodeID, now time.Time, every time.Duration) time.Time {
+	at := now.Truncate(every).Add(moment(id, every))
+	if !at.After(now) {
+		at = at.Add(every)
+	}
+	return at
 }
 
 // moment picks a moment of d for a relay, always the same.

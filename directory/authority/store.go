@@ -53,6 +53,7 @@ type store struct {
 	swept  time.Time                        // when there was last room made of what is out of date
 	text   int                              // bytes held
 	dirty  bool                             // not saved since it changed
+	past   *history                         // of all who were ever reached
 }
 
 // known is a relay.
@@ -68,11 +69,11 @@ type known struct {
 	due     time.Time        // the next one, while it is on an agenda
 	on      *agenda          // nil: none is due
 	at      int              // where on it
-	streak  int              // votes in a row that found it running
 }
 
-func newStore() *store {
+func newStore(period time.Duration) *store {
 	return &store{
+		past:     newHistory(period),
 		capacity: maxRelays,
 		relays:   map[cell.NodeID]*known{},
 		places:   map[netip.Prefix]map[*known]bool{},
@@ -124,7 +125,6 @@ func (s *store) add(text []byte, now time.Time) (bool, error) {
 	if old != nil {
 		was = *old
 		s.remove(old)
-		k.streak = was.streak
 	}
 	s.relays[d.ID] = k
 	s.text += len(k.text)
@@ -305,15 +305,16 @@ func (s *store) len() int {
 
 // A candidate is a relay that a vote may list.
 type candidate struct {
-	desc    *directory.Descriptor
-	text    []byte
-	there   []netip.AddrPort // the addresses at which it was reached, while it is running
-	running bool             // reached in this period
-	streak  int              // votes in a row, with this one, that found it running
+	desc     *directory.Descriptor
+	text     []byte
+	there    []netip.AddrPort // the addresses at which it was reached, while it is running
+	running  bool             // reached in this period
+	past     standing
+	marks    directory.Flags // BadExit and MiddleOnly, by our lists
+	measured uint64          // by us, bytes per second; 0: not
 }
 
-// candidates returns the relays for the vote of a period, by identity, and counts the vote in
-// their streaks: call it once a period.
+// candidates returns the relays for the vote of a period, by identity.
 func (s *store) candidates(since, now time.Time) []candidate {
 	s.expire(now)
 	s.mu.Lock()
@@ -321,14 +322,16 @@ func (s *store) candidates(since, now time.Time) []candidate {
 	list := make([]candidate, 0, len(s.relays))
 	for _, k := range s.sorted() {
 		running := len(k.there) > 0 && !k.reached.Before(since)
-		if running {
-			k.streak++
-		} else {
-			k.streak = 0
-		}
-		list = append(list, candidate{k.desc, k.text, k.there, running, k.streak})
+		list = append(list, candidate{k.desc, k.text, k.there, running, s.past.of(k.desc.ID, now), 0, 0})
 	}
 	return list
+}
+
+// pastBytes returns the history of all relays, to be kept.
+func (s *store) pastBytes() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.past.bytes()
 }
 
 // timeFormat is how documents and paths write a time.

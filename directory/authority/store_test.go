@@ -2,7 +2,6 @@ package authority
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -24,7 +23,7 @@ type shelf struct {
 }
 
 func newShelf(t *testing.T, relays int) *shelf {
-	s := &shelf{t: t, net: dirtest.New(3, relays), now: dirtest.ValidAfter, store: newStore()}
+	s := &shelf{t: t, net: dirtest.New(3, relays), now: dirtest.ValidAfter, store: newStore(time.Hour)}
 	s.network, s.perPlace = s.net.Network.ID(), 2
 	return s
 }
@@ -188,9 +187,9 @@ func TestFullStore(t *testing.T) {
 	s.reached(&s.net.Relays[3].Descriptor)
 	s.missed(&s.net.Relays[3].Descriptor)
 	s.publish(4, 503, "no room", nil)
-	s.planTries(PeriodAt(directory.Schedule{}, s.now.Add(time.Hour)))
+	s.newPeriod(PeriodAt(directory.Schedule{}, s.now.Add(time.Hour)))
 	s.publish(4, 503, "no room", nil)
-	s.planTries(PeriodAt(directory.Schedule{}, s.now.Add(3*time.Hour)))
+	s.newPeriod(PeriodAt(directory.Schedule{}, s.now.Add(3*time.Hour)))
 	s.publish(4, 204, "", nil)
 
 	s.now = s.now.Add(23*time.Hour + time.Minute)
@@ -248,8 +247,8 @@ func TestStoreComesBackFromItsBytes(t *testing.T) {
 	}
 }
 
-// A relay is tried at once when it publishes, then again after a while that grows as it fails, and in
-// each period.
+// A relay is tried at once when it publishes, then again after a while that grows as it fails; every
+// 20 minutes when it answers, and in each period.
 func TestWhenRelaysAreTried(t *testing.T) {
 	s := newShelf(t, 2)
 	d := s.publish(0, 204, "", func(d *directory.Descriptor) { d.Published = s.now.Add(-time.Minute) })
@@ -272,17 +271,24 @@ func TestWhenRelaysAreTried(t *testing.T) {
 		}
 	}
 	s.reached(d)
-	if _, ok := s.nextDue(1, 1); ok {
-		t.Error("a relay that was reached is tried again in the same period")
-	}
-	p := PeriodAt(directory.Schedule{}, s.now.Add(time.Hour))
-	s.planTries(p)
-	if due, ok := s.nextDue(1, 1); !ok || due.Before(p.Collect) || due.After(p.Collect.Add(25*time.Minute)) {
-		t.Errorf("in the next period tried at %v", due)
+	for range 3 {
+		due, ok := s.nextDue(1, 1)
+		if first := s.now; !ok || !due.After(first) || due.After(first.Add(20*time.Minute)) {
+			t.Errorf("a relay that was reached is tried again in %v, want at most 20 minutes", due.Sub(first))
+		}
+		s.newPeriod(PeriodAt(directory.Schedule{}, due))
+		if again, ok := s.nextDue(1, 1); !ok || again != due {
+			t.Errorf("a new period moves a try from %v to %v", due, again)
+		}
+		s.now = due
+		if len(s.takeDue(due, 9, 9)) != 1 {
+			t.Error("not due when it should be")
+		}
+		s.reached(d)
 	}
 
 	// What is tried of an old descriptor says nothing of the same relay somewhere else.
-	moved := s.publish(0, 204, "", func(r *directory.Descriptor) { r.Published, r.Addrs = s.now, addr("11.9.9.9:1") })
+	moved := s.publish(0, 204, "", func(r *directory.Descriptor) { r.Published, r.Addrs = s.now.Truncate(time.Second), addr("11.9.9.9:1") })
 	s.reached(d)
 	if len(s.running()) != 0 {
 		t.Error("a relay that moved counts as running before it was reached there")
@@ -306,7 +312,7 @@ func TestRelaysReachedLatelyAreTriedFirst(t *testing.T) {
 		}
 	}
 	next := PeriodAt(directory.Schedule{}, s.now.Add(time.Hour))
-	s.planTries(next)
+	s.newPeriod(next)
 	got := s.takeDue(next.Vote, 12, 4)
 	for i, try := range got {
 		if try.fresh == old[try.desc.ID] || try.fresh != (i >= 10) {
@@ -371,59 +377,5 @@ func TestPublicAddresses(t *testing.T) {
 		if got := public(netip.MustParseAddr(s)); got != want {
 			t.Errorf("%s public: %v, want %v", s, got, want)
 		}
-	}
-}
-
-func TestFlagsOfAVote(t *testing.T) {
-	policy := func(rules ...string) directory.Policy {
-		p, err := directory.ParsePolicy(rules)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	const k = 1000
-	for _, c := range []struct {
-		name string
-		list []candidate
-		want []string
-	}{
-		{"alone", []candidate{{desc: &directory.Descriptor{Bandwidth: 5, Observed: 5}, running: true, streak: 1}},
-			[]string{"Fast Guard HSDir Running Stable Valid 5"}},
-		{"not reached", []candidate{{desc: &directory.Descriptor{Bandwidth: 5, Observed: 5}}}, []string{"Valid 5"}},
-		{"the slower and the younger half", []candidate{
-			{desc: &directory.Descriptor{Bandwidth: 10 * k, Observed: 10 * k}, running: true, streak: 9},
-			{desc: &directory.Descriptor{Bandwidth: 20 * k, Observed: 20 * k}, running: true, streak: 1},
-			{desc: &directory.Descriptor{Bandwidth: 30 * k, Observed: 30 * k}, running: true, streak: 8},
-			{desc: &directory.Descriptor{Bandwidth: 90 * k, Observed: 90 * k}},
-		}, []string{"Running Stable Valid 10000", "Fast Running Valid 20000", "Fast Guard HSDir Running Stable Valid 30000", "Valid 90000"}},
-		{"good enough anywhere", []candidate{
-			{desc: &directory.Descriptor{Bandwidth: 100 * k, Observed: 100 * k}, running: true, streak: 120},
-			{desc: &directory.Descriptor{Bandwidth: 2000 * k, Observed: 2000 * k}, running: true, streak: 120},
-			{desc: &directory.Descriptor{Bandwidth: 9000 * k, Observed: 9000 * k}, running: true, streak: 999},
-			{desc: &directory.Descriptor{Bandwidth: 9000 * k, Observed: 9000 * k}, running: true, streak: 999},
-			{desc: &directory.Descriptor{Bandwidth: 9000 * k, Observed: 9000 * k}, running: true, streak: 119},
-		}, []string{"Fast HSDir Running Stable Valid 100000", "Fast Guard HSDir Running Stable Valid 2000000",
-			"Fast Guard HSDir Running Stable Valid 9000000", "Fast Guard HSDir Running Stable Valid 9000000", "Fast Running Valid 9000000"}},
-		{"exits", []candidate{
-			{desc: &directory.Descriptor{Policy: policy("accept *:443")}},
-			{desc: &directory.Descriptor{Policy: policy("accept 127.0.0.0/8:80")}},
-			{desc: &directory.Descriptor{Policy: policy("accept *:22")}},
-			{desc: &directory.Descriptor{Policy: policy("reject *:*", "accept *:80")}},
-		}, []string{"Exit Valid 0", "Exit Valid 0", "Valid 0", "Valid 0"}},
-		{"bandwidth is what it gives, has carried, and at most the limit", []candidate{
-			{desc: &directory.Descriptor{Bandwidth: 900 * k, Observed: 300 * k}},
-			{desc: &directory.Descriptor{Bandwidth: 900 * k, Observed: 0}},
-			{desc: &directory.Descriptor{Bandwidth: 50 * k, Observed: 0}},
-			{desc: &directory.Descriptor{Bandwidth: 1 << 40, Observed: 1 << 40}},
-		}, []string{"Valid 300000", "Valid 100000", "Valid 50000", "Valid 10000000"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			for i, e := range entries(c.list, time.Hour, defaultMaxBandwidth) {
-				if got := fmt.Sprintf("%v %d", e.Flags, e.Bandwidth); got != c.want[i] {
-					t.Errorf("relay %d: %s, want %s", i, got, c.want[i])
-				}
-			}
-		})
 	}
 }

@@ -1,77 +1,243 @@
 package authority
 
 import (
+	"cmp"
+	"maps"
+	"math"
+	"net/netip"
 	"slices"
 	"time"
 
 	"peel/directory"
 )
 
-// What the flags of our votes mean (spec/voting.md, section 5). Each threshold is the lesser of a
-// number that is good enough anywhere and the median of the relays that run.
+// What the flags of our votes mean (spec/voting.md, section 5). Days are for periods of an hour, and
+// as many periods in every network. What is good enough anywhere gives way to what the relays that
+// run have, where these have less: the network is young, or small.
 const (
 	fastBandwidth  = 100_000   // bytes per second
+	leastFast      = 10_000    // below it nobody is Fast, unless it is alone with its like
 	guardBandwidth = 2_000_000 // bytes per second
-	stableTime     = 5 * 24 * time.Hour
+	guardUptime    = 0.98
+	guardDays      = 8
+	stableDays     = 5
+	hsdirDays      = 4
 
 	// newcomer is what a relay counts for, bytes per second, that has not carried as much yet:
 	// without it nobody would use it, and it could never show more.
 	newcomer = 100_000
 
+	// A relay is new for newDays. It counts for newcomer at first, and twice as much after every
+	// newDays/newDoublings; and the new ones of one network (IPv4 /16, IPv6 /32) together for no more
+	// than one part in newShare of what the relays that are not new count for, or, where these are of
+	// few networks, a quarter of what they have in one.
+	newDays      = 28
+	newDoublings = 14
+	newShare     = 200
+
 	// defaultMaxBandwidth is what a relay that nobody measured counts for at most, bytes per second.
 	defaultMaxBandwidth = 10_000_000
 )
 
-// knownFlags are the flags that our votes have an opinion on.
-const knownFlags = directory.Exit | directory.Fast | directory.Guard | directory.HSDir |
-	directory.Running | directory.Stable | directory.Valid
-
-// entries makes the list of a vote from the candidates, which are in order. A relay's bandwidth is
-// what it advertises, at least newcomer if it gives that much, at most limit. Of one that is running,
-// the addresses are those at which it was reached.
+// entries makes the list of a vote from the candidates, which are in order. limit is what a relay that
+// was not measured counts for at most. Of one that is running, the addresses are those at which it
+// was reached.
 func entries(list []candidate, period time.Duration, limit uint64) []directory.VoteEntry {
-	var bandwidths []uint64
-	var streaks []int
-	for i := range list {
-		if list[i].running {
-			bandwidths = append(bandwidths, bandwidth(list[i].desc, limit))
-			streaks = append(streaks, list[i].streak)
-		}
-	}
-	fast, guard, stable := uint64(fastBandwidth), uint64(guardBandwidth), int(stableTime/period)
-	if len(bandwidths) > 0 {
-		median := lowMedian(bandwidths)
-		fast, guard, stable = min(fast, median), min(guard, median), min(stable, lowMedian(streaks))
-	}
+	limits := limitNew(list, period, limit)
+	t := thresholdsOf(list, limits, period, limit)
 	votes := make([]directory.VoteEntry, len(list))
-	for i, c := range list {
-		bw := bandwidth(c.desc, limit)
-		flags := directory.Valid
-		if isExit(c.desc.Policy) {
-			flags |= directory.Exit
+	for i := range list {
+		c := &list[i]
+		votes[i] = directory.VoteEntryOf(c.desc, c.text, t.flags(c, min(c.value(limit), limits[i])))
+		votes[i].Bandwidth = min(bandwidth(c.desc, limit), limits[i])
+		if c.measured > 0 {
+			votes[i].Measured = max(1, min(c.measured, c.desc.Bandwidth, limits[i]))
 		}
-		if c.running {
-			flags |= directory.Running
-			if bw >= fast {
-				flags |= directory.Fast
-			}
-			if c.streak >= stable {
-				flags |= directory.Stable
-			}
-			if flags.Has(directory.Fast | directory.Stable) {
-				flags |= directory.HSDir
-				if bw >= guard {
-					flags |= directory.Guard
-				}
-			}
-		}
-		votes[i] = directory.VoteEntryOf(c.desc, c.text, flags)
-		votes[i].Bandwidth = bw
 		if c.running {
 			votes[i].Addrs = c.there
 		}
 	}
 	return votes
+}
+
+// thresholds are what a relay must have for a flag.
+type thresholds struct {
+	fast, guard      uint64        // bytes per second
+	run              time.Duration // for Stable
+	uptime           float64       // for Guard
+	known, knownLong time.Duration // for HSDir and for Guard
+}
+
+// thresholdsOf finds them from the relays that are running and not marked.
+func thresholdsOf(list []candidate, limits []uint64, period time.Duration, limit uint64) thresholds {
+	t := thresholds{
+		fast: fastBandwidth, guard: guardBandwidth, run: scaled(period, stableDays), uptime: guardUptime,
+		known: scaled(period, hsdirDays), knownLong: scaled(period, guardDays),
+	}
+	var bandwidths []uint64
+	var uptimes []float64
+	var runs []time.Duration
+	for i := range list {
+		if c := &list[i]; c.running && c.marks == 0 {
+			bandwidths = append(bandwidths, min(c.value(limit), limits[i]))
+			uptimes = append(uptimes, c.past.Uptime)
+			runs = append(runs, c.past.Run)
+		}
+	}
+	if len(bandwidths) == 0 {
+		return t
+	}
+	slices.Sort(bandwidths)
+	// An eighth are not Fast, where not all have enough; and leastFast is asked where half have it.
+	t.fast = max(min(t.fast, quantile(bandwidths, 8)), min(leastFast, quantile(bandwidths, 2)))
+	t.guard = min(t.guard, quantile(bandwidths, 2))
+	t.uptime = min(t.uptime, lowMedian(uptimes))
+	// What began within one period is told apart by chance only.
+	t.run = max(0, min(t.run, lowMedian(runs)-period))
+	age := networkAge(list, period)
+	t.known, t.knownLong = min(t.known, age/2), min(t.knownLong, age/2)
+	return t
+}
+
+// quantile returns what one part in n of the sorted values is below.
+func quantile[T any](sorted []T, n int) T { return sorted[(len(sorted)-1)/n] }
+
+// networkAge is for how long, at least, a quarter of the relays that run have been known, less a
+// period. Who wants to make the network look younger must bring three times as many relays as it has.
+func networkAge(list []candidate, period time.Duration) time.Duration {
+	var known []time.Duration
+	for i := range list {
+		if list[i].running {
+			known = append(known, list[i].past.Known)
+		}
+	}
+	if len(known) == 0 {
+		return 0
+	}
+	slices.Sort(known)
+	return max(0, known[(len(known)-1)*3/4]-period)
+}
+
+// flags returns the flags of a relay with a bandwidth.
+func (t *thresholds) flags(c *candidate, bandwidth uint64) directory.Flags {
+	flags := directory.Valid | c.marks
+	middle := c.marks.Has(directory.MiddleOnly)
+	if isExit(c.desc.Policy) && !middle {
+		flags |= directory.Exit
+	}
+	if !c.running {
+		return flags
+	}
+	flags |= directory.Running
+	if bandwidth >= t.fast {
+		flags |= directory.Fast
+	}
+	if c.past.Run >= t.run {
+		flags |= directory.Stable
+	}
+	if middle || !flags.Has(directory.Fast|directory.Stable) {
+		return flags
+	}
+	if c.past.Known >= t.known {
+		flags |= directory.HSDir
+	}
+	if bandwidth >= t.guard && c.past.Uptime >= t.uptime && c.past.Known >= t.knownLong {
+		flags |= directory.Guard
+	}
+	return flags
+}
+
+// value is what a relay counts for, as far as that is up to what it shows.
+func (c *candidate) value(limit uint64) uint64 {
+	if c.measured > 0 {
+		return min(c.measured, c.desc.Bandwidth)
+	}
+	return bandwidth(c.desc, limit)
+}
+
+// limitNew returns what each relay may count for at most, because it is new: so a thousand relays
+// that come in one night are not half of the network the next day, however fast they are.
+func limitNew(list []candidate, period time.Duration, limit uint64) []uint64 {
+	limits := make([]uint64, len(list))
+	still := min(scaled(period, newDays), networkAge(list, period)/2) // as long a relay is new
+	var all, exits limiter
+	for i := range list {
+		c := &list[i]
+		limits[i] = directory.MaxBandwidth
+		if c.past.Known >= still {
+			if c.running {
+				all.old(c, c.value(limit))
+				if isExit(c.desc.Policy) {
+					exits.old(c, c.value(limit))
+				}
+			}
+			continue
+		}
+		grown := math.Exp2(newDoublings * float64(c.past.Known) / float64(still))
+		limits[i] = min(limits[i], uint64(newcomer*grown))
+		limits[i] = min(limits[i], c.value(limit))
+		if c.running {
+			all.add(c, i)
+			if isExit(c.desc.Policy) {
+				exits.add(c, i)
+			}
+		}
+	}
+	exits.hold(limits)
+	all.hold(limits)
+	return limits
+}
+
+// A limiter holds what new relays of each network count for against what the others do: of all
+// relays, or of all exits.
+type limiter struct {
+	sum      uint64 // of those that are not new
+	networks map[netip.Prefix]bool
+	fresh    map[netip.Prefix][]int
+}
+
+func (l *limiter) old(c *candidate, value uint64) {
+	if l.networks == nil {
+		l.networks = map[netip.Prefix]bool{}
+	}
+	l.sum += value
+	for _, a := range c.there {
+		l.networks[networkOf(a.Addr())] = true
+	}
+}
+
+func (l *limiter) add(c *candidate, i int) {
+	if l.fresh == nil {
+		l.fresh = map[netip.Prefix][]int{}
+	}
+	for _, a := range c.there {
+		n := networkOf(a.Addr())
+		l.fresh[n] = append(l.fresh[n], i)
+	}
+}
+
+// hold lowers the limits of new relays, in proportion, where those of a network have too much together.
+func (l *limiter) hold(limits []uint64) {
+	if l.sum == 0 {
+		return
+	}
+	most := max(l.sum/newShare, l.sum/uint64(4*max(1, len(l.networks))))
+	for _, n := range slices.SortedFunc(maps.Keys(l.fresh), comparePrefix) {
+		sum := uint64(0)
+		for _, i := range l.fresh[n] {
+			sum += limits[i]
+		}
+		if sum > most {
+			share := float64(most) / float64(sum)
+			for _, i := range l.fresh[n] {
+				limits[i] = uint64(share * float64(limits[i]))
+			}
+		}
+	}
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 func bandwidth(d *directory.Descriptor, limit uint64) uint64 {
@@ -82,7 +248,7 @@ func bandwidth(d *directory.Descriptor, limit uint64) uint64 {
 func isExit(p directory.Policy) bool { return p.AllowsPort(80) || p.AllowsPort(443) }
 
 // lowMedian returns the middle of the values, the lesser of the two if there are two. It sorts them.
-func lowMedian[T int | int32 | uint64](values []T) T {
+func lowMedian[T cmp.Ordered](values []T) T {
 	slices.Sort(values)
 	return values[(len(values)-1)/2]
 }
