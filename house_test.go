@@ -48,10 +48,11 @@ var mayImport = map[string][]string{
 	"client/socks":        {}, // a dialer comes in as a func
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
-	"testnet/bench":          {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
-	"testnet":                {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
-	"cmd/peel":               {"*"},
-	"cmd/peel/internal/conf": {"cell", "directory", "directory/strict"},
+	"testnet/bench":           {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
+	"testnet":                 {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
+	"cmd/peel":                {"*"},
+	"cmd/peel/internal/admin": {"directory/cache"}, // files that a crash does not break
+	"cmd/peel/internal/conf":  {"cell", "cmd/peel/internal/admin", "directory", "directory/strict"},
 }
 
 // forTests are packages that only tests import.

@@ -44,6 +44,12 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 // ID is the authority's identity, which is also its name on links.
 func (n *Authority) ID() cell.NodeID { return n.relay.ID() }
 
+// Stats are the counters of the node's relay.
+func (n *Authority) Stats() *Stats { return n.relay.Stats() }
+
+// Status is what the authority knows now.
+func (n *Authority) Status() authority.Status { return n.authority.Status() }
+
 // Run works until ctx ends and returns when the last goroutine of the node is gone.
 func (n *Authority) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)

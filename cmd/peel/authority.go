@@ -69,6 +69,11 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 			cfg.Log = cfg.Log.With("node", a.Nickname)
 		}
 	}
+	window, err := openAdmin("authority", f.State, f.Admin, cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer window.Close()
 	if cfg.Listeners, err = listenLinks(f.Listen); err != nil {
 		return err
 	}
@@ -77,7 +82,9 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
-	err = a.Run(ctx)
+	relayWindow(window, a.ID().String(), a.Stats())
+	window.Section("authority", func() any { return a.Status() })
+	err = together(ctx, a.Run, window.Run)
 	cfg.Log.Info("authority ends")
 	return err
 }

@@ -45,6 +45,12 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	window, err := openAdmin("client", f.State, f.Admin, log)
+	if err != nil {
+		return err
+	}
+	defer window.Close()
+	clientWindow(window, c)
 	port, err := listenSOCKS(f.SOCKS, "socks")
 	if err != nil {
 		var u *usageError
@@ -57,7 +63,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		log.Warn("the SOCKS5 port is open to other machines: whoever reaches it can use it", "socks", f.SOCKS)
 	}
 	server := &socks.Server{Dial: socksDial(c), Code: client.SOCKSCode, Log: log}
-	return together(ctx, c.Run,
+	return together(ctx, c.Run, window.Run,
 		func(ctx context.Context) error { return server.Serve(ctx, port) },
 		func(ctx context.Context) error {
 			complain(ctx, c, log)

@@ -51,6 +51,11 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if cfg.Family, err = f.Relatives(); err != nil {
 		return err
 	}
+	window, err := openAdmin("relay", f.State, f.Admin, cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer window.Close()
 	if cfg.Listeners, err = listenLinks(f.Listen); err != nil {
 		return err
 	}
@@ -59,7 +64,8 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0)
-	err = r.Run(ctx)
+	relayWindow(window, r.ID().String(), r.Stats())
+	err = together(ctx, r.Run, window.Run)
 	cfg.Log.Info("relay ends")
 	return err
 }

@@ -28,9 +28,27 @@ var page = strings.Repeat("through three hops\n", 1<<16)
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"peel": main,
-		"get":  get,
+		"peel":     main,
+		"get":      get,
+		"wait-for": waitFor,
 	})
+}
+
+// waitFor waits until files are there, for a minute at most.
+func waitFor() {
+	end := time.Now().Add(time.Minute)
+	for _, name := range os.Args[1:] {
+		for {
+			if _, err := os.Lstat(name); err == nil {
+				break
+			}
+			if time.Now().After(end) {
+				fmt.Fprintln(os.Stderr, "wait-for: no", name)
+				os.Exit(1)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
 }
 
 // get fetches a URL through the SOCKS5 port that PEEL_SOCKS names and prints the SHA-256 of what came.

@@ -14,7 +14,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/BurntSushi/toml"
+
 	"peel/cell"
+	"peel/cmd/peel/internal/admin"
 	"peel/directory"
 	"peel/directory/strict"
 )
@@ -31,6 +34,7 @@ type Relay struct {
 	Bandwidth string   `toml:"bandwidth"`
 	Exit      []string `toml:"exit_policy"`
 	Family    []string `toml:"family"`
+	Admin     string   `toml:"admin"`
 	Log       string   `toml:"log"`
 }
 
@@ -42,6 +46,7 @@ type Authority struct {
 	Listen  []string         `toml:"listen"`
 	Allow   []string         `toml:"allow"`
 	Private bool             `toml:"private_addresses"`
+	Admin   string           `toml:"admin"`
 	Log     string           `toml:"log"`
 	Params  directory.Params `toml:"params"` // a table: it comes last
 }
@@ -51,6 +56,7 @@ type Client struct {
 	Network string `toml:"network"`
 	State   string `toml:"state"`
 	SOCKS   string `toml:"socks"`
+	Admin   string `toml:"admin"`
 	Log     string `toml:"log"`
 }
 
@@ -159,6 +165,9 @@ func (c *Relay) check() (string, error) {
 	if _, err := c.Relatives(); err != nil {
 		return "family", err
 	}
+	if err := adminAt(c.Admin, c.State); err != nil {
+		return "admin", err
+	}
 	return "log", level(c.Log)
 }
 
@@ -178,6 +187,9 @@ func (c *Authority) check() (string, error) {
 	if err := c.Params.Check(); err != nil {
 		return "params", err
 	}
+	if err := adminAt(c.Admin, c.State); err != nil {
+		return "admin", err
+	}
 	return "log", level(c.Log)
 }
 
@@ -190,6 +202,9 @@ func (c *Client) check() (string, error) {
 	}
 	if listens([]string{c.SOCKS}) != nil {
 		return "socks", fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9250", c.SOCKS)
+	}
+	if err := adminAt(c.Admin, c.State); err != nil {
+		return "admin", err
 	}
 	return "log", level(c.Log)
 }
@@ -255,6 +270,35 @@ func ParseRate(s string) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf(`%q: must be a rate of at least 1 kB/s, such as "20 MB/s" or "100 Mbit/s"`, s)
+}
+
+// adminAt checks where a node is looked into, besides its socket.
+func adminAt(addr, state string) error {
+	if addr == "" {
+		return nil
+	}
+	if state == "" {
+		return errors.New("needs a state folder, where its token is kept")
+	}
+	return admin.CheckListen(addr)
+}
+
+// StateOf is the state folder that a file of any kind of node names; "": none.
+func StateOf(path string) (string, error) {
+	text, err := read(path)
+	if err != nil {
+		return "", &Error{path, err}
+	}
+	var f struct {
+		State string `toml:"state"`
+	}
+	if err := toml.Unmarshal(text, &f); err != nil {
+		return "", &Error{path, err}
+	}
+	if f.State == "" || filepath.IsAbs(f.State) {
+		return f.State, nil
+	}
+	return filepath.Join(filepath.Dir(path), f.State), nil
 }
 
 func required(s string) error {

@@ -22,6 +22,8 @@ func (c *Relay) Text() string {
 	b.list("exit_policy", c.Exit, `What may leave the network here; the first rule that matches counts, and what none matches is`,
 		`refused. []: nothing, no exit. For the web: ["accept *:80", "accept *:443"]`)
 	b.list("family", c.Family, "Identities of your other relays. No path uses two of one family.")
+	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
+		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	return b.String()
 }
@@ -37,6 +39,8 @@ func (c *Authority) Text() string {
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
 	b.list("allow", c.Allow, "Identities of the relays that may join. []: all.")
 	b.flag("private_addresses", c.Private, "Whether relays may have addresses that the internet does not reach: for networks of one house or machine.")
+	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
+		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	b.explain([]string{"What this authority votes for (spec/directory.md, section 6), such as: distinct-subnets = 0"})
 	b.line("[params]")
@@ -53,6 +57,8 @@ func (c *Client) Text() string {
 	b.key("network", c.Network, "The network file: who the authorities are. Paths are relative to this file.")
 	b.key("state", c.State, `Where the directory is kept between runs, for a quick start. "": nowhere.`)
 	b.key("socks", c.SOCKS, "Where your programs find the SOCKS5 port. Keep it on this machine: who reaches it, uses it.")
+	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
+		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	return b.String()
 }

@@ -1,0 +1,124 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// mostAnswer bounds what a verb reads of a node.
+const mostAnswer = 16 << 20
+
+// askWithin is how long a verb waits for a node.
+const askWithin = 30 * time.Second
+
+// Asker asks a running node through its socket.
+type Asker struct {
+	path string
+	http http.Client
+}
+
+// Find is the socket of a folder: that of a node (DIR/state/admin.sock) or of its state (DIR/admin.sock).
+func Find(dir string) string {
+	for _, below := range []string{"", "state"} {
+		path := filepath.Join(dir, below, SocketFile)
+		if _, err := os.Lstat(path); err == nil {
+			return path
+		}
+	}
+	return filepath.Join(dir, SocketFile)
+}
+
+// NotRunning is the error of a socket where no node answers.
+type NotRunning struct {
+	Path string
+	Err  error
+}
+
+func (e *NotRunning) Error() string {
+	why := "nobody answers there"
+	switch {
+	case errors.Is(e.Err, fs.ErrNotExist):
+		why = "there is no such socket"
+	case errors.Is(e.Err, fs.ErrPermission):
+		return fmt.Sprintf("%s: it belongs to another user: ask as the user that the node runs as, or as root", e.Path)
+	}
+	return fmt.Sprintf("%s: %s: is the node running?", e.Path, why)
+}
+
+func (e *NotRunning) Unwrap() error { return e.Err }
+
+// NewAsker asks at a socket. It refuses one that belongs to another user than us or root, who could make us believe anything.
+func NewAsker(path string) (*Asker, error) {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return nil, &NotRunning{path, err}
+	}
+	if st.Mode()&fs.ModeSocket == 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("%s is not a socket", path)
+	}
+	if os.Geteuid() != 0 && !ownedByUs(st) {
+		return nil, &NotRunning{path, fs.ErrPermission}
+	}
+	a := &Asker{path: path}
+	a.http.Timeout = askWithin
+	a.http.Transport = &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}
+	return a, nil
+}
+
+// Get reads a page.
+func (a *Asker) Get(ctx context.Context, page string) ([]byte, error) {
+	return a.ask(ctx, http.MethodGet, page)
+}
+
+// Post asks for an action.
+func (a *Asker) Post(ctx context.Context, action string) error {
+	_, err := a.ask(ctx, http.MethodPost, "/"+action)
+	return err
+}
+
+func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+socketHost+page, nil)
+	if err != nil {
+		return nil, err
+	}
+	w, err := a.http.Do(r)
+	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil, &NotRunning{a.path, err}
+		}
+		return nil, err
+	}
+	defer w.Body.Close()
+	b, err := readAll(w.Body, mostAnswer)
+	if err != nil {
+		return nil, err
+	}
+	if w.StatusCode/100 == 2 {
+		return b, nil
+	}
+	var told struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(b, &told) == nil && told.Error != "" {
+		return nil, errors.New(told.Error)
+	}
+	if w.StatusCode == http.StatusNotFound {
+		return nil, fmt.Errorf("this kind of node does not know %s", page)
+	}
+	return nil, fmt.Errorf("%s: %s", page, w.Status)
+}

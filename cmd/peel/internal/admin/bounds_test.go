@@ -1,0 +1,261 @@
+package admin
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// inBubble serves over connections in memory, in virtual time.
+func inBubble(t *testing.T, s *Server, do func(dial func() net.Conn)) {
+	t.Helper()
+	if s.actions == nil {
+		t.Fatal("not a server")
+	}
+	l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve(ctx, &local{Listener: l, hosts: []string{socketHost}}) }()
+	do(func() net.Conn {
+		a, b := net.Pipe()
+		l.conns <- b
+		return a
+	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	select {
+	case <-p.done:
+	default:
+		close(p.done)
+	}
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory"} }
+
+func server(t *testing.T) *Server {
+	t.Helper()
+	s, err := Open(Config{Kind: "relay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestSlowClientsAreCutOff(t *testing.T) {
+	for name, c := range map[string]struct {
+		send string
+		drip string // again and again, a second apart
+		most time.Duration
+	}{
+		"silent":            {"", "", headerWithin},
+		"half a line":       {"GET /stat", "", headerWithin},
+		"a header for ever": {"GET /status HTTP/1.1\r\nHost: peel\r\n", "A: b\r\n", headerWithin},
+		"a body for ever":   {"POST /slow HTTP/1.1\r\nHost: peel\r\nContent-Length: 60000\r\n\r\n", "x", readWithin},
+		"idle afterwards":   {"GET /healthz HTTP/1.1\r\nHost: peel\r\n\r\n", "", idleWithin},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := server(t)
+				s.Handle("POST /slow", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }))
+				inBubble(t, s, func(dial func() net.Conn) {
+					conn := dial()
+					began := time.Now()
+					go func() {
+						io.WriteString(conn, c.send)
+						for c.drip != "" {
+							time.Sleep(time.Second)
+							if _, err := io.WriteString(conn, c.drip); err != nil {
+								return
+							}
+						}
+					}()
+					io.Copy(io.Discard, conn)
+					if took := time.Since(began); took > c.most+time.Second {
+						t.Errorf("was there for %v", took)
+					}
+					conn.Close()
+					time.Sleep(2 * time.Second)
+				})
+			})
+		})
+	}
+}
+
+func TestConnectionsHaveABound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inBubble(t, server(t), func(dial func() net.Conn) {
+			var held []net.Conn
+			for range mostConns {
+				held = append(held, dial())
+			}
+			extra := dial()
+			if _, err := extra.Read(make([]byte, 1)); err == nil {
+				t.Error("one more was taken")
+			}
+			held[0].Close()
+			synctest.Wait()
+			next := dial()
+			go io.WriteString(next, "GET /healthz HTTP/1.1\r\nHost: peel\r\nConnection: close\r\n\r\n")
+			b, _ := io.ReadAll(next)
+			if !strings.HasPrefix(string(b), "HTTP/1.1 200") {
+				t.Errorf("after one had gone: %q", b)
+			}
+			for _, c := range held {
+				c.Close()
+			}
+		})
+	})
+}
+
+func TestLongRequestsAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := server(t)
+		var failed error
+		s.Handle("POST /body", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, failed = io.Copy(io.Discard, r.Body) }))
+		inBubble(t, s, func(dial func() net.Conn) {
+			for _, c := range []struct{ request, want string }{
+				{"GET /status HTTP/1.1\r\nHost: peel\r\nX: " + strings.Repeat("x", 2*mostHeader) + "\r\n\r\n", "HTTP/1.1 431"},
+				{"POST /body HTTP/1.1\r\nHost: peel\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000), "HTTP/1.1 200"},
+			} {
+				conn := dial()
+				go io.WriteString(conn, c.request)
+				b, _ := io.ReadAll(conn)
+				if !strings.HasPrefix(string(b), c.want) {
+					t.Errorf("%.40q: %q", c.request, b)
+				}
+				conn.Close()
+			}
+		})
+		if failed == nil {
+			t.Error("a body longer than there may be was read to its end")
+		}
+	})
+}
+
+func TestOneActionAtATime(t *testing.T) {
+	dir := folder(t)
+	begun, end := make(chan bool), make(chan bool)
+	running(t, Config{Dir: dir}, func(s *Server) {
+		s.Action("reload", func(context.Context) error {
+			begun <- true
+			<-end
+			return nil
+		})
+	})
+	first := make(chan error, 1)
+	go func() { first <- asker(t, dir).Post(context.Background(), "reload") }()
+	<-begun
+	if err := asker(t, dir).Post(t.Context(), "reload"); err == nil || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("%v", err)
+	}
+	close(end)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	dir := folder(t)
+	running(t, Config{Dir: dir}, func(s *Server) {
+		s.Metric(
+			Metric{Name: "peel_test_streams_total", Help: "Streams.", Rise: true, Round: 64, Value: func() float64 { return 1000 }},
+			Metric{Name: "peel_test_few", Help: "Few.", Round: 8, Value: func() float64 { return 7 }},
+			Metric{Name: "peel_test_exact_total", Help: "Panics.", Rise: true, Value: func() float64 { return 1 }},
+			Metric{Name: "peel_test_drops_total", Help: "Drops.", Rise: true, Round: 8, Label: "reason", Values: func() map[string]float64 {
+				return map[string]float64{"full": 17, strings.Repeat("x", 65): 64}
+			}},
+		)
+	})
+	text := get(t, asker(t, dir), "/metrics")
+	for _, want := range []string{
+		"peel_test_streams_total 960\n", "peel_test_few 0\n", "peel_test_exact_total 1\n", `peel_test_drops_total{reason="full"} 16` + "\n",
+		"# TYPE peel_test_drops_total counter\n", "# TYPE peel_test_few gauge\n", "peel_goroutines ",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "xxxx") {
+		t.Error("a value of a label has no bound")
+	}
+}
+
+func TestMetricsThatMayNotBe(t *testing.T) {
+	value, values := func() float64 { return 0 }, func() map[string]float64 { return nil }
+	for name, m := range map[string]Metric{
+		"names a person":   {Name: "peel_x", Help: "h", Label: "user", Values: values},
+		"names a peer":     {Name: "peel_x", Help: "h", Label: "peer", Values: values},
+		"names a circuit":  {Name: "peel_x", Help: "h", Label: "circuit", Values: values},
+		"a foreign name":   {Name: "go_x", Help: "h", Value: value},
+		"no help":          {Name: "peel_x", Value: value},
+		"counter's name":   {Name: "peel_x_total", Help: "h", Value: value},
+		"gauge's name":     {Name: "peel_x", Help: "h", Rise: true, Value: value},
+		"no value":         {Name: "peel_x", Help: "h"},
+		"label, no values": {Name: "peel_x", Help: "h", Label: "reason", Value: value},
+		"there already":    {Name: "peel_goroutines", Help: "h", Value: value},
+		"negative step":    {Name: "peel_x", Help: "h", Round: -1, Value: value},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: was taken", name)
+				}
+			}()
+			server(t).Metric(m)
+		}()
+	}
+}
+
+func TestAStatusIsWrittenForPeople(t *testing.T) {
+	var b strings.Builder
+	err := WriteText(&b, []byte(`{"node": {"kind": "relay", "ready": true, "started": "2026-11-25T18:00:00Z"},
+		"links": [{"to": "a", "age_s": 3}, {"to": "bb\u001b[2J", "up": false}], "none": [], "words": ["x", "y"]}`))
+	want := `node
+  kind     relay
+  ready    yes
+  started  2026-11-25 18:00:00 UTC
+links
+  to      age s  up
+  a       3      -
+  bb?[2J  -      no
+none      none
+words     x, y
+`
+	if err != nil || b.String() != want {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+	for _, bad := range []string{"", "{", `{"a"`, `[1,`, "x"} {
+		if err := WriteText(io.Discard, []byte(bad)); err == nil {
+			t.Errorf("%q was written", bad)
+		}
+	}
+	deep := strings.Repeat("[", 100000)
+	if err := WriteText(io.Discard, []byte(deep)); err == nil {
+		t.Error("a bottomless answer was written")
+	}
+}

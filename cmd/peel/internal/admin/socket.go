@@ -1,0 +1,119 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+)
+
+// socketHost is what our own clients call a node on its socket.
+const socketHost = "peel"
+
+// mostPath is the longest path of a socket that every system takes: 104 bytes with the zero at the end on macOS and the BSDs.
+const mostPath = 103
+
+// safeFolder makes a folder of our own, or refuses one in which others could put something else in the socket's place.
+func safeFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("admin: state folder: %w", err)
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("admin: state folder: %w", err)
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("admin: %s is not a folder (a link to one will not do: name the folder itself)", dir)
+	}
+	if runtime.GOOS == "windows" {
+		return nil // no modes here: the folder's access list counts (spec/admin.md, section 1)
+	}
+	if !ownedByUs(st) {
+		return fmt.Errorf("admin: %s belongs to another user: give the state folder to the user that peel runs as, with chown", dir)
+	}
+	if st.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("admin: others can write in %s (mode %04o): run chmod 700 %[1]s", dir, st.Mode().Perm())
+	}
+	return safeAbove(dir)
+}
+
+// safeAbove refuses a path with a folder in it that everybody may change.
+func safeAbove(dir string) error {
+	at, err := filepath.Abs(dir)
+	if err == nil {
+		at, err = filepath.EvalSymlinks(at)
+	}
+	if err != nil {
+		return fmt.Errorf("admin: state folder: %w", err)
+	}
+	for at != filepath.Dir(at) {
+		at = filepath.Dir(at)
+		st, err := os.Stat(at)
+		if err != nil {
+			return fmt.Errorf("admin: state folder: %w", err)
+		}
+		if st.Mode().Perm()&0o002 != 0 && st.Mode()&fs.ModeSticky == 0 {
+			return fmt.Errorf("admin: everybody can write in %s, above the state folder: run chmod o-w %[1]s, or choose another state folder", at)
+		}
+	}
+	return nil
+}
+
+// ErrInUse is in the error of a folder whose node runs already.
+var ErrInUse = errors.New("another peel runs with this state folder: end it, or give this one another folder")
+
+// ErrNoSocket is in the error of a folder that cannot hold a socket: its name is too long, or its file system has none. A node
+// can do without.
+var ErrNoSocket = errors.New("no socket can be there")
+
+// listenSocket listens on the socket of a folder. A socket that nobody answers on is removed, one that somebody answers on
+// is not, nor anything else of that name. The lock decides between two who start at once.
+func listenSocket(dir string) (net.Listener, func(), error) {
+	path := filepath.Join(dir, SocketFile)
+	if n := len(path); n > mostPath {
+		return nil, nil, fmt.Errorf("admin: %w: %s has %d bytes, and the path of a socket at most %d: choose a shorter state folder", ErrNoSocket, path, n, mostPath)
+	}
+	unlock, err := lock(filepath.Join(dir, lockFile))
+	if err != nil {
+		return nil, nil, fmt.Errorf("admin: %s: %w", dir, err)
+	}
+	if err := clearWay(path); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	l, err := bind(path)
+	if err != nil {
+		unlock()
+		return nil, nil, fmt.Errorf("admin: %w: %w", ErrNoSocket, err)
+	}
+	return l, func() {
+		os.Remove(path)
+		unlock()
+	}, nil
+}
+
+// clearWay removes the socket of a node that is gone.
+func clearWay(path string) error {
+	st, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("admin: %w", err)
+	}
+	if st.Mode()&fs.ModeSocket == 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("admin: %s is there and is not a socket: move it away", path)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return fmt.Errorf("admin: %s: %w", path, ErrInUse)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("admin: the socket of a node that is gone: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"peel/cmd/peel/internal/admin"
+	"peel/cmd/peel/internal/conf"
+)
+
+// openAdmin opens the window into a node, in its state folder and, if listen says so, on loopback. Where no socket can be, the node
+// goes without and says so.
+func openAdmin(kind, state, listen string, log *slog.Logger) (*admin.Server, error) {
+	cfg := admin.Config{Kind: kind, Version: version(), Dir: state, Listen: listen, Log: log}
+	s, err := admin.Open(cfg)
+	if errors.Is(err, admin.ErrNoSocket) && listen == "" {
+		log.Warn("peel status cannot look into this node", "why", err)
+		cfg.Dir = ""
+		return admin.Open(cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a := s.Addr(); a != nil {
+		log.Info("can be looked into", "admin", a, "token", filepath.Join(state, admin.TokenFile))
+	}
+	return s, nil
+}
+
+// which is the node that a verb asks: one of its flags names it, or it is that of the working directory.
+type which struct{ config, dir, socket string }
+
+func (w *which) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVarP(&w.config, "config", "c", "", "the node's configuration `file`")
+	f.StringVar(&w.dir, "dir", "", "the node's `folder`, or its state folder (default: here)")
+	f.StringVar(&w.socket, "socket", "", "the node's admin socket")
+	c.MarkFlagsMutuallyExclusive("config", "dir", "socket")
+}
+
+func (w *which) path() (string, error) {
+	switch {
+	case w.socket != "":
+		return w.socket, nil
+	case w.config != "":
+		state, err := conf.StateOf(w.config)
+		if err != nil {
+			return "", inUse(err)
+		}
+		if state == "" {
+			return "", &usageError{fmt.Errorf("%s: state is \"\": a node without a state folder has no socket", w.config)}
+		}
+		return filepath.Join(state, admin.SocketFile), nil
+	case w.dir != "":
+		return admin.Find(w.dir), nil
+	}
+	path := admin.Find(".")
+	if _, err := os.Lstat(path); err != nil {
+		return "", &usageError{errors.New("no node here: name one with --config FILE, --dir FOLDER or --socket PATH")}
+	}
+	return path, nil
+}
+
+func (w *which) ask() (*admin.Asker, error) {
+	path, err := w.path()
+	if err != nil {
+		return nil, err
+	}
+	return admin.NewAsker(path)
+}
+
+// show prints a page of a node, for people or as JSON.
+func (w *which) show(ctx context.Context, page string, asJSON bool, out io.Writer) error {
+	a, err := w.ask()
+	if err != nil {
+		return err
+	}
+	text, err := a.Get(ctx, page)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		_, err = out.Write(text)
+		return err
+	}
+	return admin.WriteText(out, text)
+}
+
+func statusCommand() *cobra.Command {
+	var node which
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "status", Short: "Look into a running node", Args: cobra.NoArgs,
+		Long: `Shows what a running authority, relay or client is doing, asked through the socket in
+its state folder. Only the user that the node runs as, and root, may ask.`,
+		Example: "  peel status --config my-relay/relay.toml\n  peel status --dir my-client --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return node.show(c.Context(), "/status", asJSON, c.OutOrStdout())
+		},
+	}
+	node.flags(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
