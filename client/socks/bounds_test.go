@@ -43,8 +43,8 @@ func (p *pipes) dial() net.Conn {
 }
 
 func TestSlowClientsAreClosed(t *testing.T) {
-	const timeout = 5 * time.Second
-	for _, said := range []string{"", "\x05", "\x05\x01\x00", "\x05\x01\x02\x01\x05al", "GET", "\x05\x01\x00\x05\x01\x00\x03\x0bexa"} {
+	const timeout = 15 * time.Second
+	for _, said := range []string{"", "\x05", "\x05\x01\x00", "\x05\x01\x02\x01\x05al", "GET", "\x05\x01\x00\x05\x01\x00\x03\x0bexa", "\x04\x01\x00", "CONNE", "CONNECT a"} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &Server{Dial: neverDial(t), HandshakeTimeout: timeout}
 			ln := newPipes()
@@ -100,38 +100,154 @@ func TestSlowDialsAndIdleConnectionsAreLeftAlone(t *testing.T) {
 	})
 }
 
+// Those who have not said what they want make room for those who come; those in use never do.
 func TestNoMoreThanMaxConns(t *testing.T) {
-	const limit = 1000
+	const limit = 100
 	to := listen(t, echo)
 	s := &Server{Dial: dialDirect, MaxConns: limit}
 	addr := start(t, s)
-	first := connect(t, addr, to)
-	var idle []net.Conn
-	for range limit - 1 {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Skip("not enough sockets: ", err)
-		}
-		defer c.Close()
-		idle = append(idle, c)
+	var used []*net.TCPConn
+	for range limit - 10 {
+		used = append(used, connect(t, addr, to))
 	}
-	eventually(t, "all are open", func() bool { return s.Stats().Open == limit })
+	var silent []*net.TCPConn
+	for i := range 10 {
+		silent = append(silent, dialTCP(t, addr))
+		eventually(t, "it is open", func() bool { return s.Stats().Open == uint64(limit-9+i) })
+	}
+	for i := range 10 { // the eldest of them goes first
+		used = append(used, connect(t, addr, to))
+		if b, _ := io.ReadAll(silent[i]); len(b) != 0 {
+			t.Errorf("one that was closed got % x", b)
+		}
+	}
 	for range 5 {
 		c := dialTCP(t, addr)
 		if b, _ := io.ReadAll(c); len(b) != 0 {
 			t.Errorf("one too many got % x", b)
 		}
 	}
-	io.WriteString(first, "still here")
-	want(t, first, []byte("still here"))
-	for _, c := range idle[:10] {
-		c.Close()
+	for _, c := range used {
+		io.WriteString(c, "still here")
+		want(t, c, []byte("still here"))
 	}
-	eventually(t, "ten are gone", func() bool { return s.Stats().Open == limit-10 })
+	used[0].Close()
+	eventually(t, "one is gone", func() bool { return s.Stats().Open == limit-1 })
 	connect(t, addr, to)
-	if st := s.Stats(); st.Full != 5 || st.Accepted != limit+6 {
+	if st := s.Stats(); st.Full != 5 || st.Evicted != 10 || st.Accepted != limit+16 {
 		t.Errorf("%+v", st)
 	}
+}
+
+func TestIdleConnectionsMakeRoomAfterTenMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wg sync.WaitGroup
+		s := &Server{MaxConns: 2, Dial: func(context.Context, Request) (net.Conn, error) {
+			far, near := net.Pipe()
+			wg.Go(func() { io.Copy(far, far) })
+			return near, nil
+		}}
+		ln := newPipes()
+		ctx, cancel := context.WithCancel(t.Context())
+		wg.Go(func() { s.Serve(ctx, ln) })
+		open := func() net.Conn {
+			c := ln.dial()
+			if _, err := c.Write(ask("example.com", 80)[:3]); err != nil {
+				return nil
+			}
+			want(t, c, []byte{5, 0})
+			c.Write(ask("example.com", 80)[3:])
+			want(t, c, reply(Succeeded))
+			return c
+		}
+		first, second := open(), open()
+		time.Sleep(leaveIdle - time.Second)
+		first.Write([]byte("x"))
+		want(t, first, []byte("x"))
+		if open() != nil {
+			t.Error("a third one, and none was idle for ten minutes")
+		}
+		time.Sleep(time.Second)
+		if open() == nil {
+			t.Error("the idle one did not make room")
+		}
+		if _, err := second.Read(make([]byte, 1)); err == nil {
+			t.Error("the idle one is open")
+		}
+		first.Write([]byte("x"))
+		want(t, first, []byte("x"))
+		cancel()
+		wg.Wait()
+	})
+}
+
+// Five thousand who say a byte in ten seconds are each gone by their deadline, and cost 8 KiB each at most.
+func TestSlowloris(t *testing.T) {
+	const clients, timeout = 5000, 30 * time.Second
+	heads := []string{"\x05\x03\x00\x01\x02", "\x04\x01\x00\x50\x00\x00\x00\x01", "CONNECT example.com:443 HTTP/1.1\r\n", "GET / HTTP", "\x05\xff"}
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Dial: neverDial(t), HandshakeTimeout: timeout, MaxConns: clients + 1}
+		ln := newPipes()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Serve(ctx, ln) })
+		before := inUse()
+		pipes := make([]net.Conn, 0, 2*clients)
+		for range clients {
+			a, b := net.Pipe()
+			pipes = append(pipes, a, b)
+		}
+		pipe := (inUse() - before) / clients // which stands for a socket
+		runtime.KeepAlive(pipes)
+		pipes = nil
+		before = inUse()
+		began := time.Now()
+		conns := make([]net.Conn, clients)
+		for i := range conns {
+			conns[i] = ln.dial()
+		}
+		for b := range 3 {
+			for i, c := range conns {
+				if h := heads[i%len(heads)]; b < len(h) {
+					c.Write([]byte{h[b]})
+				}
+			}
+			if b == 1 {
+				synctest.Wait()
+				each := (inUse()-before)/clients - pipe
+				t.Logf("%d bytes a connection, besides the %d of its pipe", each, pipe)
+				if each > 8<<10 && !underRace {
+					t.Errorf("%d bytes a connection", each)
+				}
+			}
+			if b < 2 {
+				time.Sleep(10 * time.Second)
+			}
+		}
+		for _, c := range conns {
+			io.Copy(io.Discard, c)
+		}
+		if d := time.Since(began); d != timeout {
+			t.Errorf("the last is closed after %v", d)
+		}
+		synctest.Wait()
+		if st := s.Stats(); st.Open != 0 || st.Refused != clients || st.Requests != 0 {
+			t.Errorf("%+v", st)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// underRace: the race detector makes everything larger.
+var underRace bool
+
+// inUse is the memory of objects and stacks.
+func inUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
 }
 
 // panicky fails in its own way after the dial.

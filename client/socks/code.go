@@ -21,6 +21,30 @@ const (
 	AddressTypeUnsupported = 0x08
 )
 
+// Extended codes, about onion services (Tor's proposal 304). Listeners send them on request only.
+const (
+	ServiceNotFound         = 0xF0
+	ServiceInvalid          = 0xF1
+	ServiceIntroFailed      = 0xF2
+	ServiceRendezvousFailed = 0xF3
+	ServiceMissingAuth      = 0xF4
+	ServiceWrongAuth        = 0xF5
+	ServiceBadAddress       = 0xF6
+	ServiceIntroTimeout     = 0xF7
+)
+
+// standard is what a client is told who does not know extended codes. None of them is TTLExpired: programs would try again
+// at once and many times.
+func standard(code byte) byte {
+	switch code {
+	case ServiceNotFound, ServiceInvalid, ServiceIntroFailed, ServiceRendezvousFailed, ServiceBadAddress, ServiceIntroTimeout:
+		return HostUnreachable
+	case ServiceMissingAuth, ServiceWrongAuth:
+		return NotAllowed
+	}
+	return code
+}
+
 // DefaultCode is the reply code for an error of the operating system's own dialing, and
 // GeneralFailure for any other.
 func DefaultCode(err error) byte {

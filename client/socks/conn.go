@@ -5,13 +5,13 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
+	"sync/atomic"
 	"time"
 )
 
-// readSize is what a connection keeps of its client's bytes until the request has been answered:
-// enough for any single message, and for early data. More stays in the socket.
-const readSize = 2048
+// firstRead is what is read of a client at first; the buffer doubles, up to maxHead, for those that send more. So one that
+// says little costs little.
+const firstRead = 512
 
 // After a refusal the client's remaining bytes are read and dropped, so that the answer is not lost
 // to a reset: at most so many, and for at most so long.
@@ -22,37 +22,42 @@ const (
 
 // conn is one client.
 type conn struct {
-	s   *Server
-	nc  net.Conn
-	buf [readSize]byte // buf[:n] came and was not used
-	n   int
-	eof bool // the client has sent its last byte
+	door  *door
+	nc    net.Conn
+	proto proto
+	buf   []byte // buf[:n] came and was not used
+	n     int
+	eof   bool // the client has sent its last byte
+
+	asked atomic.Bool  // its request has come
+	last  atomic.Int64 // when it began, or when bytes last came or went: Unix nanoseconds
+	done  chan struct{}
 }
 
-func (s *Server) serve(ctx context.Context, nc net.Conn, listener string) {
-	defer nc.Close()
+// touch notes that the connection is in use.
+func (c *conn) touch() { c.last.Store(time.Now().UnixNano()) }
+
+func (c *conn) serve(ctx context.Context) {
+	s := c.door.server
+	defer c.nc.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { reset(nc) })()
+	defer context.AfterFunc(ctx, func() { reset(c.nc) })()
 	s.guard(func() {
-		c := &conn{s: s, nc: nc}
 		req, ok := c.handshake()
 		if !ok {
 			s.stats.refused.Add(1)
 			return
 		}
-		req.Isolation.Listener = listener
-		if ap, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
-			req.Isolation.Client = ap.Addr().Unmap()
-		}
+		c.door.rules.isolate(&req, c.door.name, c.nc.RemoteAddr())
 		s.stats.requests.Add(1)
+		if req.Command != Connect {
+			c.resolve(ctx, req)
+			return
+		}
 		target, err := c.dial(ctx, req)
 		if err != nil {
-			s.stats.failed.Add(1)
-			if s.Log != nil {
-				s.Log.Debug("socks: request failed", "code", code(s.Code, err))
-			}
-			c.refuse(reply(code(s.Code, err)))
+			c.fail(err)
 			return
 		}
 		defer target.Close()
@@ -61,15 +66,27 @@ func (s *Server) serve(ctx context.Context, nc net.Conn, listener string) {
 	})
 }
 
+// room makes room in the buffer for one byte at least; false: it is as long as it may be, and full.
+func (c *conn) room() bool {
+	if c.n == len(c.buf) && c.n < maxHead {
+		buf := make([]byte, min(max(firstRead, 2*c.n), maxHead))
+		copy(buf, c.buf[:c.n])
+		c.buf = buf
+	}
+	return c.n < len(c.buf)
+}
+
 // handshake talks with the client up to its request; what it sent beyond stays in c.buf.
 func (c *conn) handshake() (Request, bool) {
-	c.nc.SetDeadline(time.Now().Add(c.s.handshakeTimeout()))
-	var p proto
+	c.nc.SetDeadline(time.Now().Add(c.door.server.handshakeTimeout()))
 	for {
-		n, ev := p.next(c.buf[:c.n])
-		c.n = copy(c.buf[:], c.buf[n:c.n])
+		n, ev := c.proto.next(c.buf[:c.n])
+		c.n = copy(c.buf, c.buf[n:c.n])
 		switch ev.kind {
 		case evMore:
+			if !c.room() {
+				return Request{}, false // cannot be: next needs no more than maxHead
+			}
 			m, err := c.nc.Read(c.buf[c.n:])
 			c.n += m
 			if err != nil && m == 0 {
@@ -80,10 +97,11 @@ func (c *conn) handshake() (Request, bool) {
 				return Request{}, false
 			}
 		case evRequest:
+			c.asked.Store(true)
 			c.nc.SetDeadline(time.Time{})
-			if a, ok := ev.req.Addr(); ok && !ev.named && !a.IsLoopback() && !a.IsPrivate() {
-				c.s.warn(warnAddress, "socks: an application asked for an address, not a name: "+
-					"it may look names up outside the network; set it to socks5h or \"remote DNS\"")
+			if !c.vet(ev) {
+				c.refuse(c.proto.failed(NotAllowed))
+				return Request{}, false
 			}
 			return ev.req, true
 		case evRefuse:
@@ -94,15 +112,45 @@ func (c *conn) handshake() (Request, bool) {
 	}
 }
 
+// vet looks for clients that look up names themselves: false is to refuse.
+func (c *conn) vet(ev event) bool {
+	a, ok := ev.req.Addr()
+	known := c.door.server.Known
+	if !ok || ev.named || ev.req.Command != Connect || known != nil && known(a) {
+		return true
+	}
+	if c.door.rules.Safe {
+		c.door.warn(warnAddress, "socks: an application asked for an address, not a name, and was refused (safe_socks): "+
+			"it may look names up outside the network; set it to socks5h or \"remote DNS\"")
+		return false
+	}
+	if !a.IsLoopback() && !a.IsPrivate() {
+		c.door.warn(warnAddress, "socks: an application asked for an address, not a name: "+
+			"it may look names up outside the network; set it to socks5h or \"remote DNS\"")
+	}
+	return true
+}
+
 func (c *conn) hint(err error) {
 	switch {
-	case errors.Is(err, errSOCKS4):
-		c.s.warn(warnSOCKS4, err.Error())
 	case errors.Is(err, errHTTP):
-		c.s.warn(warnHTTP, err.Error())
-	case c.s.Log != nil:
-		c.s.Log.Debug("socks: connection refused", "err", err)
+		c.door.warn(warnHTTP, err.Error())
+	case errors.Is(err, errWebPage):
+		c.door.warn(warnWebPage, err.Error())
+	case c.door.server.Log != nil:
+		c.door.server.Log.Debug("socks: connection refused", "err", err)
 	}
+}
+
+// fail tells the client that its request came to nothing.
+func (c *conn) fail(err error) {
+	s := c.door.server
+	s.stats.failed.Add(1)
+	code := c.door.rules.code(code(s.Code, err))
+	if s.Log != nil {
+		s.Log.Debug("socks: request failed", "code", code)
+	}
+	c.refuse(c.proto.failed(code))
 }
 
 // refuse sends a last reply, if there is one, and sees to it that it arrives.
@@ -110,14 +158,16 @@ func (c *conn) refuse(reply []byte) {
 	if len(reply) == 0 {
 		return
 	}
-	c.nc.SetWriteDeadline(time.Now().Add(c.s.handshakeTimeout()))
+	c.nc.SetWriteDeadline(time.Now().Add(c.door.server.handshakeTimeout()))
 	if _, err := c.nc.Write(reply); err != nil {
 		return
 	}
 	if w, ok := c.nc.(closeWriter); ok && !c.eof && w.CloseWrite() == nil {
+		c.n = 0
+		c.room()
 		c.nc.SetReadDeadline(time.Now().Add(lingerTime))
 		for left := maxLinger; left > 0; {
-			n, err := c.nc.Read(c.buf[:])
+			n, err := c.nc.Read(c.buf)
 			if err != nil {
 				return
 			}
@@ -126,16 +176,43 @@ func (c *conn) refuse(reply []byte) {
 	}
 }
 
-// dial calls Dial, and meanwhile watches the client: early data go to c.buf as far as there is room,
-// and a client that is gone ends the attempt. One that has only sent its last byte is not gone.
+// dial calls Dial while it watches the client.
 func (c *conn) dial(ctx context.Context, req Request) (target net.Conn, err error) {
+	c.watching(ctx, func(ctx context.Context) { target, err = c.door.server.Dial(ctx, req) })
+	if err == nil && target == nil {
+		err = errors.New("socks: dial returned nothing")
+	}
+	return target, err
+}
+
+// resolve answers a RESOLVE or RESOLVE_PTR.
+func (c *conn) resolve(ctx context.Context, req Request) {
+	s := c.door.server
+	if s.Resolve == nil {
+		s.stats.failed.Add(1)
+		c.refuse(c.proto.failed(CommandNotSupported))
+		return
+	}
+	var a Answer
+	var err error
+	c.watching(ctx, func(ctx context.Context) { a, err = s.Resolve(ctx, req) })
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.refuse(c.proto.resolved(a)) // the answer is the last thing said
+}
+
+// watching calls do, and meanwhile watches the client: early data go to c.buf as far as there is room,
+// and a client that is gone ends the attempt. One that has only sent its last byte is not gone.
+func (c *conn) watching(ctx context.Context, do func(context.Context)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		c.s.guard(func() {
-			for c.n < len(c.buf) {
+		c.door.server.guard(func() {
+			for c.room() {
 				n, err := c.nc.Read(c.buf[c.n:])
 				c.n += n
 				if err == io.EOF {
@@ -143,7 +220,7 @@ func (c *conn) dial(ctx context.Context, req Request) (target net.Conn, err erro
 					return
 				}
 				if err != nil {
-					cancel() // gone, or told to stop because Dial is back
+					cancel() // gone, or told to stop because do is back
 					return
 				}
 			}
@@ -154,11 +231,7 @@ func (c *conn) dial(ctx context.Context, req Request) (target net.Conn, err erro
 		<-watched
 		c.nc.SetReadDeadline(time.Time{})
 	}()
-	target, err = c.s.Dial(ctx, req)
-	if err == nil && target == nil {
-		err = errors.New("socks: dial returned nothing")
-	}
-	return target, err
+	do(ctx)
 }
 
 type closeWriter interface{ CloseWrite() error }

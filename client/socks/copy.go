@@ -16,11 +16,12 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // their last byte or either fails. An end's last byte is passed on (CloseWrite); a failure ends both
 // directions at once, with a reset for the client so that it does not take a part for the whole.
 func (c *conn) carry(target net.Conn) {
-	c.nc.SetWriteDeadline(time.Now().Add(c.s.handshakeTimeout()))
-	if _, err := c.nc.Write(reply(Succeeded)); err != nil {
+	c.nc.SetWriteDeadline(time.Now().Add(c.door.server.handshakeTimeout()))
+	if _, err := c.nc.Write(c.proto.connected()); err != nil {
 		return
 	}
 	c.nc.SetWriteDeadline(time.Time{})
+	c.touch()
 
 	up := make(chan struct{})
 	go func() {
@@ -32,7 +33,7 @@ func (c *conn) carry(target net.Conn) {
 				target.Close()
 			}
 		}()
-		c.s.guard(func() { ok = c.up(target) })
+		c.door.server.guard(func() { ok = c.up(target) })
 	}()
 	ok := false
 	defer func() {
@@ -59,9 +60,10 @@ func (c *conn) up(target net.Conn) bool {
 		if _, err := target.Write(c.buf[:c.n]); err != nil {
 			return false
 		}
+		c.buf, c.n = nil, 0
 	}
 	if !c.eof {
-		if err := transfer(target, c.nc); err != nil {
+		if err := c.transfer(target, c.nc); err != nil {
 			return false
 		}
 	}
@@ -73,7 +75,7 @@ func (c *conn) up(target net.Conn) bool {
 
 // down carries what comes for the client, and says whether it ended well.
 func (c *conn) down(target net.Conn) bool {
-	if err := transfer(c.nc, target); err != nil {
+	if err := c.transfer(c.nc, target); err != nil {
 		return false
 	}
 	if w, ok := c.nc.(closeWriter); ok {
@@ -82,25 +84,22 @@ func (c *conn) down(target net.Conn) bool {
 	return false
 }
 
-// transfer copies src to dst up to its end. Where the far end can write to or read from the client's
-// connection by itself, that saves a copy. The client's own such methods (of net.TCPConn) are left
+// transfer copies src to dst up to its end, and notes whenever bytes came. Where the far end can write to or read from
+// the client's connection by itself, that saves a copy. The client's own such methods (of net.TCPConn) are left
 // out: they save nothing towards a connection that is no socket, and allocate a buffer each.
-func transfer(dst, src net.Conn) error {
+func (c *conn) transfer(dst, src net.Conn) error {
+	to, from := noted{dst, c}, noted{src, c}
 	if w, ok := src.(io.WriterTo); ok && !socket(src) {
-		_, err := w.WriteTo(onlyWriter{dst})
+		_, err := w.WriteTo(to)
 		return err
 	}
 	if r, ok := dst.(io.ReaderFrom); ok && !socket(dst) {
-		_, err := r.ReadFrom(onlyReader{src})
-		return err
-	}
-	if socket(dst) && socket(src) {
-		_, err := io.Copy(dst, src) // the kernel may do it alone
+		_, err := r.ReadFrom(from)
 		return err
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
-	_, err := io.CopyBuffer(onlyWriter{dst}, onlyReader{src}, buf[:])
+	_, err := io.CopyBuffer(to, from, buf[:])
 	return err
 }
 
@@ -112,5 +111,20 @@ func socket(c net.Conn) bool {
 	return false
 }
 
-type onlyWriter struct{ io.Writer }
-type onlyReader struct{ io.Reader }
+// noted reads and writes a connection, and nothing else of it; c learns that it is in use.
+type noted struct {
+	io.ReadWriter
+	c *conn
+}
+
+func (n noted) Read(b []byte) (int, error) {
+	m, err := n.ReadWriter.Read(b)
+	n.c.touch()
+	return m, err
+}
+
+func (n noted) Write(b []byte) (int, error) {
+	m, err := n.ReadWriter.Write(b)
+	n.c.touch()
+	return m, err
+}

@@ -44,7 +44,7 @@ func TestCurl(t *testing.T) {
 
 	var mu sync.Mutex
 	var seen []Request
-	addr := start(t, &Server{
+	addr := startRules(t, Rules{Extended: true}, &Server{
 		Code: func(err error) byte {
 			var c codeError
 			errors.As(err, &c)
@@ -86,15 +86,23 @@ func TestCurl(t *testing.T) {
 			t.Errorf("reply %d: curl exits with %d: %s", c, code, out)
 		}
 	}
+	for _, proxy := range []string{"socks4a://alice@", "http://alice:@"} {
+		if out, code := run("-x", proxy+addr, "--proxytunnel", url); code != 0 || !strings.HasPrefix(out, "GET name.example") {
+			t.Errorf("%s: exit %d: %s", proxy, code, out)
+		}
+		if r := last(); r.Host != "name.example" || r.Isolation.Credentials != NewCredentials("alice", "") {
+			t.Errorf("%s: asked for %q, user given: %t", proxy, r.Host, r.Isolation.Credentials != Credentials{})
+		}
+	}
+	for code, status := range map[int]string{1: "503", 2: "403", 3: "502", 4: "502", 5: "502", 0xF0: "502"} {
+		out, exit := run("-x", "http://"+addr, "--proxytunnel", fmt.Sprintf("http://fail-%d.example/", code))
+		if exit != 56 || !strings.Contains(out, status) {
+			t.Errorf("reply %d: curl exits with %d: %s", code, exit, out)
+		}
+	}
 	n := len(seen)
 	if out, code := run("-x", "http://"+addr, url); code != 0 || !strings.Contains(out, "SOCKS 5") {
-		t.Errorf("as an HTTP proxy: exit %d: %s", code, out)
-	}
-	if out, code := run("-x", "http://"+addr, "--proxytunnel", url); code == 0 || !strings.Contains(out, "405") {
-		t.Errorf("as an HTTP proxy with CONNECT: exit %d: %s", code, out)
-	}
-	if _, code := run("-x", "socks4a://"+addr, url); code != 97 {
-		t.Errorf("SOCKS 4a: exit %d", code)
+		t.Errorf("as an HTTP proxy without CONNECT: exit %d: %s", code, out)
 	}
 	if len(seen) != n {
 		t.Error("something was connected")

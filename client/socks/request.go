@@ -5,12 +5,22 @@ import (
 	"net/netip"
 )
 
-// Request is what an application asked for: one TCP connection to a host and port.
+// Command is what an application wants.
+type Command uint8
+
+const (
+	Connect    Command = iota // a TCP connection to Host and Port
+	Resolve                   // an address of Host
+	ResolvePTR                // a name of Host, which is an address
+)
+
+// Request is what an application asked for.
 type Request struct {
+	Command Command
 	// Host is a name (1 to 255 printable ASCII bytes, never resolved here) or the text of an
 	// address in its shortest form, IPv4 in IPv6 unmapped.
 	Host string
-	// Port is never zero.
+	// Port is never zero for Connect, and always for others.
 	Port uint16
 	// Isolation says with which other requests this one may share a circuit.
 	Isolation Isolation
@@ -38,8 +48,17 @@ type Isolation struct {
 	Credentials Credentials
 	// Client is the address of the application; not valid where the listener has none to tell.
 	Client netip.Addr
-	// Listener is the network and address of the listener that was asked.
+	// Listener is the group of the listener that was asked, or its network and address.
 	Listener string
+	// Host and Port are those of the request where the listener isolates by them.
+	Host string
+	Port uint16
+}
+
+// Answer is what a Resolve or ResolvePTR found: an address, or a name of at most 255 bytes.
+type Answer struct {
+	Addr netip.Addr
+	Name string
 }
 
 // String hides the isolation.

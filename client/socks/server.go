@@ -1,5 +1,5 @@
-// Package socks is a SOCKS 5 server that hands every request to a dial function, names unresolved
-// (spec/socks.md).
+// Package socks is one port for applications, who may speak SOCKS 4, 4a or 5 or HTTP CONNECT: it hands every request to a
+// dial function, names unresolved (spec/socks.md).
 package socks
 
 import (
@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Server answers SOCKS 5 clients. Its fields must not change once Serve was called. One Server may
+// Server answers SOCKS and HTTP CONNECT clients. Its fields must not change once Serve was called. One Server may
 // serve several listeners, which then share MaxConns and Stats.
 type Server struct {
 	// Dial opens the connection that a request asks for. It must return soon after ctx ends, which
@@ -23,20 +24,38 @@ type Server struct {
 	// are written to it once, first of all. A connection with a method CloseWrite keeps its other
 	// direction when the application has sent its last byte; one without is closed then.
 	Dial func(ctx context.Context, req Request) (net.Conn, error)
-	// Code is the reply code for an error of Dial; nil means DefaultCode. Succeeded becomes
-	// GeneralFailure, and so does TTLExpired unless the error is a timeout.
+	// Resolve looks up an address of a name, or a name of an address, on the same terms; nil: that is not offered.
+	Resolve func(ctx context.Context, req Request) (Answer, error)
+	// Known tells addresses that clients got from this program, by Resolve or from its DNS server: who asks for one of
+	// them has not looked a name up elsewhere. nil: there are none.
+	Known func(netip.Addr) bool
+	// Code is the reply code for an error of Dial or Resolve; nil means DefaultCode. Succeeded becomes
+	// GeneralFailure, and so does TTLExpired unless the error is a timeout. Extended codes are given to
+	// clients of listeners that want them, and stand for plain ones elsewhere.
 	Code func(err error) byte
 	// HandshakeTimeout is how long a client may take up to the end of its request, and also to take
 	// a reply; 0 means 10 s.
 	HandshakeTimeout time.Duration
-	// MaxConns is how many connections there may be at a time, idle ones included; more are closed
-	// at once. 0 means 1000.
+	// MaxConns is how many connections there may be at a time, idle ones included. One more takes the place
+	// of the one that has been making its request for longest, else of the one that has been idle for longest
+	// and for ten minutes at least; else it is closed at once. 0 means 1000.
 	MaxConns int
 	// Log gets what a user of the server should know; nil means no log. No host, port, user or
 	// address of a client is ever written to it.
 	Log *slog.Logger
 
 	stats  counters
+	warned [warnings]atomic.Bool
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+}
+
+// door is one listener of a server.
+type door struct {
+	server *Server
+	rules  Rules
+	name   string
 	warned [warnings]atomic.Bool
 }
 
@@ -45,21 +64,22 @@ type Stats struct {
 	Accepted uint64 // connections that came
 	Open     uint64 // those that are open now
 	Full     uint64 // closed at once because there were MaxConns
+	Evicted  uint64 // slow or idle ones, closed to make room
 	Requests uint64 // requests handed to Dial
 	Failed   uint64 // those which Dial refused
-	Refused  uint64 // connections that made no acceptable request: not SOCKS, too slow, malformed
+	Refused  uint64 // connections that made no acceptable request: another protocol, too slow, malformed
 	Panics   uint64 // connections that ended because code for them panicked
 }
 
 type counters struct {
-	accepted, open, full, requests, failed, refused, panics atomic.Uint64
+	accepted, open, full, evicted, requests, failed, refused, panics atomic.Uint64
 }
 
 // Stats returns the counts up to now. It may be called at any time.
 func (s *Server) Stats() Stats {
 	c := &s.stats
 	return Stats{
-		Accepted: c.accepted.Load(), Open: c.open.Load(), Full: c.full.Load(), Requests: c.requests.Load(),
+		Accepted: c.accepted.Load(), Open: c.open.Load(), Full: c.full.Load(), Evicted: c.evicted.Load(), Requests: c.requests.Load(),
 		Failed: c.failed.Load(), Refused: c.refused.Load(), Panics: c.panics.Load(),
 	}
 }
@@ -68,12 +88,18 @@ func (s *Server) Stats() Stats {
 const (
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultMaxConns         = 1000
-	maxAcceptDelay          = time.Second // between attempts while Accept fails for want of resources
+	maxAcceptDelay          = time.Second      // between attempts while Accept fails for want of resources
+	leaveIdle               = 10 * time.Minute // an idle connection is not closed to make room before
 )
 
 // Serve accepts clients from ln until ctx ends or ln fails, then closes every connection and returns
 // when the last goroutine is gone. It closes ln. It returns nil if ctx ended.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return s.ServeRules(ctx, ln, Rules{})
+}
+
+// ServeRules is Serve with rules for the listener.
+func (s *Server) ServeRules(ctx context.Context, ln net.Listener, rules Rules) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -84,7 +110,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			ln.Close()
 		}
 	}()
-	name := ln.Addr().Network() + " " + ln.Addr().String()
+	d := &door{server: s, rules: rules, name: ln.Addr().Network() + " " + ln.Addr().String()}
 
 	var delay time.Duration
 	for {
@@ -109,18 +135,71 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		delay = 0
 		s.stats.accepted.Add(1)
-		if n := s.stats.open.Add(1); n > uint64(s.maxConns()) {
-			s.stats.open.Add(^uint64(0))
+		c := &conn{door: d, nc: nc, done: make(chan struct{})}
+		if !s.enter(c) {
 			s.stats.full.Add(1)
 			nc.Close()
 			s.warn(warnFull, "socks: too many connections: new ones are closed", "limit", s.maxConns())
 			continue
 		}
 		wg.Go(func() {
-			defer s.stats.open.Add(^uint64(0))
-			s.serve(ctx, nc, name)
+			defer s.leave(c)
+			c.serve(ctx)
 		})
 	}
+}
+
+// enter counts a connection in, if need be in the place of another; false: there is no room.
+func (s *Server) enter(c *conn) bool {
+	c.touch()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.conns) >= s.maxConns() {
+		old := s.evictable(time.Now())
+		if old == nil {
+			return false
+		}
+		delete(s.conns, old)
+		s.stats.evicted.Add(1)
+		old.nc.Close()
+		s.mu.Unlock()
+		<-old.done // so that there are never more than MaxConns
+		s.mu.Lock()
+	}
+	if s.conns == nil {
+		s.conns = make(map[*conn]struct{})
+	}
+	s.conns[c] = struct{}{}
+	s.stats.open.Add(1)
+	return true
+}
+
+// leave counts it out.
+func (s *Server) leave(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	s.stats.open.Add(^uint64(0))
+	close(c.done)
+}
+
+// evictable is the connection that others may take the place of; nil: there is none. The caller holds mu.
+func (s *Server) evictable(now time.Time) *conn {
+	var slow, idle *conn
+	for c := range s.conns {
+		switch last := c.last.Load(); {
+		case !c.asked.Load():
+			if slow == nil || last < slow.last.Load() {
+				slow = c
+			}
+		case now.Sub(time.Unix(0, last)) >= leaveIdle && (idle == nil || last < idle.last.Load()):
+			idle = c
+		}
+	}
+	if slow != nil {
+		return slow
+	}
+	return idle
 }
 
 // passing tells errors of Accept that go away by themselves: the client was gone already, or there
@@ -157,20 +236,26 @@ func (s *Server) guard(f func()) {
 	f()
 }
 
-// What is said once for a server.
+// What is said once, of a server or of a listener.
 type warning uint8
 
 const (
 	warnAccept warning = iota
 	warnFull
 	warnAddress
-	warnSOCKS4
 	warnHTTP
+	warnWebPage
 	warnings
 )
 
 func (s *Server) warn(w warning, msg string, args ...any) {
 	if s.Log != nil && !s.warned[w].Swap(true) {
 		s.Log.Warn(msg, args...)
+	}
+}
+
+func (d *door) warn(w warning, msg string) {
+	if d.server.Log != nil && !d.warned[w].Swap(true) {
+		d.server.Log.Warn(msg, "listener", d.name)
 	}
 }

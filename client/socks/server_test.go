@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -31,13 +30,26 @@ func start(t *testing.T, s *Server) string {
 
 func startStop(t *testing.T, s *Server) (string, func()) {
 	t.Helper()
+	return startStopRules(t, Rules{}, s)
+}
+
+// startRules is start with rules for the listener.
+func startRules(t *testing.T, r Rules, s *Server) string {
+	t.Helper()
+	addr, stop := startStopRules(t, r, s)
+	t.Cleanup(stop)
+	return addr
+}
+
+func startStopRules(t *testing.T, r Rules, s *Server) (string, func()) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, ln) }()
+	go func() { done <- s.ServeRules(ctx, ln, r) }()
 	var once sync.Once
 	return ln.Addr().String(), func() {
 		once.Do(func() {
@@ -164,7 +176,7 @@ func TestRequestTellsWhoAsks(t *testing.T) {
 }
 
 func TestEarlyDataArriveOnce(t *testing.T) {
-	for _, size := range []int{1, 100, readSize, 5 * readSize, 300_000} {
+	for _, size := range []int{1, 100, maxHead, 5 * maxHead, 300_000} {
 		release := make(chan struct{})
 		to := listen(t, echo)
 		addr := start(t, &Server{Dial: func(ctx context.Context, r Request) (net.Conn, error) {
@@ -382,7 +394,8 @@ func TestCodes(t *testing.T) {
 		{nil, &net.OpError{Err: syscall.EHOSTUNREACH}, HostUnreachable},
 		{nil, &net.DNSError{IsNotFound: true}, HostUnreachable},
 		{nil, context.DeadlineExceeded, HostUnreachable},
-		{func(error) byte { return 0xF0 }, errors.New("x"), 0xF0},
+		{func(error) byte { return 0xF0 }, errors.New("x"), HostUnreachable}, // extended codes are for those who want them
+		{func(error) byte { return 0xF4 }, errors.New("x"), NotAllowed},
 		{func(error) byte { return Succeeded }, errors.New("x"), GeneralFailure},
 		{six, errors.New("for ever"), GeneralFailure},
 		{six, fmt.Errorf("y: %w", timeoutError{}), TTLExpired},
@@ -406,56 +419,6 @@ func neverDial(t *testing.T) func(context.Context, Request) (net.Conn, error) {
 	return func(context.Context, Request) (net.Conn, error) {
 		t.Error("something was connected")
 		return nil, errors.New("never")
-	}
-}
-
-func TestWebPagesGetAPageAndNoConnection(t *testing.T) {
-	var log bytes.Buffer
-	s := &Server{Dial: neverDial(t), Log: slog.New(slog.NewTextHandler(&log, nil))}
-	addr, stop := startStop(t, s)
-	for method, status := range map[string]int{
-		"GET": 403, "POST": 403, "HEAD": 403, "PUT": 403, "OPTIONS": 403, "TRACE": 403, "CONNECT": 405, "PROPFIND": 403,
-	} {
-		c := dialTCP(t, addr)
-		fmt.Fprintf(c, "%s http://example.com/ HTTP/1.1\r\nHost: example.com\r\nContent-Length: 30000\r\n\r\n", method)
-		c.Write(bytes.Repeat([]byte("\x05\x01\x00"), 10000)) // SOCKS in the body stays unheard
-		b, err := io.ReadAll(c)
-		if err != nil {
-			t.Fatal(method, err)
-		}
-		head, body, _ := strings.Cut(string(b), "\r\n\r\n")
-		if !strings.HasPrefix(head, fmt.Sprintf("HTTP/1.1 %d ", status)) || (method == "HEAD") == strings.Contains(body, "SOCKS 5") {
-			t.Errorf("%s: %q", method, b)
-		}
-		if strings.Contains(head, "Access-Control") {
-			t.Errorf("%s: a web page may read the answer", method)
-		}
-	}
-	res, err := http.Post("http://"+addr+"/x", "text/plain", strings.NewReader("\x05\x01\x00"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 403 || int64(len(b)) != res.ContentLength {
-		t.Errorf("%d %q %v", res.StatusCode, b, err)
-	}
-	stop()
-	if n := strings.Count(log.String(), "plain HTTP"); n != 1 {
-		t.Errorf("%d hints: %s", n, log.String())
-	}
-	if st := s.Stats(); st.Requests != 0 || st.Refused != 9 {
-		t.Errorf("%+v", st)
-	}
-}
-
-func TestSOCKS4IsRefusedWithAHint(t *testing.T) {
-	var log bytes.Buffer
-	addr, stop := startStop(t, &Server{Dial: neverDial(t), Log: slog.New(slog.NewTextHandler(&log, nil))})
-	c := dialTCP(t, addr)
-	c.Write([]byte("\x04\x01\x00\x50\x01\x02\x03\x04user\x00"))
-	wantAll(t, c, "\x00\x5b\x00\x00\x00\x00\x00\x00")
-	stop()
-	if !strings.Contains(log.String(), "socks5h") {
-		t.Errorf("no hint: %q", log.String())
 	}
 }
 
@@ -484,3 +447,6 @@ func TestWarnsOnceAboutAddresses(t *testing.T) {
 		t.Error(log.String())
 	}
 }
+
+type onlyWriter struct{ io.Writer }
+type onlyReader struct{ io.Reader }
