@@ -45,7 +45,8 @@ var mayImport = map[string][]string{
 	"relay/exit":          {"cell", "directory"},                                 // the policy
 	"relay":               {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay/exit"},
 	"client/path":         {"cell", "directory"},
-	"client/socks":        {}, // a dialer comes in as a func
+	"client/guard":        {"cell", "directory/strict"}, // its file
+	"client/socks":        {},                           // a dialer comes in as a func
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
 	"testnet/bench":           {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
@@ -64,7 +65,7 @@ const maxLines = 700
 var badNames = []string{"util", "utils", "common", "helper", "helpers", "types", "misc"}
 
 // parsers are the packages whose every exported Parse function must be fuzzed.
-var parsers = []string{"cell", "directory", "client/socks"}
+var parsers = []string{"cell", "directory", "client/guard", "client/socks"}
 
 // source is one Go file.
 type source struct {
