@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"directory":           {"cell", "directory/strict"}, // names of nodes only
 	"directory/strict":    {},
 	"directory/dirtest":   {"cell", "directory"},
-	"directory/cache":     {"directory"},
+	"directory/cache":     {"cell", "directory"},                                 // names of nodes only
 	"directory/authority": {"cell", "cell/link", "directory", "directory/cache"}, // links: reachability
 	"relay/exit":          {"cell", "directory"},                                 // the policy
 	"relay":               {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay/exit"},

@@ -200,15 +200,23 @@ func (c *Consensus) Verify(n *Network, now time.Time) error {
 
 // Usable is Verify, but lets a consensus be used up to 24 h past its end: then note is the
 // sentence to show, which is empty otherwise.
-func (c *Consensus) Usable(n *Network, now time.Time) (note string, err error) {
-	err = c.Verify(n, now)
+func (s *SignedHeader) Usable(n *Network, now time.Time) (note string, err error) {
+	err = s.Verify(n, now)
 	var t *TimeError
-	if !errors.As(err, &t) || t.Err != ErrExpired || now.After(c.ValidUntil.Add(Grace)) {
+	if !errors.As(err, &t) || t.Err != ErrExpired || now.After(s.ValidUntil.Add(Grace)) {
+		return "", err
+	}
+	left := s.ValidUntil.Add(Grace).Sub(now)
+	return fmt.Sprintf("the directory expired %s ago and no newer one could be had; it will be used for another %s", span(now.Sub(s.ValidUntil)), span(left)), nil
+}
+
+// Usable is SignedHeader's, and also checks the entries against the header.
+func (c *Consensus) Usable(n *Network, now time.Time) (note string, err error) {
+	if note, err = c.SignedHeader.Usable(n, now); err != nil {
 		return "", err
 	}
 	if err := c.checkRoot(); err != nil {
 		return "", err
 	}
-	left := c.ValidUntil.Add(Grace).Sub(now)
-	return fmt.Sprintf("the directory expired %s ago and no newer one could be had; it will be used for another %s", span(now.Sub(c.ValidUntil)), span(left)), nil
+	return note, nil
 }

@@ -172,7 +172,7 @@ func New(cfg Config) (*Relay, error) {
 		}
 	}
 	var err error
-	if r.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: r.log}); err != nil {
+	if r.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: r.log}); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	r.known.Store(new(known))

@@ -143,7 +143,7 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 		}
 	}
 	var err error
-	if a.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: cfg.Log}); err != nil {
+	if a.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: cfg.Log}); err != nil {
 		return nil, err
 	}
 	a.mux = a.routes()

@@ -1,30 +1,23 @@
 // Package cache fetches the consensus over any stream, keeps the newest that verifies, in memory and
-// in a folder, and hands it out to others. (spec/directory.md, section 9)
+// in a folder, and hands it out to others: whole, as the difference from an earlier one, or a few
+// entries with proofs. (spec/directory.md, sections 9 to 11)
 package cache
 
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"peel/directory"
 )
-
-// Path is where a directory hands out its consensus.
-const Path = "/peel/consensus"
 
 const fileName = "consensus"
 
@@ -39,6 +32,7 @@ var (
 type Config struct {
 	Network *directory.Network
 	Dir     string       // where the newest consensus is kept; "": in memory only
+	Past    int64        // bytes of past consensuses, compressed, kept for diffs to hand out; 0: none, as a client has it
 	Log     *slog.Logger // nil: no log
 }
 
@@ -47,15 +41,19 @@ type Config struct {
 type Cache struct {
 	cfg  Config
 	kept atomic.Pointer[kept]
+	past *past // nil: none
 }
 
 // kept is a consensus that verified. Its texts are made when they are first handed out, so that who
 // hands out nothing holds none.
 type kept struct {
 	consensus *directory.Consensus
+	digest    directory.Digest
 	etag      string
 	text      func() []byte
 	gzip      func() []byte
+	tree      func() (*directory.Tree, error)
+	before    *kept // the one whose place it took, where they are handed out; that has none
 }
 
 // New makes a cache and loads what an earlier one kept in the folder, if that is still of use. It
@@ -65,6 +63,12 @@ func New(cfg Config) (*Cache, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Cache{cfg: cfg}
+	var err error
+	if cfg.Past > 0 {
+		if c.past, err = newPast(cfg); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.Dir == "" {
 		return c, nil
 	}
@@ -74,7 +78,7 @@ func New(cfg Config) (*Cache, error) {
 	sweep(cfg.Dir)
 	text, err := load(filepath.Join(cfg.Dir, fileName))
 	if err == nil {
-		_, err = c.take(text, time.Now())
+		_, err = c.put(text, time.Now())
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		cfg.Log.Info("the consensus kept from last time is of no use", "why", err)
@@ -116,7 +120,7 @@ func (c *Cache) Usable(now time.Time) (cons *directory.Consensus, note string, e
 	if cons = c.Consensus(); cons == nil {
 		return nil, "", ErrNone
 	}
-	if note, err = cons.Usable(c.cfg.Network, now); err != nil {
+	if note, err = cons.SignedHeader.Usable(c.cfg.Network, now); err != nil {
 		return nil, "", err
 	}
 	return cons, note, nil
@@ -126,21 +130,34 @@ func (c *Cache) Usable(now time.Time) (cons *directory.Consensus, note string, e
 // returns true. If it is the one here already, there is no error either. Otherwise the one here
 // stays, and the error says what is wrong with the new one.
 func (c *Cache) Put(text []byte, now time.Time) (bool, error) {
-	changed, err := c.take(text, now)
-	if changed && c.cfg.Dir != "" {
-		if err := WriteFile(filepath.Join(c.cfg.Dir, fileName), text); err != nil {
-			c.cfg.Log.Warn("the consensus could not be kept for the next start", "why", err)
-		}
+	changed, err := c.put(text, now)
+	if changed {
+		c.save(text)
 	}
 	return changed, err
 }
 
-func (c *Cache) take(text []byte, now time.Time) (bool, error) {
+func (c *Cache) put(text []byte, now time.Time) (bool, error) {
 	cons, err := directory.ParseConsensus(text)
 	if err != nil {
 		return false, err
 	}
-	if _, err := cons.Usable(c.cfg.Network, now); err != nil {
+	return c.take(cons, now)
+}
+
+// save keeps the text of the newest consensus for the next start.
+func (c *Cache) save(text []byte) {
+	if c.cfg.Dir == "" {
+		return
+	}
+	if err := WriteFile(filepath.Join(c.cfg.Dir, fileName), text); err != nil {
+		c.cfg.Log.Warn("the consensus could not be kept for the next start", "why", err)
+	}
+}
+
+// take keeps a consensus whose entries are those under its root, if it verifies and is newer.
+func (c *Cache) take(cons *directory.Consensus, now time.Time) (bool, error) {
+	if _, err := cons.SignedHeader.Usable(c.cfg.Network, now); err != nil {
 		return false, err
 	}
 	k := keep(cons)
@@ -148,7 +165,7 @@ func (c *Cache) take(text []byte, now time.Time) (bool, error) {
 		old := c.kept.Load()
 		if old != nil {
 			switch was := old.consensus.ValidAfter; {
-			case k.etag == old.etag:
+			case k.digest == old.digest:
 				return false, nil
 			case cons.ValidAfter.Equal(was):
 				return false, ErrSplit
@@ -156,150 +173,33 @@ func (c *Cache) take(text []byte, now time.Time) (bool, error) {
 				return false, ErrOld
 			}
 		}
+		if old != nil && c.past != nil {
+			before := *old
+			before.before = nil
+			k.before = &before
+		}
 		if c.kept.CompareAndSwap(old, k) {
+			if c.past != nil {
+				c.past.add(k)
+			}
 			return true, nil
 		}
 	}
 }
 
 func keep(cons *directory.Consensus) *kept {
-	k := &kept{consensus: cons, etag: `"` + cons.Header.Digest().String() + `"`}
+	k := &kept{consensus: cons, digest: cons.Header.Digest()}
+	k.etag = `"` + k.digest.String() + `"`
 	k.text = sync.OnceValue(func() []byte { return cons.Append(nil) })
-	k.gzip = sync.OnceValue(func() []byte {
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		z.Write(k.text()) // to memory: cannot fail
-		z.Close()
-		return b.Bytes()
-	})
+	k.gzip = sync.OnceValue(func() []byte { return compress(cons.Append(nil)) })
+	k.tree = sync.OnceValues(func() (*directory.Tree, error) { return directory.NewTree(cons) })
 	return k
 }
 
-// Fetch asks a directory for its consensus and Puts it. It returns whether that changed the one here.
-func (c *Cache) Fetch(ctx context.Context, dial Dial) (bool, error) {
-	etag := ""
-	if k := c.kept.Load(); k != nil {
-		etag = k.etag
-	}
-	a, err := do(ctx, dial, http.MethodGet, Path, etag, nil, directory.MaxConsensus)
-	if err != nil {
-		return false, err
-	}
-	switch {
-	case a.code == http.StatusNotModified && etag != "":
-		return false, nil
-	case a.code != http.StatusOK:
-		return false, &StatusError{Path: Path, Code: a.code, Text: message(a.body)}
-	}
-	changed, err := c.Put(a.body, time.Now())
-	if err != nil {
-		return false, fmt.Errorf("cache: from a directory: %w", err)
-	}
-	return changed, nil
-}
-
-// How long Follow waits after a failure: from the first, doubled up to the last.
-const (
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 30 * time.Second
-)
-
-// Follow keeps the consensus fresh until ctx ends: it fetches when there is none, and at a moment of
-// its own in the first quarter of the period in which a newer one is due; after a failure again,
-// soon and then less often. It calls got, if not nil, with the consensus here at the start (if it
-// may still be used) and with each newer one, and failed, if not nil, with each error; both from its
-// own goroutine.
-func (c *Cache) Follow(ctx context.Context, dial Dial, got func(*directory.Consensus), failed func(error)) {
-	if cons, note, err := c.Usable(time.Now()); err == nil {
-		if note != "" {
-			c.cfg.Log.Warn(note)
-		}
-		if got != nil {
-			got(cons)
-		}
-	}
-	period := c.cfg.Network.WithDefaults().Period
-	last := min(lastRetry, period/4)
-	retry := min(firstRetry, last)
-	for {
-		wait := jitter(retry)
-		if cons := c.Consensus(); cons != nil && time.Now().Before(cons.FreshUntil) {
-			wait = time.Until(cons.FreshUntil) + rand.N(period/4)
-			retry = min(firstRetry, last)
-		} else {
-			changed, err := c.Fetch(ctx, dial)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil && failed != nil {
-				failed(err)
-			}
-			if changed {
-				if got != nil {
-					got(c.Consensus())
-				}
-				continue
-			}
-			retry = min(2*retry, last)
-			if c.Consensus() == nil { // the next may well be the first there is
-				wait = min(wait, time.Until(c.cfg.Network.Schedule.Next(time.Now()))+rand.N(period/20))
-			}
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// jitter returns a moment in the second half of d.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
-
-// ServeHTTP hands out the consensus: GET or HEAD of Path, compressed if that is accepted.
-func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != Path {
-		http.Error(w, "no such document", http.StatusNotFound)
-		return
-	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
-		return
-	}
-	k := c.kept.Load()
-	if k == nil {
-		http.Error(w, "no consensus yet", http.StatusNotFound)
-		return
-	}
-	h := w.Header()
-	h.Set("Etag", k.etag)
-	h.Set("Vary", "Accept-Encoding")
-	if r.Header.Get("If-None-Match") == k.etag {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	h.Set("Content-Type", "text/plain; charset=us-ascii")
-	body := k.text
-	if acceptsGzip(r.Header.Get("Accept-Encoding")) {
-		h.Set("Content-Encoding", "gzip")
-		body = k.gzip
-	}
-	b := body()
-	h.Set("Content-Length", strconv.Itoa(len(b)))
-	if r.Method == http.MethodGet {
-		w.Write(b)
-	}
-}
-
-// acceptsGzip reads Accept-Encoding: gzip counts unless its quality is 0.
-func acceptsGzip(accept string) bool {
-	for word := range strings.SplitSeq(accept, ",") {
-		name, quality, _ := strings.Cut(strings.ReplaceAll(word, " ", ""), ";q=")
-		if name == "gzip" {
-			q, err := strconv.ParseFloat(quality, 64)
-			return quality == "" || err == nil && q > 0
-		}
-	}
-	return false
+func compress(text []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write(text) // to memory: cannot fail
+	z.Close()
+	return b.Bytes()
 }

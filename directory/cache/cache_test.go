@@ -35,6 +35,16 @@ func open(t *testing.T, n *dirtest.Net, dir string) *Cache {
 	return c
 }
 
+// serving makes a cache that keeps past consensuses.
+func serving(t *testing.T, n *dirtest.Net, dir string) *Cache {
+	t.Helper()
+	c, err := New(Config{Network: n.Network, Dir: dir, Past: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // next returns the text of the consensus of a later period.
 func next(n *dirtest.Net, periods int) []byte {
 	c := *n.Consensus
@@ -357,7 +367,7 @@ func TestFollowFetchesOnceAPeriodAndAfterFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		n := dirtest.New(1, 3, dirtest.At(start))
-		server, client := open(t, n, ""), open(t, n, "")
+		server, client := serving(t, n, ""), open(t, n, "")
 		var mu sync.Mutex // over what follows, which the goroutine of Follow shares
 		var got []string
 		fail, dials, failures := true, 0, 0
