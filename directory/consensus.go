@@ -26,6 +26,7 @@ type Header struct {
 	FreshUntil time.Time // … there should be a newer one from here on …
 	ValidUntil time.Time // … and it holds no more after this
 	Params     Params    // nil when the authorities set none
+	Shared     SharedRandom
 	Weights    Weights
 	Relays     int    // how many entries there are
 	Root       Digest // Merkle root over their texts
@@ -60,6 +61,7 @@ func (h *Header) Append(b []byte) []byte {
 	b = appendTime(b, "fresh-until", h.FreshUntil)
 	b = appendTime(b, "valid-until", h.ValidUntil)
 	b = h.Params.append(b)
+	b = h.Shared.append(b)
 	b = appendLine(b, "weights", h.Weights.String())
 	b = appendUint(b, "relays", uint64(h.Relays))
 	return appendLine(b, "root", h.Root.String())
@@ -86,6 +88,9 @@ func (h *Header) check() error {
 		if *n.value < 0 || *n.value > WeightScale {
 			return fmt.Errorf("weight %s = %d: must be 0 to %d", n.name, *n.value, WeightScale)
 		}
+	}
+	if err := h.Shared.check(); err != nil {
+		return err
 	}
 	return h.Params.checkNames()
 }
@@ -291,6 +296,7 @@ func (r *reader) header() Header {
 		FreshUntil: r.time("fresh-until"),
 		ValidUntil: r.time("valid-until"),
 		Params:     r.params(),
+		Shared:     r.sharedRandom(),
 	}
 	w, err := parseWeights(r.take("weights"))
 	h.Weights = parsed(r, w, err)

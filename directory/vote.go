@@ -18,11 +18,13 @@ type Vote struct {
 	Network     cell.NetworkID
 	ValidAfter  time.Time // the period: when its consensus begins to hold
 	Published   time.Time
-	Methods     []int       // consensus methods the authority can compute, ascending, from 1
-	KnownFlags  Flags       // the flags it has an opinion on; an entry has no others
-	Params      Params      // nil when it sets none
-	Certificate Certificate // says whose vote it is
-	Relays      []VoteEntry // ascending by identity
+	Methods     []int  // consensus methods the authority can compute, ascending, from 1
+	KnownFlags  Flags  // the flags it has an opinion on; an entry has no others
+	Params      Params // nil when it sets none
+	Shared      SharedRandom
+	Commitments []Commitment // to the next shared random values, that it knows of; ascending by run, then by identity
+	Certificate Certificate  // says whose vote it is
+	Relays      []VoteEntry  // ascending by identity
 	Signature   Signature64
 }
 
@@ -90,6 +92,12 @@ func (v *Vote) check() error {
 		return fmt.Errorf("there is no such flag: %#x", uint16(v.KnownFlags&^AllFlags))
 	}
 	if err := v.Params.Check(); err != nil {
+		return err
+	}
+	if err := v.Shared.check(); err != nil {
+		return err
+	}
+	if err := checkCommitments(v.Network, v.Commitments); err != nil {
 		return err
 	}
 	if v.Certificate.Network != v.Network {
@@ -161,6 +169,10 @@ func (v *Vote) appendHead(b []byte) []byte {
 	b = appendLine(b, "methods", strings.Join(methods, " "))
 	b = appendFlags(b, "known-flags", v.KnownFlags)
 	b = v.Params.append(b)
+	b = v.Shared.append(b)
+	for i := range v.Commitments {
+		b = v.Commitments[i].Append(b)
+	}
 	b = v.Certificate.Append(b)
 	return appendUint(b, "relays", uint64(len(v.Relays)))
 }
@@ -178,6 +190,8 @@ func ParseVote(text []byte) (*Vote, error) {
 		KnownFlags: r.flags("known-flags"),
 		Params:     r.params(),
 	}
+	v.Shared = r.sharedRandom()
+	v.Commitments = r.commitments(v.Network)
 	v.Certificate = r.certificate()
 	count := int(r.uint("relays", MaxRelays))
 	if r.err == nil {

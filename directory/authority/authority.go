@@ -151,6 +151,10 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	a.voter.sign = func(h *directory.Header) (directory.Signature, error) {
 		return h.Sign(a.cfg.Certificate, a.cfg.SigningKey)
 	}
+	a.voter.secret = func() (b [32]byte) {
+		rand.Read(b[:]) // never fails
+		return b
+	}
 	return a, a.load()
 }
 
@@ -224,6 +228,9 @@ func (a *Authority) load() error {
 		a.store.prove(c, c.ValidAfter.Add(-a.schedule.Voting))
 		a.voter.have = c.ValidAfter
 	}
+	if err := a.loadRandom(); err != nil {
+		return err
+	}
 	for _, info := range a.cfg.Network.Authorities {
 		for i := range evidenceKept {
 			if text, err = a.keep.load(voteName(info.ID, i)); err != nil {
@@ -239,6 +246,26 @@ func (a *Authority) load() error {
 	}
 	if n > 0 {
 		a.log.Info("descriptors loaded", "relays", n)
+	}
+	return nil
+}
+
+// loadRandom takes in what was kept of the shared random value. Where it is damaged, the secrets are
+// lost and our commitments will not count.
+func (a *Authority) loadRandom() error {
+	text, err := a.keep.load(keptRandom)
+	if err != nil {
+		return err
+	}
+	if r := newRandom(a.network, a.self); text != nil {
+		if err := r.parse(text); err != nil {
+			a.log.Warn("what was kept of the shared random value is left aside: this authority's secret for it is lost", "why", err)
+		} else {
+			a.voter.random = r
+		}
+	}
+	if c := a.cache.Consensus(); c != nil && c.Shared.Run >= a.voter.random.shared.Run {
+		a.voter.random.shared = c.Shared
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func (a *Authority) do(act action) error {
 		a.store.newPeriod(act.period)
 		a.tryAgain()
 	case makeVote:
-		v, text, err := a.makeVote(act.period)
+		v, text, err := a.makeVote(&act)
 		return a.feed(voteMade{v, text, err})
 	case save:
 		err := a.keep.save(act.name, act.text)
@@ -90,11 +90,11 @@ func (a *Authority) do(act action) error {
 }
 
 // makeVote makes our vote for a period.
-func (a *Authority) makeVote(p Period) (*directory.Vote, []byte, error) {
-	now := a.now()
+func (a *Authority) makeVote(m *makeVote) (*directory.Vote, []byte, error) {
+	now, p := a.now(), &m.period
 	v := &directory.Vote{
 		Network: a.network, ValidAfter: p.ValidAfter, Published: now.UTC().Truncate(time.Second),
-		Methods: []int{Method}, KnownFlags: directory.AllFlags, Params: a.cfg.Params, Certificate: a.cfg.Certificate,
+		Methods: []int{Method}, KnownFlags: directory.AllFlags, Params: a.cfg.Params, Shared: m.shared, Commitments: m.commitments, Certificate: a.cfg.Certificate,
 		Relays: entries(a.store.candidates(p.Collect, now), a.schedule.Period, a.cfg.MaxBandwidth),
 	}
 	text, err := v.Sign(a.cfg.SigningKey)
@@ -132,7 +132,7 @@ func (a *Authority) publish(p publish) {
 // tellConsensus tells the voter of the newest consensus here.
 func (a *Authority) tellConsensus() {
 	if c := a.cache.Consensus(); c != nil {
-		_ = a.feed(gotConsensus{c.ValidAfter}) // saves nothing
+		_ = a.feed(gotConsensus{c.ValidAfter, c.Shared}) // saves nothing
 	}
 }
 
@@ -251,6 +251,7 @@ const (
 	keptHistory     = "history"
 	keptVote        = "vote-"
 	keptSigned      = "signed"
+	keptRandom      = "shared-random"
 	keptEvidence    = "evidence-"
 )
 

@@ -20,6 +20,7 @@ type round struct {
 	votes   map[cell.NodeID][]heldVote
 	headers map[cell.NodeID][]heldHeader
 	vouched bool                 // another authority holds our vote
+	tallied []*directory.Vote    // the votes that counted
 	result  *directory.Consensus // what we computed, not signed; nil before, or when there is none
 	digest  directory.Digest     // of result's header
 	why     error                // why there is no result

@@ -40,7 +40,7 @@ func Tally(n *directory.Network, p Period, votes []*directory.Vote) (*directory.
 		return nil, fmt.Errorf("authority: more than two thirds of the authorities use consensus method %d, which this version does not know: update it", m)
 	}
 	params := tallyParams(votes)
-	entries := tallyRelays(votes, len(n.Authorities)-n.Threshold+1)
+	entries := tallyRelays(votes, honest(n))
 	entries = limitPlaces(entries, int(params.Get(directory.ParamRelaysPerAddr)))
 	list := make([]directory.Entry, len(entries))
 	for i := range entries {
@@ -54,6 +54,7 @@ func Tally(n *directory.Network, p Period, votes []*directory.Vote) (*directory.
 			FreshUntil: p.FreshUntil,
 			ValidUntil: p.ValidUntil,
 			Params:     params,
+			Shared:     tallyShared(n, p.ValidAfter, votes),
 			Weights:    directory.WeightsOf(list),
 			Relays:     len(list),
 			Root:       directory.Root(list),

@@ -22,6 +22,8 @@ type voter struct {
 	peers    []cell.NodeID // the other authorities
 	sign     func(*directory.Header) (directory.Signature, error)
 	check    func(*directory.Header, *directory.Signature) error // Header.CheckSignature
+	secret   func() [32]byte                                     // a random one, never the same again
+	random   *random
 	started  time.Time
 	durable  bool // what it said survives a restart
 
@@ -42,7 +44,7 @@ type voter struct {
 func newVoter(n *directory.Network, self cell.NodeID, started time.Time, durable bool) *voter {
 	v := &voter{
 		self: self, network: n, schedule: n.Schedule.WithDefaults(), started: started, durable: durable,
-		check: (*directory.Header).CheckSignature, evidence: map[evidenceKey]Evidence{},
+		check: (*directory.Header).CheckSignature, random: newRandom(n.ID(), self), evidence: map[evidenceKey]Evidence{},
 	}
 	for i := range n.Authorities {
 		if id := n.Authorities[i].ID; id != self {
@@ -96,7 +98,10 @@ type (
 		stop bool // it is of no use to try again
 	}
 	// gotConsensus: the newest consensus here is this one.
-	gotConsensus struct{ validAfter time.Time }
+	gotConsensus struct {
+		validAfter time.Time
+		shared     directory.SharedRandom
+	}
 )
 
 // An action is what a voter wants done. Actions are done in order.
@@ -106,8 +111,12 @@ type (
 	// newPeriod: this period is being voted on from now on.
 	newPeriod struct{ period Period }
 
-	// makeVote: say what we know of the relays, signed.
-	makeVote struct{ period Period }
+	// makeVote: say what we know of the relays, and this of the shared random value, signed.
+	makeVote struct {
+		period      Period
+		shared      directory.SharedRandom
+		commitments []directory.Commitment
+	}
 
 	// save keeps a text under a name, so that it survives a crash; answered by saved where the voter
 	// waits for it.
@@ -155,7 +164,7 @@ func (v *voter) step(now time.Time, e event) []action {
 		return v.answered(now, e)
 	case gotConsensus:
 		if e.validAfter.After(v.have) {
-			v.have = e.validAfter
+			v.have, v.random.shared = e.validAfter, e.shared
 		}
 	}
 	return nil
@@ -218,7 +227,12 @@ func (v *voter) begin(now time.Time) []action {
 		if !v.durable && v.started.After(p.Vote) {
 			return warn("no vote this period: started while voting was under way, and what was said before is not known", "valid-after", stamp(p.ValidAfter))
 		}
-		return []action{makeVote{*p}}
+		run, round := v.schedule.Run(p.ValidAfter)
+		var acts []action
+		if v.random.prepare(run, round, v.secret) {
+			acts = append(acts, save{keptRandom, v.random.text(), false}) // it is of no use to commit to what a crash may take
+		}
+		return append(acts, makeVote{*p, v.random.shared, v.random.lines(run, round)})
 	case Fetch:
 		for i := range v.peers {
 			v.plan(talk{kind: askList, peer: i, next: now})
@@ -227,7 +241,8 @@ func (v *voter) begin(now time.Time) []action {
 		for i := range v.peers {
 			v.plan(talk{kind: askSignatures, peer: i, next: p.Sign.Add(v.length() / 3)})
 		}
-		return []action{tally{*p, r.counted(v.self, len(v.network.Authorities))}}
+		r.tallied = r.counted(v.self, len(v.network.Authorities))
+		return []action{tally{*p, r.tallied}}
 	}
 	return nil
 }
@@ -309,6 +324,25 @@ func (v *voter) computed(e computed) []action {
 	if r.why = e.err; e.err == nil {
 		r.result, r.digest = e.result, e.result.Header.Digest()
 	}
+	return append(v.learn(), v.signResult()...)
+}
+
+// learn takes in what the votes that counted say of the shared random value.
+func (v *voter) learn() []action {
+	if v.round.result == nil {
+		return nil
+	}
+	run, round := v.schedule.Run(v.round.period.ValidAfter)
+	var acts []action
+	for _, id := range v.random.learn(run, round, honest(v.network), v.round.tallied) {
+		acts = append(acts, warn("an authority changed what it had committed to for the shared random value: its secret will not count", "authority", nickname(v.network, id), "run", run)...)
+	}
+	return append(acts, save{keptRandom, v.random.text(), false})
+}
+
+// signResult signs the header of the consensus that was computed, if nothing was signed yet.
+func (v *voter) signResult() []action {
+	r, p := v.round, &v.round.period
 	switch {
 	case v.last != nil && v.last.ValidAfter.Equal(p.ValidAfter):
 		v.postSignature(p.Sign)

@@ -126,7 +126,7 @@ func New(seed uint64, n int, opts ...Option) *Net {
 	c := &directory.Consensus{Entries: entries}
 	c.Header = directory.Header{
 		Network: id, Method: 1, ValidAfter: after, FreshUntil: after.Add(period), ValidUntil: after.Add(3 * period),
-		Params: o.params, Weights: directory.WeightsOf(entries), Relays: n, Root: directory.Root(entries),
+		Params: o.params, Shared: shared(t.Network, after), Weights: directory.WeightsOf(entries), Relays: n, Root: directory.Root(entries),
 	}
 	t.Text = t.Sign(c, o.authorities)
 	t.Consensus = c
@@ -154,7 +154,14 @@ func (t *Net) Vote(i int) (*directory.Vote, []byte) {
 	v := &directory.Vote{
 		Network: t.Consensus.Network, ValidAfter: t.Consensus.ValidAfter,
 		Published: t.Consensus.ValidAfter.Add(-10 * time.Minute), Methods: []int{1},
-		KnownFlags: directory.AllFlags, Params: t.Consensus.Params, Certificate: a.Certificate,
+		KnownFlags: directory.AllFlags, Params: t.Consensus.Params, Shared: t.Consensus.Shared, Certificate: a.Certificate,
+	}
+	for run := max(v.Shared.Run, 1) - 1; run <= v.Shared.Run; run++ {
+		c := directory.Commit(v.Network, run, a.Info.ID, [32]byte{byte(run), byte(run >> 8)})
+		if run == v.Shared.Run {
+			c.Reveal = directory.Digest{} // not yet
+		}
+		v.Commitments = append(v.Commitments, c)
 	}
 	for j := range t.Relays {
 		r := &t.Relays[j]
@@ -167,6 +174,20 @@ func (t *Net) Vote(i int) (*directory.Vote, []byte) {
 	text, err := v.Sign(a.Signing)
 	check(err)
 	return v, text
+}
+
+// shared makes the shared random values of the run that a consensus belongs to, as if all revealed.
+func shared(n *directory.Network, validAfter time.Time) directory.SharedRandom {
+	run, _ := n.Schedule.Run(validAfter)
+	var s directory.SharedRandom
+	for r := max(run, 2) - 1; r <= run; r++ {
+		var reveals []directory.Commitment
+		for i := range n.Authorities {
+			reveals = append(reveals, directory.Commit(n.ID(), r-1, n.Authorities[i].ID, [32]byte{byte(r), byte(r >> 8)}))
+		}
+		s = s.Next(n.ID(), r, reveals)
+	}
+	return s
 }
 
 func (t *Net) addAuthority(rng *rand.ChaCha8, i int) {
