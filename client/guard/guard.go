@@ -18,11 +18,11 @@ const (
 	ForData   = 1  // guards that circuits are spread over
 	ForDir    = 3  // guards that directory fetches are spread over
 
-	day           = 24 * time.Hour
-	Lifetime      = 120 * day // after it was drawn a guard is given up,
-	ConfirmedLife = 60 * day  // but not before it was used for so long
-	UnlistedLife  = 20 * day  // after it left the consensus a guard is given up
-	blurred       = 10        // dates are moved back by up to a tenth of the life that they measure
+	day          = 24 * time.Hour
+	Lifetime     = 120 * day // after it was first used a guard is given up
+	UnusedLife   = 60 * day  // after it was drawn a guard that was never used is given up
+	UnlistedLife = 20 * day  // after it left the consensus a guard is given up
+	blurred      = 10        // dates are moved back by up to a tenth of the life that they measure
 )
 
 // Relay is one that may be a guard now, and its weight there.
@@ -162,10 +162,10 @@ func (m *member) expired(now time.Time) bool {
 	switch {
 	case !m.unlisted.IsZero() && now.Sub(m.unlisted) >= UnlistedLife:
 		return true
-	case now.Sub(m.added) < Lifetime:
-		return false
+	case m.confirmed.IsZero():
+		return now.Sub(m.added) >= UnusedLife
 	}
-	return m.confirmed.IsZero() || now.Sub(m.confirmed) >= ConfirmedLife
+	return now.Sub(m.confirmed) >= Lifetime
 }
 
 // blur moves a date back by up to a tenth of a life, so that what is kept does not tell when the client ran.
@@ -177,27 +177,33 @@ func toDay(t time.Time) time.Time { return t.UTC().Truncate(day) }
 
 // fill draws guards until the set has enough that may be used, or holds as many as it may.
 func (s *Set) fill(l *List, allowed func(cell.NodeID) bool, now time.Time, rng func(uint64) uint64) {
-	filtered, weight := 0, uint64(0)
+	filtered := 0
 	for _, m := range s.sample {
 		if m.filtered() {
 			filtered++
 		}
-		weight += l.weight(m.id)
 	}
-	for filtered < MinSample && len(s.sample) < MaxSample {
+	for ; filtered < MinSample && len(s.sample) < MaxSample; filtered++ {
 		// What is beyond its share is drawn only when there would be too few for the first places.
-		if n := len(s.sample); filtered >= Primary && n >= MinSample && (100*(n+1) > Share*len(l.relays) || weight > l.total()/100*Share) {
+		if filtered >= Primary && len(s.sample) >= MinSample && s.hasShare(l) {
 			return
 		}
 		r, ok := s.draw(l, allowed, rng)
 		if !ok {
 			return
 		}
-		s.sample = append(s.sample, &member{id: r.ID, added: blur(now, Lifetime, rng), allowed: true})
-		filtered++
-		weight += r.Weight
+		s.sample = append(s.sample, &member{id: r.ID, added: blur(now, UnusedLife, rng), allowed: true})
 		s.changed = true
 	}
+}
+
+// hasShare says whether the set holds as much of the network's guards as it may.
+func (s *Set) hasShare(l *List) bool {
+	var weight uint64
+	for _, m := range s.sample {
+		weight += l.weight(m.id)
+	}
+	return 100*(len(s.sample)+1) > Share*len(l.relays) || weight > l.total()/100*Share
 }
 
 // draw draws a relay that is not in the set, by weight; when all of these have weight 0, each is as likely as any other.
