@@ -68,7 +68,7 @@ func TestOneCircuitFindsTheRate(t *testing.T) {
 				if util < 0.98 || t90 > time.Second || t90 == 0 || p95 > x.p95 || p.client.bad {
 					t.Error("too slow, late or long")
 				}
-				n.checkCredits(4*time.Second, 0.011)
+				n.checkCredits(4*time.Second, 0.01)
 			})
 		})
 	}
@@ -136,13 +136,18 @@ func TestThinLine(t *testing.T) {
 	})
 }
 
+// socket is what a socket takes at once before its drain was measured; credit for that returns while all circuits' first cells
+// still stand.
+const socket = 92
+
 // TestManyCircuitsShare: circuits whose round trips are 40 to 420 ms over one wire.
 func TestManyCircuitsShare(t *testing.T) {
 	for _, x := range []struct {
 		circuits int
 		rate     float64
 		sim      time.Duration // p95
-	}{{10, 20, 0}, {10, 100, 41 * ms}, {50, 20, 102 * ms}, {50, 100, 39 * ms}} {
+		credit   float64       // of the cells, at most
+	}{{10, 20, 23 * ms, 0.016}, {10, 100, 41 * ms, 0.01}, {50, 20, 102 * ms, 0.01}, {50, 100, 39 * ms, 0.01}} {
 		t.Run(fmt.Sprintf("%d circuits on %v Mbit", x.circuits, x.rate), func(t *testing.T) {
 			if x.circuits == 50 && x.rate == 100 && !slow {
 				t.Skip("takes seconds: PEEL_SLOW=1")
@@ -160,25 +165,34 @@ func TestManyCircuitsShare(t *testing.T) {
 						n.join(m, n.node(fmt.Sprint("exit", i)), d, 1000, 1000)))
 					idle = append(idle, rtt/2)
 				}
+				queued := func() (n int) {
+					for _, p := range paths {
+						n += link.StateOf(p.far[1]).Queued
+					}
+					return n
+				}
 				for _, p := range paths {
 					p.exit.send(forever)
 				}
-				settle(5 * time.Second)
+				first := 0
+				for range 1000 {
+					settle(5 * ms)
+					first = max(first, queued())
+				}
 				for _, p := range paths {
 					p.client.measure()
 				}
+				n.mu.Lock()
+				shared.credits, shared.cells = [2]int{}, [2]int{}
+				n.mu.Unlock()
 				shares := make([]float64, len(paths))
 				for i, p := range paths {
 					shares[i] = -float64(p.client.count())
 				}
-				most, queued := 0, 0
+				most := 0
 				for range 200 {
 					settle(25 * ms)
-					queued = 0
-					for _, p := range paths {
-						queued += link.StateOf(p.far[1]).Queued
-					}
-					most = max(most, queued)
+					most = max(most, queued())
 				}
 				var delays []time.Duration
 				sum := 0.0
@@ -192,10 +206,14 @@ func TestManyCircuitsShare(t *testing.T) {
 				index, _ := jain(shares)
 				p50, p95 := quantiles(delays, 0)
 				util := sum / 5 / cellRate(x.rate)
-				t.Logf("Jain %.4f (1.000), %.1f %% (99.6), extra p50 %v p95 %v (%v), at most %d queued (200), CREDIT %d of %d cells",
-					index, 100*util, p50, p95, x.sim, most, shared.credits[0], shared.cells[1])
-				if index < 0.995 || util < 0.98 || p95 > 150*ms || most > 400 {
+				credit := float64(shared.credits[0]) / float64(shared.cells[1])
+				t.Logf("Jain %.4f (1.000), %.1f %% (99.6), extra p50 %v p95 %v (%v), at most %d queued (200), at first %d (%d), CREDIT %.1f a second (≤ 100), %.2f %% of the cells (0.2–1.4)",
+					index, 100*util, p50, p95, x.sim, most, first, 55*x.circuits, float64(shared.credits[0])/5, 100*credit)
+				if index < 0.995 || util < 0.98 || p95 > 150*ms || most > 400 || first > 64*x.circuits+socket {
 					t.Error("unfair, slow or long")
+				}
+				if credit > x.credit || shared.credits[0] > 120*5 {
+					t.Error("too much CREDIT")
 				}
 			})
 		})
@@ -235,13 +253,14 @@ func TestFastWires(t *testing.T) {
 		span   time.Duration
 		sim    float64 // Mbit/s
 		credit float64
+		least  float64 // of what the window allows
 	}{
-		{10000, 100 * time.Microsecond, 50 * ms, 10000, 0.005},
-		{1000, 100 * time.Microsecond, 200 * ms, 999, 0.01},
-		{1000, 2 * ms, 200 * ms, 999, 0.01},
-		{1000, 20 * ms, 300 * ms, 1000, 0.01},
-		{1000, 40 * ms, 400 * ms, 922, 0.01},
-		{1000, 80 * ms, 400 * ms, 468, 0.01},
+		{10000, 100 * time.Microsecond, 50 * ms, 10000, 0.005, 0.99},
+		{1000, 100 * time.Microsecond, 200 * ms, 999, 0.01, 0.98},
+		{1000, 2 * ms, 200 * ms, 999, 0.01, 0.98},
+		{1000, 20 * ms, 300 * ms, 1000, 0.01, 0.98},
+		{1000, 40 * ms, 400 * ms, 922, 0.01, 0.98},
+		{1000, 80 * ms, 400 * ms, 468, 0.01, 0.98},
 	} {
 		t.Run(fmt.Sprintf("%v Mbit %v", x.rate, x.rtt), func(t *testing.T) {
 			flowTest(t, func(t *testing.T) {
@@ -260,7 +279,7 @@ func TestFastWires(t *testing.T) {
 				credit := float64(w.credits[0]) / float64(w.cells[1])
 				t.Logf("%.0f Mbit/s (%.0f), extra p95 %v, CREDIT %.2f %%, windows %v", got, x.sim, p95, 100*credit, p.sizes())
 				allows := min(x.rate, 46/(x.rtt+15*ms).Seconds())
-				if got < 0.98*allows || credit > x.credit {
+				if got < x.least*allows || credit > x.credit {
 					t.Errorf("want %.0f Mbit/s", allows)
 				}
 			})

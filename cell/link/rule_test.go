@@ -3,6 +3,7 @@ package link
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 )
@@ -382,7 +383,10 @@ func changed(h *hop, was *window, now time.Duration) error {
 // TestRuleHolds checks the invariants of spec/flow.md, section 7, after every event of random circuits.
 func TestRuleHolds(t *testing.T) {
 	runs := uint64(300)
-	if raceEnabled {
+	switch {
+	case os.Getenv("PEEL_SLOW") != "":
+		runs = 2000
+	case raceEnabled:
 		runs = 30
 	}
 	for seed := range runs {

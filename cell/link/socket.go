@@ -7,16 +7,19 @@ import (
 	"peel/cell"
 )
 
-// roundTrip is the round trip of nc as whoever carries it measures it; 0: it does not say. A pipe in memory may tell by
-// a method RTT.
-func roundTrip(nc net.Conn) time.Duration {
+// look asks whoever carries nc for its round trip and for how many bytes have not been sent yet; 0: it does not say. A pipe
+// in memory may tell by methods RTT and Unsent.
+func look(nc net.Conn) (rtt time.Duration, unsent int) {
 	switch nc := nc.(type) {
-	case interface{ RTT() time.Duration }:
-		return nc.RTT()
+	case interface {
+		RTT() time.Duration
+		Unsent() int
+	}:
+		return nc.RTT(), nc.Unsent()
 	case *net.TCPConn:
-		return kernelRTT(nc)
+		return kernelLook(nc)
 	}
-	return 0
+	return 0, 0
 }
 
 // holdUnsent lets nc take no more when it holds so many cells that have not been sent yet, as far as it can be told. A pipe

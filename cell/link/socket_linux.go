@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelRTT is TCP's smoothed round trip time; 0: it does not say.
-func kernelRTT(nc *net.TCPConn) (rtt time.Duration) {
+// kernelLook is TCP's smoothed round trip time, and how many bytes it has not sent for the first time; 0: it does not say.
+func kernelLook(nc *net.TCPConn) (rtt time.Duration, unsent int) {
 	control(nc, func(fd int) {
 		if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			rtt = time.Duration(info.Rtt) * time.Microsecond
+			rtt, unsent = time.Duration(info.Rtt)*time.Microsecond, int(info.Notsent_bytes)
 		}
 	})
-	return rtt
+	return rtt, unsent
 }
 
 // kernelHold sets how many bytes may wait in the kernel that were never sent. A kernel that cannot do it holds more.

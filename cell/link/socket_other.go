@@ -7,6 +7,6 @@ import (
 	"time"
 )
 
-func kernelRTT(*net.TCPConn) time.Duration { return 0 }
+func kernelLook(*net.TCPConn) (rtt time.Duration, unsent int) { return 0, 0 }
 
 func kernelHold(*net.TCPConn, int) {}

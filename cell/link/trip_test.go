@@ -3,6 +3,8 @@ package link
 import (
 	"testing"
 	"time"
+
+	"peel/cell"
 )
 
 func TestRoundTripIsTheLeastEcho(t *testing.T) {
@@ -104,5 +106,38 @@ func TestSocketHoldsTenMilliseconds(t *testing.T) {
 		if d.Hold() != was {
 			t.Errorf("idle: holds %d", d.Hold())
 		}
+	}
+}
+
+// TestSocketThatHoldsAllCreditIsMeasured: a sender that is short of credit never has more waiting than the socket holds, and what
+// stands in the socket shows all the same.
+func TestSocketThatHoldsAllCreditIsMeasured(t *testing.T) {
+	const perCell = 5 * msec
+	var d drain
+	var now time.Duration
+	unsent := 64 * cell.Size // all of the first credit
+	d.Wrote(64, now)
+	d.Idle()
+	for range 20 { // half of it comes back at a time
+		now += 32 * perCell
+		unsent -= 32 * cell.Size
+		d.Looked(unsent, now)
+		d.Wrote(32, now)
+		d.Idle()
+		unsent += 32 * cell.Size
+	}
+	if d.Hold() != drainLeast || d.Record() != recordLeast {
+		t.Errorf("holds %d in records of %d, and drains 2 cells in 10 ms", d.Hold(), d.Record())
+	}
+	// Where nothing stands, what is unsent at the moment of a look says nothing.
+	d = drain{}
+	for range 100 {
+		now += 25 * msec
+		d.Looked(4*cell.Size, now)
+		d.Wrote(40, now)
+		d.Idle()
+	}
+	if d.Hold() != drainMost {
+		t.Errorf("holds %d, and at most 4 cells were ever seen in it", d.Hold())
 	}
 }

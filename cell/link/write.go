@@ -89,13 +89,16 @@ func (w *writer) work() error {
 	}
 }
 
-// measure looks at the round trip, now and then.
+// measure looks at the round trip and at what the socket holds, now and then.
 func (w *writer) measure(now time.Duration) {
 	if now-w.looked < askPause && w.looked != 0 {
 		return
 	}
 	w.looked = now
-	rtt := roundTrip(w.nc)
+	rtt, unsent := look(w.nc)
+	if w.drain.Looked(unsent, now) {
+		holdUnsent(w.nc, w.drain.Hold())
+	}
 	w.mu.Lock()
 	w.trip.Measured(rtt)
 	w.mu.Unlock()

@@ -76,6 +76,9 @@ func (c *Conn) Cut() {
 // RTT is how long bytes take there and back on a line that is free.
 func (c *Conn) RTT() time.Duration { return c.out.lag() + c.in.lag() }
 
+// Unsent is how many bytes the end holds that the line has not taken.
+func (c *Conn) Unsent() int { return c.out.unsent() }
+
 // HoldUnsent lets Write wait while the end holds so many bytes that the line has not taken, and go on at half of them.
 func (c *Conn) HoldUnsent(bytes int) { c.out.change(func(h *half) { h.hold = bytes }) }
 
@@ -89,6 +92,12 @@ func (c *Conn) SetRate(bytes int) { c.out.change(func(h *half) { h.rate = bytes 
 // that would have gone.
 func (c *Conn) Stall(d time.Duration) {
 	c.out.change(func(h *half) { h.free = later(h.free, time.Now()).Add(d) })
+}
+
+// Lose lets what this end writes next arrive so much later, and nothing behind it before: as when a segment is lost and
+// sent again, on a line that goes on.
+func (c *Conn) Lose(d time.Duration) {
+	c.out.change(func(h *half) { h.last = later(h.last, later(h.free, time.Now()).Add(h.delay+d)) })
 }
 
 // LocalAddr implements net.Conn.
@@ -311,6 +320,12 @@ func (h *half) awaitLine() error {
 	}
 	h.wakeHalf()
 	return h.await(func() bool { return time.Until(h.free) <= h.needs(h.hold)/2 })
+}
+
+func (h *half) unsent() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return int(max(0, time.Until(h.free)).Seconds() * float64(h.rate))
 }
 
 // wakeHalf wakes everybody when half of what may wait for the line does. The caller holds mu.

@@ -165,3 +165,22 @@ func TestLineMayChange(t *testing.T) {
 		}
 	})
 }
+
+func TestLossDelaysAllBehindIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := Pipe(Options{Delay: 30 * time.Millisecond, Rate: 1000})
+		began := time.Now()
+		a.Write([]byte("x"))
+		a.Lose(60 * time.Millisecond)
+		a.Write([]byte("y"))
+		a.Write([]byte("z"))
+		for _, want := range []time.Duration{31 * time.Millisecond, 91 * time.Millisecond, 91 * time.Millisecond} {
+			if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took != want {
+				t.Errorf("a byte came after %v, want %v", took, want)
+			}
+		}
+	})
+}
