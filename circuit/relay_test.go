@@ -37,6 +37,11 @@ type world struct {
 
 // newWorld makes a chain of n relays.
 func newWorld(t *testing.T, n int) *world {
+	return newWorldOver(t, n, func(int) (a, b *linktest.Conn) { return linktest.Pipe(linktest.Options{}) })
+}
+
+// newWorldOver is newWorld over the connections that pipe makes, the client's first.
+func newWorldOver(t *testing.T, n int, pipe func(i int) (a, b *linktest.Conn)) *world {
 	w := &world{t: t, client: &link.Config{Network: testNetwork}}
 	w.client.Tap = func(in bool, cells []cell.Cell) {
 		for i := range cells {
@@ -49,7 +54,7 @@ func newWorld(t *testing.T, n int) *world {
 	for i := range n {
 		r := &node{cfg: linktest.Config(t, "relay"+strconv.Itoa(i)), onion: linktest.Key(t)}
 		r.cfg.Network = testNetwork
-		na, nb := linktest.Pipe(linktest.Options{})
+		na, nb := pipe(i)
 		var h linktest.Handlers
 		h.B = r
 		la, _ := linktest.Join(t, na, nb, near, r.cfg, h)
@@ -101,6 +106,7 @@ type node struct {
 	refuse     bool                                     // DESTROY instead of CREATED
 	forwards   func(t *transit, cells []cell.Cell)      // changes what it passes on
 	backward   func(t *transit, cells []cell.Cell)      // changes what it passes back
+	sealed     func(t *transit, body []byte)            // sees what it is about to seal
 	hold       func(t *transit, cells []cell.Cell) bool // keeps forward cells, without credit for them
 	parameters []byte                                   // what its handshake carries
 	rekeys     atomic.Int64
@@ -266,6 +272,9 @@ func (t *transit) pump() {
 			} else if !t.mux.Next(body) {
 				break
 			}
+			if t.node.sealed != nil {
+				t.node.sealed(t, body)
+			}
 			batch[n].SetCommand(cell.CmdRelay)
 			t.back.Seal(byte(cell.CmdRelay), body)
 		}
@@ -336,6 +345,20 @@ func (n *node) accept(s *stream.Stream, o stream.Open) {
 			h := sha256.New()
 			io.Copy(h, s)
 			s.Write(h.Sum(nil))
+		case "flood":
+			for b := make([]byte, 48*cell.MaxData); ; {
+				if _, err := s.Write(b); err != nil {
+					return
+				}
+			}
+		case "answers": // so many bytes to each request of 100
+			b := make([]byte, 100+size)
+			for {
+				if _, err := io.ReadFull(s, b[:100]); err != nil {
+					break
+				}
+				s.Write(b[100:])
+			}
 		case "silent":
 			io.Copy(io.Discard, s)
 		default:
