@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"client/path":         {"cell", "directory"},
 	"client/guard":        {"cell", "directory/strict"}, // its file
 	"client/socks":        {},                           // a dialer comes in as a func
+	"client/dns":          {},                           // a lookup does
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
 	"testnet/bench":           {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},

@@ -15,6 +15,7 @@ import (
 
 	"peel/circuit"
 	"peel/client/path"
+	"peel/client/socks"
 	"peel/directory"
 	"peel/directory/dirtest"
 )
@@ -65,7 +66,7 @@ func (w *world) refused(t *testing.T) error {
 	if c.Consensus() != nil || len(c.Circuits()) > 0 {
 		t.Error("it uses it")
 	}
-	if _, err := c.DialContext(ctx, "tcp", "www.example:80"); err == nil || SOCKSCode(err) != socksFailure {
+	if _, err := c.DialContext(ctx, "tcp", "www.example:80"); err == nil || SOCKSCode(err) != socks.GeneralFailure {
 		t.Errorf("dial: %v, code %d", err, SOCKSCode(err))
 	}
 	stop()

@@ -80,6 +80,7 @@ type core struct {
 	cache   *cache.Cache
 	pool    *pool
 	boot    bootstrap
+	virtual *virtual
 	ended   chan struct{} // closed when Run is about to return
 
 	mu    sync.Mutex
@@ -100,6 +101,11 @@ func New(cfg Config) (*Client, error) {
 	if c.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
+	prefix, err := loadPrefix(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c.virtual = newVirtual(prefix, rand.Uint32())
 	c.boot.init(cfg.Progress)
 	c.pool = newPool(c)
 	return &Client{core: c}, nil

@@ -8,49 +8,44 @@ import (
 	"peel/cell"
 	"peel/circuit/stream"
 	"peel/client/path"
+	"peel/client/socks"
 )
 
-// SOCKS reply codes (RFC 1928, section 6).
-const (
-	socksFailure     = 0x01
-	socksForbidden   = 0x02
-	socksUnreachable = 0x03
-	socksNoHost      = 0x04
-	socksRefused     = 0x05
-	socksExpired     = 0x06
-)
-
-// SOCKSCode says which SOCKS5 reply tells an application of an error from DialContext. What would fail again at once is
+// SOCKSCode says which reply of SOCKS 5, an extended one where there is one, tells an application of an error from
+// DialContext or Lookup. What would fail again at once is
 // never answered with 06 (expired), since programs try that many times over.
 func SOCKSCode(err error) byte {
 	var end *stream.EndError
 	var early *notReadyError
+	var name *nameError
 	switch {
+	case errors.As(err, &name):
+		return name.code
 	case errors.As(err, &early): // whatever it waits for
-		return socksFailure
+		return socks.GeneralFailure
 	case errors.As(err, &end):
 		return endCode(end.Reason)
 	case errors.Is(err, path.ErrNoExit):
-		return socksForbidden
+		return socks.NotAllowed
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return socksExpired
+		return socks.TTLExpired
 	}
-	return socksFailure
+	return socks.GeneralFailure
 }
 
 // endCode is the reply for what the far end said.
 func endCode(r cell.EndReason) byte {
 	switch r {
 	case cell.EndPolicy:
-		return socksForbidden
+		return socks.NotAllowed
 	case cell.EndUnreachable:
-		return socksUnreachable
+		return socks.NetworkUnreachable
 	case cell.EndNotFound, cell.EndResolveFailed:
-		return socksNoHost
+		return socks.HostUnreachable
 	case cell.EndRefused, cell.EndReset:
-		return socksRefused
+		return socks.ConnectionRefused
 	case cell.EndTimeout:
-		return socksExpired
+		return socks.TTLExpired
 	}
-	return socksFailure
+	return socks.GeneralFailure
 }

@@ -11,6 +11,7 @@ import (
 	"peel/circuit"
 	"peel/circuit/stream"
 	"peel/client/path"
+	"peel/client/socks"
 )
 
 func TestSOCKSCodes(t *testing.T) {
@@ -25,7 +26,7 @@ func TestSOCKSCodes(t *testing.T) {
 		if !ok || got != want {
 			t.Errorf("%v: %#02x, want %#02x (in the table: %v)", r, got, want, ok)
 		}
-		if got == socksExpired && !(&stream.EndError{Reason: r}).Temporary() {
+		if got == socks.TTLExpired && !(&stream.EndError{Reason: r}).Temporary() {
 			t.Errorf("%v: 06, and it is permanent", r)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"peel/cell"
@@ -29,6 +28,15 @@ func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Con
 	if err != nil {
 		return nil, err
 	}
+	if a, err := netip.ParseAddr(b.Host); err == nil && c.virtual.contains(a) {
+		name, ok := c.virtual.name(a)
+		if !ok {
+			return nil, errForgotten
+		}
+		if err := checkHost(name); err != nil {
+			return nil, err
+		}
+	}
 	var s *stream.Stream
 	way, err := c.try(ctx, usageOf(b.Host, b.Port), func(ctx context.Context, ci *circuit.Circuit) (err error) {
 		s, err = ci.Dial(ctx, b)
@@ -38,35 +46,6 @@ func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Con
 		return nil, err
 	}
 	return &Conn{s, way}, nil
-}
-
-// Resolve looks up the addresses of a host at the far end, which alone learns its name; at most cell.MaxAnswers come.
-// An address is its own answer. Errors of the far end are *stream.EndError, cell.EndNotFound if there is no such host.
-func (c *Client) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
-	if err := checkHost(host); err != nil {
-		return nil, err
-	}
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a.Unmap()}, nil
-	}
-	var found cell.Resolved
-	_, err := c.try(ctx, path.Usage{}, func(ctx context.Context, ci *circuit.Circuit) (err error) {
-		found, err = ci.Resolve(ctx, cell.Resolve{Kind: cell.ResolveAny, Name: host})
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	var addrs []netip.Addr
-	for _, a := range found.Answers {
-		if a.Addr.IsValid() {
-			addrs = append(addrs, a.Addr)
-		}
-	}
-	if len(addrs) == 0 {
-		return nil, fmt.Errorf("client: %w", &stream.EndError{Reason: cell.EndNotFound})
-	}
-	return addrs, nil
 }
 
 // Conn is a connection through the network.
@@ -204,19 +183,4 @@ func splitTarget(addr string) (host string, port uint16, err error) {
 		return "", 0, err
 	}
 	return host, uint16(n), nil
-}
-
-// checkHost refuses what no exit may be asked for. Its errors do not name the host.
-func checkHost(host string) error {
-	if host == "" || len(host) > cell.MaxName || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return fmt.Errorf("client: target host: must be 1 to %d printable ASCII characters without spaces (a name in other letters: its xn-- form)", cell.MaxName)
-	}
-	if a, err := netip.ParseAddr(host); err == nil && a.Zone() != "" {
-		return errors.New("client: target host: an address with a zone means something on this machine only")
-	}
-	name := strings.ToLower(strings.TrimSuffix(host, "."))
-	if last := name[strings.LastIndexByte(name, '.')+1:]; last == "alt" || last == "onion" {
-		return fmt.Errorf("client: names under .%s are no names of the DNS, and are told to no exit: %w", last, &stream.EndError{Reason: cell.EndNotFound})
-	}
-	return nil
 }

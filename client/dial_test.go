@@ -15,6 +15,7 @@ import (
 	"peel/cell"
 	"peel/circuit/stream"
 	"peel/client/path"
+	"peel/client/socks"
 )
 
 func TestTargets(t *testing.T) {
@@ -168,7 +169,7 @@ func TestWhatNoExitAllowsIsSaidAtOnce(t *testing.T) {
 		c := newWorld(t, 6).ready(Config{})
 		start := time.Now()
 		_, err := c.DialContext(t.Context(), "tcp", "mail.example:25")
-		if !errors.Is(err, path.ErrNoExit) || SOCKSCode(err) != socksForbidden || !time.Now().Equal(start) {
+		if !errors.Is(err, path.ErrNoExit) || SOCKSCode(err) != socks.NotAllowed || !time.Now().Equal(start) {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
 	})
@@ -180,7 +181,7 @@ func TestSilence(t *testing.T) {
 		w := newWorld(t, 12)
 		c := w.ready(Config{})
 		start := time.Now()
-		if _, err := c.DialContext(t.Context(), "tcp", "silence.example:443"); !errors.Is(err, context.DeadlineExceeded) || SOCKSCode(err) != socksExpired {
+		if _, err := c.DialContext(t.Context(), "tcp", "silence.example:443"); !errors.Is(err, context.DeadlineExceeded) || SOCKSCode(err) != socks.TTLExpired {
 			t.Error(err)
 		}
 		if got := time.Since(start).Round(time.Second); got != 3*answerWithin {

@@ -1,0 +1,189 @@
+// Package dns is a DNS server for applications of this machine: it hands every question for an address or a name to a
+// lookup function, and keeps the answers for a while (spec/dns.md).
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// Query is what is looked up: the addresses of a host, or the names of an address.
+type Query struct {
+	Host string     // in small letters, without a last dot
+	Addr netip.Addr // valid: its names are asked for, and Host is empty
+	// Client and Listener are who asks, and of which listener: those of others must not share a circuit.
+	Client   netip.Addr
+	Listener string
+}
+
+// LogValue hides the query.
+func (q Query) LogValue() slog.Value { return slog.StringValue("[scrubbed]") }
+
+// Answer is an address or a name that was found, and for how many seconds it may be kept.
+type Answer struct {
+	TTL  uint32
+	Addr netip.Addr
+	Name string
+}
+
+// ErrNotFound is in errors of a Lookup that say that there is no such name; others say that it could not be looked up.
+var ErrNotFound = errors.New("dns: no such name")
+
+// Server answers DNS clients over UDP and TCP. Its fields must not change once it serves. One Server may serve several
+// sockets, which share its cache and bounds.
+type Server struct {
+	// Lookup finds all addresses of a host, of both kinds, or the names of an address. It must return soon after ctx ends.
+	Lookup func(ctx context.Context, q Query) ([]Answer, error)
+	// Log gets what a user of the server should know; nil means no log. No name and no address is ever written to it.
+	Log *slog.Logger
+
+	mu      sync.Mutex
+	cache   cache
+	flights map[key]*flight
+	conns   map[*conn]struct{}
+	stats   counters
+}
+
+// Stats counts what a Server did.
+type Stats struct {
+	Questions uint64 // messages that were answered
+	Lookups   uint64 // calls of Lookup
+	Cached    uint64 // answers from the cache
+	Full      uint64 // questions answered with a failure because too many were under way
+	Evicted   uint64 // TCP connections closed to make room
+}
+
+type counters struct{ questions, lookups, cached, full, evicted atomic.Uint64 }
+
+// Stats returns the counts up to now. It may be called at any time.
+func (s *Server) Stats() Stats {
+	c := &s.stats
+	return Stats{c.questions.Load(), c.lookups.Load(), c.cached.Load(), c.full.Load(), c.evicted.Load()}
+}
+
+// Bounds (spec/dns.md, section 6).
+const (
+	mostFlights   = 256 // lookups under way
+	mostWaiting   = 1024
+	mostConns     = 64               // over TCP
+	lookupTime    = 15 * time.Second // of a lookup
+	connTime      = 10 * time.Second // up to the next question over TCP, and to take an answer
+	maxQuestion   = 4096             // bytes over UDP
+	maxAcceptWait = time.Second
+	maxFails      = 1000 // reads in a row that a socket may fail
+)
+
+// flight is a lookup under way; those who ask the same meanwhile share it.
+type flight struct {
+	done    chan struct{}
+	outcome outcome
+}
+
+var (
+	errBusy = errors.New("dns: too many lookups are under way")
+	errNone = fmt.Errorf("dns: a name that no host can have: %w", ErrNotFound)
+)
+
+// lookup answers from the cache, or joins a lookup under way, or begins one.
+func (s *Server) lookup(ctx context.Context, k key) outcome {
+	s.mu.Lock()
+	if o, ok := s.cache.get(k, time.Now()); ok {
+		s.mu.Unlock()
+		s.stats.cached.Add(1)
+		return o
+	}
+	f := s.flights[k]
+	mine := f == nil
+	if mine {
+		if len(s.flights) >= mostFlights {
+			s.mu.Unlock()
+			s.stats.full.Add(1)
+			return outcome{err: errBusy}
+		}
+		if s.flights == nil {
+			s.flights = make(map[key]*flight)
+		}
+		f = &flight{done: make(chan struct{})}
+		s.flights[k] = f
+	}
+	s.mu.Unlock()
+	if !mine {
+		select {
+		case <-f.done:
+			return f.outcome
+		case <-ctx.Done():
+			return outcome{err: ctx.Err()}
+		}
+	}
+	s.stats.lookups.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	found, err := s.Lookup(ctx, Query{Host: k.host, Addr: k.addr, Client: k.client, Listener: k.listener})
+	cancel()
+	f.outcome = outcome{found: clip(found), err: err}
+	if errors.Is(err, ErrNotFound) || err == nil && len(found) == 0 {
+		f.outcome = outcome{none: true}
+	}
+	s.mu.Lock()
+	delete(s.flights, k)
+	s.cache.put(k, f.outcome, time.Now())
+	s.mu.Unlock()
+	close(f.done)
+	return f.outcome
+}
+
+// asker is who sent a message, and how long an answer may be.
+type asker struct {
+	client   netip.Addr
+	listener string
+	udp      bool
+}
+
+// handle makes the answer to a message; nil: there is none.
+func (s *Server) handle(ctx context.Context, from asker, b []byte) []byte {
+	r, code, ok := parse(b)
+	if !ok {
+		return nil
+	}
+	s.stats.questions.Add(1)
+	limit := streamSize
+	if from.udp {
+		limit = r.size
+		if !from.client.IsLoopback() { // or anybody's address could be flooded by way of this port
+			limit = min(limit, amplify*len(b))
+		}
+	}
+	if code != dnsmessage.RCodeSuccess {
+		return r.answer(code, nil, limit)
+	}
+	host, addr, ok := r.query()
+	if !ok {
+		return r.answer(dnsmessage.RCodeNameError, nil, limit)
+	}
+	o := s.lookup(ctx, key{host: host, addr: addr, client: from.client, listener: from.listener})
+	switch {
+	case o.err != nil:
+		if s.Log != nil {
+			s.Log.Debug("dns: a lookup failed", "why", o.err)
+		}
+		return r.answer(dnsmessage.RCodeServerFailure, nil, limit)
+	case o.none:
+		return r.answer(dnsmessage.RCodeNameError, nil, limit)
+	}
+	return r.answer(dnsmessage.RCodeSuccess, o.found, limit)
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	if ap, err := netip.ParseAddrPort(a.String()); err == nil {
+		return ap.Addr().Unmap()
+	}
+	return netip.Addr{}
+}

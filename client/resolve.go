@@ -1,0 +1,89 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"peel/cell"
+	"peel/circuit"
+	"peel/circuit/stream"
+	"peel/client/path"
+	"peel/directory"
+)
+
+// Resolve looks up the addresses of a host at the far end, which alone learns its name; at most cell.MaxAnswers come.
+// An address is its own answer. Errors of the far end are *stream.EndError, cell.EndNotFound if there is no such host.
+func (c *Client) Resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	found, err := c.Lookup(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	addrs := make([]netip.Addr, len(found))
+	for i, a := range found {
+		addrs[i] = a.Addr
+	}
+	return addrs, nil
+}
+
+// virtualTTL is for how many seconds applications may keep a virtual address.
+const virtualTTL = 60
+
+// Lookup is Resolve that also tells for how long each address may be kept. A service has virtual addresses, which mean
+// something to DialContext only.
+func (c *Client) Lookup(ctx context.Context, host string) ([]cell.Answer, error) {
+	if name := plain(host); isService(name) {
+		a4, a6 := c.virtual.addrs(name)
+		return []cell.Answer{{TTL: virtualTTL, Addr: a4}, {TTL: virtualTTL, Addr: a6}}, nil
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Zone() == "" {
+		return []cell.Answer{{TTL: virtualTTL, Addr: a.Unmap()}}, nil
+	}
+	if err := checkLookup(host); err != nil {
+		return nil, err
+	}
+	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolveAny, Name: host}, func(a cell.Answer) bool {
+		return a.Addr.IsValid() && !c.virtual.contains(a.Addr) // an exit must not point at a service
+	})
+}
+
+// LookupAddr looks up the names of an address at the far end. What is not an address of the internet has none there; that
+// of a virtual one is the service it stands for.
+func (c *Client) LookupAddr(ctx context.Context, addr netip.Addr) ([]cell.Answer, error) {
+	addr = addr.Unmap()
+	if c.virtual.contains(addr) {
+		name, ok := c.virtual.name(addr)
+		if !ok {
+			return nil, errForgotten
+		}
+		return []cell.Answer{{TTL: virtualTTL, Name: name}}, nil
+	}
+	if _, special := directory.SpecialRange(addr); !addr.IsValid() || addr.Zone() != "" || special {
+		return nil, errLocal
+	}
+	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolvePTR, Name: addr.String()}, func(a cell.Answer) bool {
+		return a.Name != "" && checkHost(a.Name) == nil
+	})
+}
+
+// resolve asks an exit, and keeps those of its answers that fit.
+func (c *Client) resolve(ctx context.Context, r cell.Resolve, fits func(cell.Answer) bool) ([]cell.Answer, error) {
+	var resolved cell.Resolved
+	_, err := c.try(ctx, path.Usage{}, func(ctx context.Context, ci *circuit.Circuit) (err error) {
+		resolved, err = ci.Resolve(ctx, r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var found []cell.Answer
+	for _, a := range resolved.Answers {
+		if fits(a) {
+			found = append(found, a)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("client: %w", &stream.EndError{Reason: cell.EndNotFound})
+	}
+	return found, nil
+}
