@@ -50,11 +50,12 @@ var mayImport = map[string][]string{
 	"client/dns":          {},                           // a lookup does
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
-	"testnet/bench":           {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
-	"testnet":                 {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
-	"cmd/peel":                {"*"},
-	"cmd/peel/internal/admin": {"directory/cache"}, // files that a crash does not break
-	"cmd/peel/internal/conf":  {"cell", "cmd/peel/internal/admin", "directory", "directory/strict"},
+	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
+	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
+	"cmd/peel":                 {"*"},
+	"cmd/peel/internal/admin":  {"directory/cache"}, // files that a crash does not break
+	"cmd/peel/internal/sealed": {},                  // bytes only
+	"cmd/peel/internal/conf":   {"cell", "cmd/peel/internal/admin", "directory", "directory/strict"},
 }
 
 // forTests are packages that only tests import.

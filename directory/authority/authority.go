@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peel/cell"
@@ -31,11 +32,12 @@ import (
 type Config struct {
 	Network *directory.Network
 
-	// Certificate and SigningKey are what it votes with. Where there is no certificate, Identity
-	// certifies a new signing key at the start, for 60 days: for test networks.
+	// Certificate and SigningKey are what it votes with until Renew. Where there is no certificate, Identity
+	// certifies a new signing key at the start and whenever it is time: for test networks, whose identities are not offline.
 	Certificate directory.Certificate
 	SigningKey  ed25519.PrivateKey
 	Identity    ed25519.PrivateKey
+	Remedy      string // what the operator is told to run when a certificate is missing or ends
 
 	// Dial opens a stream to the directory of another authority.
 	Dial func(ctx context.Context, to directory.AuthorityInfo) (net.Conn, error)
@@ -79,6 +81,8 @@ type Authority struct {
 	mux      *http.ServeMux
 	small    chan struct{} // a place for each short request that is being read
 	large    chan struct{} // and for each vote
+
+	credentials atomic.Pointer[credentials]
 
 	mu    sync.Mutex
 	voter *voter // guarded by mu
@@ -149,56 +153,14 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	a.mux = a.routes()
 	a.voter = newVoter(cfg.Network, a.self, a.started, durable)
 	a.voter.sign = func(h *directory.Header) (directory.Signature, error) {
-		return h.Sign(a.cfg.Certificate, a.cfg.SigningKey)
+		c := a.credentials.Load()
+		return h.Sign(c.cert, c.key)
 	}
 	a.voter.secret = func() (b [32]byte) {
 		rand.Read(b[:]) // never fails
 		return b
 	}
 	return a, a.load()
-}
-
-// takeKeys checks the keys of a configuration, or makes those that are missing from Identity.
-func (a *Authority) takeKeys(cfg *Config) error {
-	if cfg.Certificate.Identity.IsZero() {
-		if cfg.Identity == nil {
-			return errors.New("authority: neither a certificate nor an identity to make one")
-		}
-		pub, priv, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			return fmt.Errorf("authority: signing key: %w", err)
-		}
-		now := a.started.UTC().Truncate(time.Second)
-		cert, err := directory.Certificate{
-			Network: a.network, SigningKey: directory.SigningKey(pub),
-			NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(60 * 24 * time.Hour),
-		}.Certify(cfg.Identity)
-		if err != nil {
-			return fmt.Errorf("authority: %w", err)
-		}
-		cfg.Certificate, cfg.SigningKey = cert, priv
-	}
-	c := &cfg.Certificate
-	if err := c.Verify(); err != nil {
-		return fmt.Errorf("authority: %w", err)
-	}
-	if err := c.Valid(a.started); err != nil {
-		return fmt.Errorf("authority: %w: certify a new signing key with the identity", err)
-	}
-	if c.Network != a.network {
-		return fmt.Errorf("authority: the certificate is for network %v, this is %v", c.Network, a.network)
-	}
-	if _, ok := cfg.Network.Authority(c.Identity); !ok {
-		return fmt.Errorf("authority: %v is not among the authorities of network.toml", c.Identity)
-	}
-	if n := len(cfg.SigningKey); n != ed25519.PrivateKeySize {
-		return fmt.Errorf("authority: a certificate needs its signing key of %d bytes, this one has %d", ed25519.PrivateKeySize, n)
-	}
-	if pub, ok := cfg.SigningKey.Public().(ed25519.PublicKey); !ok || directory.SigningKey(pub) != c.SigningKey {
-		return errors.New("authority: the signing key is not the one of the certificate")
-	}
-	a.self = c.Identity
-	return nil
 }
 
 // load takes in what was kept. What is damaged or out of date is left aside, but not a signature:
@@ -335,6 +297,7 @@ func (a *Authority) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { a.tryRelays(ctx) })
 	wg.Go(func() { a.saveRelays(ctx) })
+	wg.Go(func() { a.keepCertificate(ctx) })
 	a.vote(ctx)
 	wg.Wait()
 	return nil

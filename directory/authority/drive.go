@@ -91,13 +91,13 @@ func (a *Authority) do(act action) error {
 
 // makeVote makes our vote for a period.
 func (a *Authority) makeVote(m *makeVote) (*directory.Vote, []byte, error) {
-	now, p := a.now(), &m.period
+	now, p, c := a.now(), &m.period, a.credentials.Load()
 	v := &directory.Vote{
 		Network: a.network, ValidAfter: p.ValidAfter, Published: now.UTC().Truncate(time.Second),
-		Methods: []int{Method}, KnownFlags: directory.AllFlags, Params: a.cfg.Params, Shared: m.shared, Commitments: m.commitments, Certificate: a.cfg.Certificate,
+		Methods: []int{Method}, KnownFlags: directory.AllFlags, Params: a.cfg.Params, Shared: m.shared, Commitments: m.commitments, Certificate: c.cert,
 		Relays: entries(a.store.candidates(p.Collect, now), a.schedule.Period, a.cfg.MaxBandwidth),
 	}
-	text, err := v.Sign(a.cfg.SigningKey)
+	text, err := v.Sign(c.key)
 	if err == nil {
 		err = v.Verify(a.cfg.Network)
 	}

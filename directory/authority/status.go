@@ -18,11 +18,14 @@ type Status struct {
 	Now       time.Time  `json:"now"`
 	Phase     string     `json:"phase"`
 	PhaseEnds time.Time  `json:"phase_ends"`
+	Next      time.Time  `json:"next_period"` // when the consensus after the one being voted on begins to hold
 	Relays    int        `json:"relays"` // whose descriptors are here
 	Outcome              // so far
 	Before    *Outcome   `json:"before,omitempty"` // the period before
 	Consensus *Published `json:"consensus,omitempty"`
-	Evidence  []Evidence `json:"evidence,omitempty"`
+	Evidence  []Evidence `json:"evidence"`
+
+	Certificate CertificateStatus `json:"certificate"` // of our own signing key
 }
 
 // Outcome is how far the voting of a period came. Period is when its consensus begins to hold.
@@ -36,6 +39,47 @@ type Outcome struct {
 	Differ            []string  `json:"signed_other,omitempty"`
 	Header            string    `json:"header,omitempty"` // digest of what we computed
 	Needed            int       `json:"signatures_needed"`
+
+	Flags []FlagCounts `json:"flags,omitempty"` // of the votes that are here
+}
+
+// FlagCounts says of how many relays an authority votes each flag.
+type FlagCounts struct {
+	Authority  string `json:"authority"`
+	Relays     int    `json:"relays"`
+	Running    int    `json:"running"`
+	Valid      int    `json:"valid"`
+	Guard      int    `json:"guard"`
+	Exit       int    `json:"exit"`
+	Fast       int    `json:"fast"`
+	Stable     int    `json:"stable"`
+	HSDir      int    `json:"hsdir"`
+	BadExit    int    `json:"badexit"`
+	MiddleOnly int    `json:"middleonly"`
+	Measured   int    `json:"measured"` // how many it measured the bandwidth of
+}
+
+func countFlags(authority string, v *directory.Vote) FlagCounts {
+	c := FlagCounts{Authority: authority, Relays: len(v.Relays)}
+	for i := range v.Relays {
+		r := &v.Relays[i]
+		for _, x := range []struct {
+			n    *int
+			flag directory.Flags
+		}{
+			{&c.Running, directory.Running}, {&c.Valid, directory.Valid}, {&c.Guard, directory.Guard}, {&c.Exit, directory.Exit},
+			{&c.Fast, directory.Fast}, {&c.Stable, directory.Stable}, {&c.HSDir, directory.HSDir},
+			{&c.BadExit, directory.BadExit}, {&c.MiddleOnly, directory.MiddleOnly},
+		} {
+			if r.Flags.Has(x.flag) {
+				*x.n++
+			}
+		}
+		if r.Measured > 0 {
+			c.Measured++
+		}
+	}
+	return c
 }
 
 // Published is the newest consensus here.
@@ -73,7 +117,8 @@ func (a *Authority) Status() Status {
 	s := Status{
 		Network: a.cfg.Network.Name, Authority: a.nickname(a.self), Now: now.UTC(),
 		Phase: phase.String(), PhaseEnds: p.End(phase).UTC(),
-		Relays: relays, Outcome: *a.voter.round.outcome(a.cfg.Network), Before: a.voter.before,
+		Next:   a.schedule.Next(p.ValidAfter).UTC(),
+		Relays: relays, Certificate: a.certificateStatus(now), Outcome: *a.voter.round.outcome(a.cfg.Network), Before: a.voter.before,
 	}
 	if c := a.cache.Consensus(); c != nil {
 		s.Consensus = &Published{c.ValidAfter, c.ValidUntil, c.Relays, len(c.Signatures), c.Header.Digest().String()}
@@ -109,6 +154,7 @@ func (r *round) outcome(n *directory.Network) *Outcome {
 			o.MissingVotes = append(o.MissingVotes, info.Nickname)
 		case 1:
 			o.Votes = append(o.Votes, info.Nickname)
+			o.Flags = append(o.Flags, countFlags(info.Nickname, r.votes[info.ID][0].vote))
 		default:
 			o.Equivocated = append(o.Equivocated, info.Nickname)
 		}
