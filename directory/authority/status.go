@@ -19,7 +19,7 @@ type Status struct {
 	Phase     string     `json:"phase"`
 	PhaseEnds time.Time  `json:"phase_ends"`
 	Next      time.Time  `json:"next_period"` // when the consensus after the one being voted on begins to hold
-	Relays    int        `json:"relays"` // whose descriptors are here
+	Relays    int        `json:"relays"`      // whose descriptors are here
 	Outcome              // so far
 	Before    *Outcome   `json:"before,omitempty"` // the period before
 	Consensus *Published `json:"consensus,omitempty"`
