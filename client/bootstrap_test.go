@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/cell"
 	"peel/circuit"
 	"peel/client/path"
 	"peel/client/socks"
@@ -164,6 +165,57 @@ func TestOneHonestAuthorityIsEnough(t *testing.T) {
 		}
 		if c.Consensus() == nil {
 			t.Error("no consensus")
+		}
+	})
+}
+
+// Once a client knows the relays, it fetches what is new from them, at the end of circuits that nothing else uses.
+func TestTheNextConsensusComesFromRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 9)
+		next, text := w.Churn(2, w.Consensus, 0.2)
+		diff, err := directory.MakeDiff(w.Text, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var asked []string
+		authorities := 0
+		w.handOut = func(_ int, a http.ResponseWriter, _ *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			authorities++
+			a.Write(w.Text)
+		}
+		w.caches = func(_ cell.NodeID, a http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodHead {
+				return // the probe
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, r.URL.Path)
+			a.Write(diff)
+		}
+		c := w.ready(Config{})
+		if err := dialAndEcho(c, "www.example:80"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		mu.Lock()
+		defer mu.Unlock()
+		if got, want := strings.Join(asked, " "), "/peel/consensus/diff/"+w.Consensus.Header.Digest().String(); got != want {
+			t.Errorf("relays were asked for %q, want %q", got, want)
+		}
+		if authorities != 1 {
+			t.Errorf("authorities were asked %d times", authorities)
+		}
+		if got := c.Consensus(); got.Header.Digest() != next.Header.Digest() {
+			t.Errorf("the client uses the consensus of %v", got.ValidAfter)
+		}
+		for _, i := range c.Circuits() {
+			if i.Used && i.Streams > 0 {
+				t.Error("the directory's circuit is still open")
+			}
 		}
 	})
 }

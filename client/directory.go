@@ -8,10 +8,12 @@ import (
 	"net"
 	"time"
 
+	"peel/cell"
 	"peel/cell/link"
 	"peel/circuit"
 	"peel/client/path"
 	"peel/directory"
+	"peel/directory/cache"
 )
 
 const directoryTimeout = 15 * time.Second // to open a stream to an authority
@@ -55,7 +57,7 @@ func (c *Client) Consensus() *directory.Consensus {
 // followDirectory keeps the consensus fresh until ctx ends.
 func (c *core) followDirectory(ctx context.Context) {
 	c.boot.reach(stageStart)
-	c.cache.Follow(ctx, c.dialDirectory, c.use, c.boot.failed)
+	c.cache.Follow(ctx, cache.Sources{Authority: c.dialDirectory, Relay: c.dialRelay, Client: true}, c.use, c.boot.failed)
 }
 
 // use takes a consensus that verified.
@@ -95,6 +97,40 @@ func (c *core) dialDirectory(ctx context.Context) (net.Conn, error) {
 	}
 	c.boot.reach(stageConsensus)
 	return s, nil
+}
+
+// fetch is the token of a circuit that one directory is fetched over; no two are equal.
+type fetch struct{ _ byte }
+
+// dialRelay opens a directory stream to a relay at the end of a circuit of three hops, which nothing else uses: so the relay
+// does not learn who asks, and what it says of the network it must say to anybody.
+func (c *core) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cell.NodeID, error) {
+	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
+	defer cancel()
+	h, err := c.pool.get(ctx, request{token: new(fetch), not: not})
+	if err != nil {
+		return nil, cell.NodeID{}, err
+	}
+	id := h.path[len(h.path)-1].ID
+	s, err := h.circuit.DialDir(ctx)
+	c.pool.release(h)
+	if err != nil {
+		c.pool.discard(h)
+		return nil, id, fmt.Errorf("client: directory of a relay: %w", err)
+	}
+	return &fetching{s, c.pool, h}, id, nil
+}
+
+// fetching is a directory stream; its circuit is used for nothing after it.
+type fetching struct {
+	net.Conn
+	pool *pool
+	held *held
+}
+
+func (f *fetching) Close() error {
+	f.pool.discard(f.held)
+	return f.Conn.Close()
 }
 
 // probe sends a request to the directory of a circuit's last relay and reads how the answer begins: the proof that the

@@ -38,8 +38,9 @@ type world struct {
 	t     *testing.T
 	nodes map[string]*node // by address
 
-	handOut func(authority int, w http.ResponseWriter, r *http.Request) // nil: Text
-	down    atomic.Bool                                                 // nothing can be dialled
+	handOut func(authority int, w http.ResponseWriter, r *http.Request)     // nil: Text
+	caches  func(relay cell.NodeID, w http.ResponseWriter, r *http.Request) // of relays; nil: they have no directory
+	down    atomic.Bool                                                     // nothing can be dialled
 	dials   atomic.Int64
 	running sync.WaitGroup
 }
@@ -324,6 +325,8 @@ func (n *node) directory(s *stream.Stream) {
 	}
 	a := httptest.NewRecorder()
 	switch {
+	case n.authority == 0 && n.world.caches != nil:
+		n.world.caches(n.cfg.ID, a, r)
 	case n.authority == 0:
 		http.NotFound(a, r)
 	case n.world.handOut == nil:

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,9 +83,12 @@ func (r *Relay) keepDirectory(ctx context.Context) {
 }
 
 func (r *Relay) follow(ctx context.Context, first *sync.Once) {
-	r.cache.Follow(ctx, func(ctx context.Context) (net.Conn, error) {
-		as := r.cfg.Network.Authorities
-		return r.dialAuthority(ctx, as[rand.N(len(as))])
+	r.cache.Follow(ctx, cache.Sources{
+		Authority: func(ctx context.Context) (net.Conn, error) {
+			as := r.cfg.Network.Authorities
+			return r.dialAuthority(ctx, as[rand.N(len(as))])
+		},
+		Relay: r.dialRelay,
 	}, func(c *directory.Consensus) {
 		r.known.Store(r.known.Load().with(c))
 		first.Do(func() { close(r.informed) })
@@ -115,6 +119,27 @@ func (r *Relay) dialAuthority(ctx context.Context, a directory.AuthorityInfo) (n
 	}
 	hop := circuit.Hop{ID: a.ID, LinkKey: a.LinkKey, OnionKey: a.LinkKey, Addrs: a.Addrs}
 	return circuit.DialDirectory(ctx, conn, circuit.Config{Network: r.network, Log: r.log}, hop)
+}
+
+// dialRelay opens a directory stream to another relay, drawn from the directory, over a circuit of one hop.
+func (r *Relay) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cell.NodeID, error) {
+	c := r.cache.Consensus()
+	if c == nil {
+		return nil, cell.NodeID{}, cache.ErrNone
+	}
+	e := cache.Pick(c, func(id cell.NodeID) bool { return id == r.id || slices.Contains(not, id) }, rand.Uint64N)
+	if e == nil {
+		return nil, cell.NodeID{}, errors.New("relay: no other relay is left to ask for the directory")
+	}
+	ctx, cancel := context.WithTimeout(ctx, authorityTimeout)
+	defer cancel()
+	conn, err := r.pool.Get(ctx, link.Peer{ID: e.ID, Key: e.LinkKey, Addrs: e.Addrs})
+	if err != nil {
+		return nil, e.ID, err
+	}
+	hop := circuit.Hop{ID: e.ID, LinkKey: e.LinkKey, OnionKey: e.OnionKey, Addrs: e.Addrs}
+	nc, err := circuit.DialDirectory(ctx, conn, circuit.Config{Network: r.network, Log: r.log}, hop)
+	return nc, e.ID, err
 }
 
 // descriptor is what this relay says of itself now, signed.

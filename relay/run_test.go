@@ -101,10 +101,29 @@ func TestCallersWhoAreNoNodes(t *testing.T) {
 				t.Errorf("%q was answered", says[:min(len(says), 10)])
 			}
 		}
+		synctest.Wait() // the caller hears of it before it is counted
 		if n := w.relays[0].Stats().LinksRefused.Load(); n != 3 {
 			t.Errorf("%d refused links were counted", n)
 		}
 		w.mustBuild(0)
+	})
+}
+
+// A relay that has the next consensus is enough for all: the others get it from there.
+func TestRelaysHandEachOtherTheDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		next, text := w.net.Churn(2, w.net.Consensus, 1e-9)
+		time.Sleep(59 * time.Minute)
+		if changed, err := w.relays[0].cache.Put(text, time.Now()); !changed || err != nil {
+			t.Fatal(changed, err)
+		}
+		time.Sleep(time.Hour)
+		for i, r := range w.relays[:4] {
+			if c := r.cache.Consensus(); c.Header.Digest() != next.Header.Digest() {
+				t.Errorf("relay %d still has that of %v", i, c.ValidAfter)
+			}
+		}
 	})
 }
 

@@ -384,7 +384,7 @@ func TestFollowFetchesOnceAPeriodAndAfterFailures(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			client.Follow(ctx, dial, func(c *directory.Consensus) {
+			client.Follow(ctx, Sources{Authority: dial}, func(c *directory.Consensus) {
 				mu.Lock()
 				defer mu.Unlock()
 				got = append(got, fmt.Sprint(c.ValidAfter.Sub(start)))

@@ -17,10 +17,11 @@ import (
 
 // Limits of one request. (spec/directory.md, section 9)
 const (
-	Timeout    = time.Minute // from dialling to the last byte, if the context has no earlier end
-	maxHeader  = 16 << 10    // of an answer, bytes
-	chunk      = 256 << 10   // an answer is read in pieces of this size
-	maxMessage = 200         // of an error's text, bytes
+	Timeout    = time.Minute      // from dialling to the last byte, if the context has no earlier end
+	Stall      = 20 * time.Second // without a byte, while the request or the answer is under way
+	maxHeader  = 16 << 10         // of an answer, bytes
+	chunk      = 256 << 10        // an answer is read in pieces of this size
+	maxMessage = 200              // of an error's text, bytes
 )
 
 // Dial opens a stream to a directory.
@@ -36,6 +37,9 @@ type StatusError struct {
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("cache: %s: the directory answered %d %s: %s", e.Path, e.Code, http.StatusText(e.Code), e.Text)
 }
+
+// ErrStalled is the error of a directory that was silent for too long.
+var ErrStalled = fmt.Errorf("cache: the directory was silent for %v", Stall)
 
 // ErrTooLong is the error of an answer above the limit, compressed or not.
 var ErrTooLong = errors.New("cache: the answer is above its limit")
@@ -80,8 +84,12 @@ func do(ctx context.Context, dial Dial, method, path, etag string, body []byte, 
 		return answer{}, fmt.Errorf("cache: %s: %w", path, err)
 	}
 	defer nc.Close()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	undo := endWith(ctx, nc)
-	a, err := exchange(nc, method, path, etag, body, limit)
+	watch := time.AfterFunc(Stall, func() { stop(ErrStalled) })
+	a, err := exchange(&watched{nc, watch}, method, path, etag, body, limit)
+	watch.Stop()
 	undo()
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(err, ErrTooLong) {
@@ -90,6 +98,28 @@ func do(ctx context.Context, dial Dial, method, path, etag string, body []byte, 
 		return answer{}, fmt.Errorf("cache: %s: %w", path, err)
 	}
 	return a, nil
+}
+
+// watched puts off a stall with every byte that passes.
+type watched struct {
+	net.Conn
+	watch *time.Timer
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if n > 0 {
+		w.watch.Reset(Stall)
+	}
+	return n, err
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	if n > 0 {
+		w.watch.Reset(Stall)
+	}
+	return n, err
 }
 
 // endWith makes reads and writes fail once ctx has ended. The caller calls undo, which waits.
