@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"net"
+	"net/netip"
 	"sync"
 
 	"peel/cell"
@@ -28,6 +29,9 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 		return n.relay.dialAuthority(ctx, a)
 	}
 	ac.Reach = authority.ReachByLink(link.Config{Network: cfg.Network.ID(), Log: cfg.Log}, cfg.dialer())
+	if cfg.Measure {
+		ac.Measure = measurement(cfg.Network.ID(), cfg.measureDialer(), cfg.Log)
+	}
 	ac.Log = cfg.Log
 	var err error
 	if n.authority, err = authority.New(ac); err != nil {
@@ -39,6 +43,15 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 		return nil, err
 	}
 	return n, nil
+}
+
+// measureDialer is how links are dialled to measure.
+func (cfg *Config) measureDialer() func(context.Context, string, string) (net.Conn, error) {
+	if cfg.Dial != nil || !cfg.MeasureFrom.IsValid() {
+		return cfg.dialer()
+	}
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(cfg.MeasureFrom, 0))}
+	return d.DialContext
 }
 
 // ID is the authority's identity, which is also its name on links.

@@ -45,6 +45,10 @@ type Config struct {
 	Directory http.Handler
 	ID        cell.NodeID
 
+	// Measure lets the node of an authority measure relays, from the address MeasureFrom if that is valid (spec/bandwidth.md).
+	Measure     bool
+	MeasureFrom netip.Addr
+
 	Dir   string                                                            // folder for the consensus; "": nothing is written
 	Dial  func(ctx context.Context, network, addr string) (net.Conn, error) // of links; nil: net.Dialer
 	Tap   func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
@@ -356,7 +360,7 @@ func (r *Relay) acceptLink(ctx context.Context, nc net.Conn) {
 func (r *Relay) serveStreams(ctx context.Context) {
 	h := r.cfg.Directory
 	if h == nil {
-		h = r.cache
+		h = withMeasure(r.cache)
 	}
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,

@@ -117,13 +117,19 @@ func (w *world) run(cfg Config) {
 
 // dial is how all nodes of the world reach each other.
 func (w *world) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	return w.dialOver(ctx, addr, linktest.Options{})
+}
+
+// dialOver is dial over a line with properties.
+func (w *world) dialOver(ctx context.Context, addr string, o linktest.Options) (net.Conn, error) {
 	w.mu.Lock()
 	l := w.listeners[addr]
 	w.mu.Unlock()
 	if l == nil {
 		return nil, syscall.ECONNREFUSED
 	}
-	a, b := linktest.Pipe(linktest.Options{B: l.addr})
+	o.B = l.addr
+	a, b := linktest.Pipe(o)
 	select {
 	case l.conns <- b:
 	case <-l.closed:

@@ -18,6 +18,7 @@ type Config struct {
 	Size
 	Period   time.Duration                  // from one consensus to the next, whole seconds; 0: 5 s
 	Voting   time.Duration                  // how much of it goes into making the next; 0: 1.2 s
+	Measure  bool                           // authorities measure relays, which takes much of a machine
 	Dir      string                         // keys and documents are kept here; "": nowhere
 	Progress func(client.Progress)          // of the client's start
 	Watch    Watch                          // what tests and instruments see; zero: nothing

@@ -24,6 +24,7 @@ func (n *Net) authority(a *Authority, l net.Listener) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Measure = n.cfg.Measure
 	na, err := relay.NewAuthority(cfg, authority.Config{
 		Certificate: a.Certificate, SigningKey: a.Signing, Dir: dir, PrivateAddrs: true, Params: n.layout.Params(),
 	})

@@ -63,7 +63,10 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg := relay.Config{Network: network, Keys: relay.Keys{Link: link}, Log: logger(w, f.Log)}
+	cfg := relay.Config{Network: network, Keys: relay.Keys{Link: link}, Measure: f.Measure, Log: logger(w, f.Log)}
+	if cfg.MeasureFrom, err = f.MeasureFrom(); err != nil {
+		return err
+	}
 	for _, a := range network.Authorities {
 		if a.LinkKey == cell.Key(link.PublicKey().Bytes()) {
 			cfg.Log = cfg.Log.With("node", a.Nickname)

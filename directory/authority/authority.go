@@ -54,7 +54,10 @@ type Config struct {
 	Allow        []cell.NodeID    // the relays that may join; nil: all
 	PrivateAddrs bool             // relays may have addresses that the internet does not route: for test networks
 	Params       directory.Params // what it votes for
-	MaxBandwidth uint64           // that a relay counts for, bytes per second; 0: 10,000,000
+	MaxBandwidth uint64           // that a relay counts for that was not measured, bytes per second; 0: 10,000,000
+
+	// Measure, if set, makes this an authority that measures relays (spec/bandwidth.md).
+	Measure MeasureFunc
 
 	Log *slog.Logger     // nil: no log
 	Now func() time.Time // nil: time.Now
@@ -83,6 +86,9 @@ type Authority struct {
 	large    chan struct{} // and for each vote
 
 	credentials atomic.Pointer[credentials]
+
+	samplesMu sync.Mutex
+	samples   *samples // guarded by samplesMu
 
 	mu    sync.Mutex
 	voter *voter // guarded by mu
@@ -128,7 +134,7 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 		started: cfg.Now(), durable: durable, keep: k, due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 		small: make(chan struct{}, smallRequests), large: make(chan struct{}, largeRequests),
 	}
-	a.store = newStore(a.schedule.Period)
+	a.store, a.samples = newStore(a.schedule.Period), newSamples(a.schedule.Period)
 	if err := a.takeKeys(&cfg); err != nil {
 		return nil, err
 	}
@@ -185,6 +191,9 @@ func (a *Authority) load() error {
 	}
 	if err := a.store.past.load(text); err != nil {
 		a.log.Warn("what was known of the relays' uptime is lost: flags are given as in a young network", "why", err)
+	}
+	if err := a.loadMeasured(); err != nil {
+		return err
 	}
 	if c := a.cache.Consensus(); c != nil {
 		a.store.prove(c, c.ValidAfter.Add(-a.schedule.Voting))
@@ -298,6 +307,9 @@ func (a *Authority) Run(ctx context.Context) error {
 	wg.Go(func() { a.tryRelays(ctx) })
 	wg.Go(func() { a.saveRelays(ctx) })
 	wg.Go(func() { a.keepCertificate(ctx) })
+	if a.cfg.Measure != nil {
+		wg.Go(func() { a.measureRelays(ctx) })
+	}
 	a.vote(ctx)
 	wg.Wait()
 	return nil
@@ -324,6 +336,9 @@ func (a *Authority) saveRelays(ctx context.Context) {
 		if n%historyEvery == 0 || ctx.Err() != nil {
 			if err := a.keep.save(keptHistory, a.store.pastBytes()); err != nil {
 				a.log.Error("history of the relays not kept", "why", err)
+			}
+			if err := a.saveMeasured(); err != nil {
+				a.log.Error("measurements not kept", "why", err)
 			}
 		}
 	}

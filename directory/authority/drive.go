@@ -92,10 +92,12 @@ func (a *Authority) do(act action) error {
 // makeVote makes our vote for a period.
 func (a *Authority) makeVote(m *makeVote) (*directory.Vote, []byte, error) {
 	now, p, c := a.now(), &m.period, a.credentials.Load()
+	list := a.store.candidates(p.Collect, now)
+	a.addMeasured(list, now)
 	v := &directory.Vote{
 		Network: a.network, ValidAfter: p.ValidAfter, Published: now.UTC().Truncate(time.Second),
 		Methods: []int{Method}, KnownFlags: directory.AllFlags, Params: a.cfg.Params, Shared: m.shared, Commitments: m.commitments, Certificate: c.cert,
-		Relays: entries(a.store.candidates(p.Collect, now), a.schedule.Period, a.cfg.MaxBandwidth),
+		Relays: entries(list, a.schedule.Period, a.cfg.MaxBandwidth),
 	}
 	text, err := v.Sign(c.key)
 	if err == nil {
@@ -249,6 +251,7 @@ func (a *Authority) getConsensus(ctx context.Context, p *peer) error {
 const (
 	keptDescriptors = "descriptors"
 	keptHistory     = "history"
+	keptMeasured    = "measured"
 	keptVote        = "vote-"
 	keptSigned      = "signed"
 	keptRandom      = "shared-random"

@@ -15,8 +15,9 @@ import (
 // Method is the one consensus method of this version (spec/voting.md, section 6).
 const Method = 1
 
-// measurers is how many authorities must have measured a relay before what they found counts.
-const measurers = 3
+// measurers returns how many of n authorities must have measured a relay before what they found
+// counts: three, where there are as many, and so many that most of them are honest.
+func measurers(n int) int { return max(min(3, n), 2*((n-1)/3)+1) }
 
 // ErrFewVotes says that fewer votes count than signatures are needed: there is no consensus.
 var ErrFewVotes = errors.New("authority: too few votes count")
@@ -40,7 +41,8 @@ func Tally(n *directory.Network, p Period, votes []*directory.Vote) (*directory.
 		return nil, fmt.Errorf("authority: more than two thirds of the authorities use consensus method %d, which this version does not know: update it", m)
 	}
 	params := tallyParams(votes)
-	entries := tallyRelays(votes, honest(n))
+	entries := tallyRelays(votes, honest(n), measurers(len(n.Authorities)))
+	limitUnmeasured(entries)
 	entries = limitPlaces(entries, int(params.Get(directory.ParamRelaysPerAddr)))
 	list := make([]directory.Entry, len(entries))
 	for i := range entries {
@@ -109,14 +111,15 @@ func tallyParams(votes []*directory.Vote) directory.Params {
 // tallied is a relay of the consensus.
 type tallied struct {
 	directory.Entry
-	votes int // that say it is running
+	votes    int // that say it is running
+	measured bool
 }
 
 // tallyRelays merges the votes' lists, each of which is in order.
-func tallyRelays(votes []*directory.Vote, honest int) []tallied {
+func tallyRelays(votes []*directory.Vote, honest, measurers int) []tallied {
 	var list []tallied
 	next := make([]int, len(votes)) // in each vote's list
-	t := relayTally{honest: honest}
+	t := relayTally{honest: honest, measurers: measurers}
 	for {
 		var id *cell.NodeID
 		for i, v := range votes {
@@ -149,7 +152,8 @@ func tallyRelays(votes []*directory.Vote, honest int) []tallied {
 
 // relayTally collects what the votes say of one relay.
 type relayTally struct {
-	honest int // as many of all authorities that one of them must be honest
+	honest    int // as many of all authorities that one of them must be honest
+	measurers int // as many measured it before that counts
 
 	entries   []*directory.VoteEntry
 	known     []directory.Flags // of the vote of each
@@ -196,8 +200,8 @@ func (t *relayTally) result(votes int) (tallied, bool) {
 	}
 	e.Flags = flags
 	e.Bandwidth = lowMedian(t.bandwidth)
-	if len(t.measured) >= measurers {
-		e.Bandwidth = lowMedian(t.measured)
+	if len(t.measured) >= t.measurers {
+		e.Bandwidth, e.measured = lowMedian(t.measured), true
 	}
 	for _, r := range t.entries {
 		if r.Flags.Has(directory.Running) {
@@ -279,6 +283,25 @@ func (t *relayTally) addrs(said int) []netip.AddrPort {
 		}
 	}
 	return slices.DeleteFunc(best[:], func(a netip.AddrPort) bool { return !a.IsValid() })
+}
+
+// limitUnmeasured holds relays that were not measured, where a quarter of all were, to what one
+// counts for that just came: else who keeps from being measured would go by its own word.
+func limitUnmeasured(entries []tallied) {
+	n := 0
+	for i := range entries {
+		if entries[i].measured {
+			n++
+		}
+	}
+	if n == 0 || 4*n < len(entries) {
+		return
+	}
+	for i := range entries {
+		if e := &entries[i]; !e.measured {
+			e.Bandwidth = min(e.Bandwidth, newcomer)
+		}
+	}
 }
 
 // limitPlaces drops relays from addresses (IPv4) and networks (IPv6 /64) with more than limit of

@@ -46,6 +46,8 @@ type Authority struct {
 	Listen  []string         `toml:"listen"`
 	Allow   []string         `toml:"allow"`
 	Private bool             `toml:"private_addresses"`
+	Measure bool             `toml:"measure"`
+	From    string           `toml:"measure_from"`
 	Admin   string           `toml:"admin"`
 	Log     string           `toml:"log"`
 	Params  directory.Params `toml:"params"` // a table: it comes last
@@ -184,6 +186,9 @@ func (c *Authority) check() (string, error) {
 	if _, err := c.Allowed(); err != nil {
 		return "allow", err
 	}
+	if _, err := c.MeasureFrom(); err != nil {
+		return "measure_from", err
+	}
 	if err := c.Params.Check(); err != nil {
 		return "params", err
 	}
@@ -191,6 +196,18 @@ func (c *Authority) check() (string, error) {
 		return "admin", err
 	}
 	return "log", level(c.Log)
+}
+
+// MeasureFrom is the address of this machine to measure from; invalid: any.
+func (c *Authority) MeasureFrom() (netip.Addr, error) {
+	if c.From == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(c.From)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%q is not an address, such as 192.0.2.7", c.From)
+	}
+	return a, nil
 }
 
 // Allowed are the relays that may join; nil: all.

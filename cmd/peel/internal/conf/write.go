@@ -41,6 +41,10 @@ func (c *Authority) Text() string {
 	b.flag("private_addresses", c.Private, "Whether relays may have addresses that the internet does not reach: for networks of one house or machine.")
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
+	b.flag("measure", c.Measure, "Whether this authority measures how fast relays are, through circuits such as clients use. What is found counts where at",
+		"least three authorities measured. It takes traffic: of each relay some MB a period. In a network on one machine: false.")
+	b.key("measure_from", c.From, "An address of this machine to measure from, better another than the one in the network file, so that relays do not",
+		`recognise who calls. "": any.`)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	b.explain([]string{"What this authority votes for (spec/directory.md, section 6), such as: distinct-subnets = 0"})
 	b.line("[params]")
