@@ -24,6 +24,7 @@ type held struct {
 
 	circuit *circuit.Circuit
 	err     error
+	skipped map[cell.NodeID]bool // preferred guards with which no path could be made
 
 	// Under the pool's mu.
 	taken bool // belongs to token; once it does it is never another's
@@ -32,6 +33,7 @@ type held struct {
 	last  time.Time // when it was last taken or let go
 	users int       // requests that have it and have not put their stream on it
 	gone  bool      // takes no new streams
+	noted bool      // whether its first stream was answered is known
 }
 
 // isBuilt says whether the circuit is there. It stays in the pool only then or until that is known.

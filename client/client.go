@@ -23,7 +23,7 @@ import (
 // Config is what a client is told. Network is needed; the rest has defaults.
 type Config struct {
 	Network  *directory.Network
-	Dir      string // folder for the consensus, so that the next start is quicker; "": nothing is written
+	Dir      string // folder for the consensus and the guards; "": nothing is written, and each start chooses new guards, which is a risk
 	Spare    int    // circuits kept ready, at most 64; 0: 3
 	Circuits int    // at most so many at a time, those being built included; 0: 1024
 
@@ -106,8 +106,12 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c.virtual = newVirtual(prefix, rand.Uint32())
+	guards, file, err := loadGuards(cfg.Dir, c.network)
+	if err != nil {
+		return nil, err
+	}
 	c.boot.init(cfg.Progress)
-	c.pool = newPool(c)
+	c.pool = newPool(c, guards, file)
 	return &Client{core: c}, nil
 }
 

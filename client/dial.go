@@ -86,11 +86,14 @@ func (c *Client) try(ctx context.Context, u path.Usage, do func(context.Context,
 		cancel()
 		c.pool.release(h)
 		if err == nil {
+			c.pool.carried(h, true)
 			return h.path, nil
 		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("client: %w", err)
 		}
+		var end *stream.EndError
+		c.pool.carried(h, errors.As(err, &end))
 		switch other(err, u) {
 		case nothing:
 			return nil, fmt.Errorf("client: %w", err)

@@ -72,6 +72,7 @@ func (c *core) use(d *directory.Consensus) {
 	if note, err := d.Usable(c.cfg.Network, time.Now()); err == nil && note != "" {
 		checked.Text += "; " + note
 	}
+	c.pool.updateGuards(r.index, time.Now())
 	c.pool.relays.Store(r)
 	c.boot.reach(checked)
 	c.pool.kick()

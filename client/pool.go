@@ -11,6 +11,7 @@ import (
 
 	"peel/cell"
 	"peel/circuit"
+	"peel/client/guard"
 	"peel/client/path"
 )
 
@@ -36,8 +37,11 @@ type pool struct {
 	wake   chan struct{}
 	slots  chan struct{} // one per build at a time
 
+	guardFile *guardFile
+
 	mu      sync.Mutex // goes before the locks of circuits
 	circs   map[*held]struct{}
+	guards  *guard.Set
 	faults  faults
 	ctx     context.Context // of run; nil before
 	closed  bool
@@ -48,9 +52,9 @@ type pool struct {
 	noted   *relays            // this consensus was said to have expired
 }
 
-func newPool(c *core) *pool {
+func newPool(c *core, guards *guard.Set, f *guardFile) *pool {
 	return &pool{
-		core: c, build: c.build, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds),
+		core: c, guards: guards, guardFile: f, build: c.build, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds),
 		circs: make(map[*held]struct{}), faults: make(faults),
 	}
 }
@@ -71,6 +75,7 @@ func (p *pool) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
 		p.noteExpiry(now)
+		p.tendGuards(now)
 		timer := time.NewTimer(p.tend(now))
 		select {
 		case <-p.wake:
@@ -83,6 +88,7 @@ func (p *pool) run(ctx context.Context) {
 	p.closed = true
 	p.mu.Unlock()
 	p.running.Wait()
+	p.keepGuards()
 	p.mu.Lock()
 	for h := range p.circs {
 		p.drop(h)
@@ -293,11 +299,11 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	case relays == nil || p.ctx == nil:
 		return nil, ErrNotRunning
 	}
-	way, err := p.faults.choose(relays, r.usage, r.not, now, chance)
+	way, skipped, err := p.choose(relays, r.usage, r.not, now)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	h := &held{path: way, built: make(chan struct{}), born: now, last: now}
+	h := &held{path: way, skipped: skipped, built: make(chan struct{}), born: now, last: now}
 	p.circs[h] = struct{}{}
 	ctx := p.ctx
 	p.running.Go(func() {
@@ -338,13 +344,20 @@ func (p *pool) make(ctx context.Context, way path.Path) (*circuit.Circuit, error
 // settle notes what came of a build.
 func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	h.circuit, h.err = c, err
+	defer p.unlock()
 	if err == nil {
 		p.fails = 0
 		p.faults.clear(h.path)
+		if err = p.guardBuilt(h, now); err == nil {
+			h.circuit = c
+			return
+		}
+		p.ended = append(p.ended, c)
+		h.err = err
+		delete(p.circs, h)
 		return
 	}
+	h.err = err
 	delete(p.circs, h)
 	if p.ctx.Err() != nil {
 		return
@@ -352,6 +365,7 @@ func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	p.fails++
 	p.retry = later(p.retry, now.Add(backOff(p.fails, lastRetry)))
 	p.faults.failed(h.path, err, now)
+	p.guardFailed(h, err, now)
 	p.core.boot.failed(err)
 	p.core.log.Debug("circuit not built", "why", err)
 }

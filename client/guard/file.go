@@ -120,6 +120,7 @@ func Parse(text []byte, network cell.NetworkID) (*Set, error) {
 		}
 	}
 	s.used = s.used[:confirmed:confirmed]
+	s.sort()
 	if !bytes.Equal(s.Encode(), text) {
 		return nil, errors.New("guard: the text is not what was written: its form differs")
 	}
@@ -161,7 +162,7 @@ func (w *written) member() (*member, error) {
 		if d.from == "" && d.never {
 			continue
 		}
-		if *d.to, err = time.Parse(dateForm, d.from); err != nil || d.to.Year() < 2020 || d.to.Year() > 9999 {
+		if *d.to, err = time.Parse(dateForm, d.from); err != nil || d.to.Year() < 1970 || d.to.Year() > 9999 {
 			return nil, fmt.Errorf("%q is not a date", d.from)
 		}
 	}

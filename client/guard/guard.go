@@ -14,9 +14,7 @@ const (
 	MaxSample = 60 // guards of a set, those that are not listed now included
 	MinSample = 20 // guards that may be used which a set tries to have
 	Share     = 20 // percent of the network's guards, in number and in weight, that a set larger than MinSample may hold
-	Primary   = 3  // guards that come first
-	ForData   = 1  // guards that circuits are spread over
-	ForDir    = 3  // guards that directory fetches are spread over
+	Primary   = 3  // guards that come first, and are tried again sooner
 
 	day          = 24 * time.Hour
 	Lifetime     = 120 * day // after it was first used a guard is given up

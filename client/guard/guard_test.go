@@ -51,7 +51,7 @@ func made(t testing.TB, l *List, seed uint64) *Set {
 
 func pick(t testing.TB, s *Set, now time.Time) cell.NodeID {
 	t.Helper()
-	g, err := s.Pick(Data, nil, now, seeded(1))
+	g, err := s.Pick(nil, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestVanishingGuardsAreReplacedUpToSixty(t *testing.T) {
 	if len(s.sample) != MaxSample {
 		t.Errorf("%d guards", len(s.sample))
 	}
-	if _, err := s.Pick(Data, nil, t0, seeded(1)); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "60 not in the directory now") {
+	if _, err := s.Pick(nil, t0); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "60 not in the directory now") {
 		t.Errorf("none is left: %v", err)
 	}
 	s.Update(relays(2000), nil, t0, seeded(3))
@@ -199,10 +199,10 @@ func TestSmallNetworkWorksAtOnce(t *testing.T) {
 		}
 	}
 	skip := func(n cell.NodeID) bool { return n == first }
-	if got, err := s.Pick(Data, skip, t0, seeded(1)); err != nil || got == first {
+	if got, err := s.Pick(skip, t0); err != nil || got == first {
 		t.Errorf("it would not do, but another would: %v", err)
 	}
-	if _, err := s.Pick(Data, func(cell.NodeID) bool { return true }, t0, seeded(1)); !errors.Is(err, ErrNone) {
+	if _, err := s.Pick(func(cell.NodeID) bool { return true }, t0); !errors.Is(err, ErrNone) {
 		t.Errorf("none would do: %v", err)
 	}
 	if got := pick(t, s, t0); got != first {
@@ -222,25 +222,6 @@ func TestFirstFlags(t *testing.T) {
 	s.Update(NewList(flagged), nil, t0, seeded(2))
 	if len(s.order) != Primary {
 		t.Errorf("%d guards may be used, want %d", len(s.order), Primary)
-	}
-}
-
-func TestOneGuardForCircuitsThreeForTheDirectory(t *testing.T) {
-	s := made(t, relays(100), 1)
-	data, dir, rng := map[cell.NodeID]int{}, map[cell.NodeID]int{}, seeded(9)
-	for range 3000 {
-		a, _ := s.Pick(Data, nil, t0, rng)
-		b, _ := s.Pick(Dir, nil, t0, rng)
-		data[a]++
-		dir[b]++
-	}
-	if len(data) != 1 || len(dir) != 3 {
-		t.Fatalf("%d guards for circuits, %d for the directory", len(data), len(dir))
-	}
-	for i, m := range s.order[:3] {
-		if dir[m.id] < 800 {
-			t.Errorf("guard %d is asked %d times of 3000", i+1, dir[m.id])
-		}
 	}
 }
 
@@ -501,7 +482,7 @@ func TestExcludedGuards(t *testing.T) {
 		t.Errorf("%d guards of 15", len(s.sample))
 	}
 	s.Update(relays(30), func(cell.NodeID) bool { return false }, t0, seeded(1))
-	if _, err := s.Pick(Data, nil, t0, seeded(1)); err == nil || !strings.Contains(err.Error(), "15 are excluded by the configuration") {
+	if _, err := s.Pick(nil, t0); err == nil || !strings.Contains(err.Error(), "15 are excluded by the configuration") {
 		t.Error(err)
 	}
 }
@@ -597,7 +578,7 @@ func TestAnyOrderKeepsTheBounds(t *testing.T) {
 			case 3:
 				s.Note(g, true, r.IntN(2) == 0, r.IntN(2) == 0, false)
 			default:
-				if g, err := s.Pick(Use(r.IntN(2)), nil, now, r.Uint64N); err == nil {
+				if g, err := s.Pick(nil, now); err == nil {
 					if s.find(g) == nil || number(g)%10 == 0 {
 						t.Fatal("one that is none of the guards")
 					}

@@ -25,54 +25,27 @@ const (
 	rowLimit = 8                // circuits in a row that fail beyond a guard, and it is taken to be down
 )
 
-// Use is what a guard is wanted for.
-type Use int
-
-// The uses of a guard.
-const (
-	Data Use = iota // circuits that carry streams
-	Dir             // directory fetches
-)
-
 // ErrNone is in the error of a Pick that finds no guard at all.
 var ErrNone = errors.New("no guard may be used")
 
-// Pick says by which guard to enter now: the most preferred one that does not wait after a failure, or, for directory
-// fetches, one of the first three of these. When all wait, the one whose wait ends first. skip says which would not do for
-// this circuit, being the exit or of its family or network; nil: none. It is not held against those.
-func (s *Set) Pick(use Use, skip func(cell.NodeID) bool, now time.Time, rng func(uint64) uint64) (cell.NodeID, error) {
-	places := ForData
-	if use == Dir {
-		places = ForDir
-	}
-	var ready []*member
+// Pick says by which guard to enter now: the most preferred one that does not wait after a failure; when all wait, the one
+// whose wait ends first. skip says which would not do for this circuit, being the exit or of its family or network; nil:
+// none. It is not held against those.
+func (s *Set) Pick(skip func(cell.NodeID) bool, now time.Time) (cell.NodeID, error) {
 	var soonest *member
-	for i, m := range s.order {
-		if skip != nil && skip(m.id) {
-			continue
-		}
-		if !m.waits(now) {
-			if i >= Primary && len(ready) > 0 {
-				break // only the first places are spread over
-			}
-			if ready = append(ready, m); len(ready) == places {
-				break
-			}
-			continue
-		}
-		if soonest == nil || m.retry.Before(soonest.retry) {
+	for _, m := range s.order {
+		switch {
+		case skip != nil && skip(m.id):
+		case !m.waits(now):
+			return m.id, nil
+		case soonest == nil || m.retry.Before(soonest.retry):
 			soonest = m
 		}
 	}
-	switch {
-	case len(ready) == 1:
-		return ready[0].id, nil
-	case len(ready) > 1:
-		return ready[rng(uint64(len(ready)))].id, nil
-	case soonest != nil:
-		return soonest.id, nil
+	if soonest == nil {
+		return cell.NodeID{}, s.none()
 	}
-	return cell.NodeID{}, s.none()
+	return soonest.id, nil
 }
 
 // none says why there is no guard.

@@ -17,6 +17,11 @@ type Index struct {
 	consensus              *directory.Consensus
 	relays                 []relay // running and valid ones
 	exits, guards, middles position
+	at                     map[cell.NodeID]int32 // of relays
+	flagged                bool                  // some relay has the flag Guard
+	entrances              []Guard
+	excluded               int    // relays, or exits, that the configuration excludes
+	fallback               *Index // with fewer of them excluded; nil: there is none
 
 	mu    sync.Mutex
 	ports map[uint16]*position // of exits, by the port they may allow; at most maxPorts
@@ -56,29 +61,55 @@ func (p *position) weight(k int) uint64 {
 
 // NewIndex indexes c, which must not change afterwards. It refuses a consensus with fewer than three
 // relays that are running and valid.
-func NewIndex(c *directory.Consensus) (*Index, error) {
+func NewIndex(c *directory.Consensus) (*Index, error) { return Rules{}.Index(c) }
+
+// Index indexes c as NewIndex does, for paths that keep the rules.
+func (r Rules) Index(c *directory.Consensus) (*Index, error) {
+	x, err := r.index(c)
+	if !r.Lenient || r.Exclude.empty() && r.Exits.empty() {
+		return x, err
+	}
+	fallback, err2 := (&Rules{Own: r.Own}).index(c)
+	switch {
+	case err2 != nil:
+		return nil, err2
+	case err != nil:
+		return fallback, nil
+	}
+	x.fallback = fallback
+	return x, nil
+}
+
+func (r *Rules) index(c *directory.Consensus) (*Index, error) {
 	if c == nil {
 		return nil, errors.New("path: no consensus")
 	}
-	x := &Index{consensus: c, ports: map[uint16]*position{}}
+	x := &Index{consensus: c, ports: map[uint16]*position{}, at: make(map[cell.NodeID]int32, len(c.Entries))}
 	subnets := c.Params.Get(directory.ParamDistinctSubnets) != 0
 	var sum, carry uint64 // of the bandwidths
+	var usable []*directory.Entry
 	for i := range c.Entries {
 		e := &c.Entries[i]
 		if !e.Flags.Has(directory.Running|directory.Valid) || len(e.Addrs) == 0 {
 			continue
 		}
-		r := relay{entry: e}
-		if subnets {
-			r.subnets()
+		usable = append(usable, e)
+		if r.excluded(e) {
+			x.excluded++
+		} else {
+			node := relay{entry: e}
+			if subnets {
+				node.subnets()
+			}
+			x.at[e.ID] = int32(len(x.relays))
+			x.relays = append(x.relays, node)
 		}
-		x.relays = append(x.relays, r)
 		var over uint64
 		sum, over = bits.Add64(sum, e.Bandwidth, 0)
 		carry += over
 	}
 	if len(x.relays) < Hops {
-		return nil, fmt.Errorf("path: %d of %s running and valid: a path needs %d", len(x.relays), count(len(c.Entries), "relay"), Hops)
+		return nil, fmt.Errorf("path: %d of %s running and valid: a path needs %d%s", len(x.relays), count(len(c.Entries), "relay"), Hops, x.because())
 	}
 	x.families()
 
@@ -91,14 +122,21 @@ func NewIndex(c *directory.Consensus) (*Index, error) {
 	weigh := func(pos directory.Position, e *directory.Entry) uint64 {
 		return (e.Bandwidth >> shift) * uint64(c.Weights.Of(pos, e.Flags))
 	}
-	flagged := slices.ContainsFunc(x.relays, func(r relay) bool { return mayGuard(r.entry, true) })
+	x.flagged = slices.ContainsFunc(usable, func(e *directory.Entry) bool { return mayGuard(e, true) })
+	for _, e := range usable {
+		if mayGuard(e, x.flagged) {
+			x.entrances = append(x.entrances, Guard{e.ID, weigh(directory.PositionGuard, e), r.excluded(e)})
+		}
+	}
 	for i := range x.relays {
 		e, i := x.relays[i].entry, int32(i)
 		x.middles.add(i, weigh(directory.PositionMiddle, e))
-		if mayGuard(e, flagged) {
+		if mayGuard(e, x.flagged) {
 			x.guards.add(i, weigh(directory.PositionGuard, e))
 		}
-		if mayExit(e) {
+		if mayExit(e) && r.Exits.Has(e) {
+			x.excluded++
+		} else if mayExit(e) {
 			x.exits.add(i, weigh(directory.PositionExit, e))
 		}
 	}
@@ -134,14 +172,10 @@ func mayExit(e *directory.Entry) bool {
 // families finds the relays that name each other. What only one of two says does not count: else a
 // relay could keep others from being chosen together with it.
 func (x *Index) families() {
-	index := make(map[cell.NodeID]int32, len(x.relays))
-	for i := range x.relays {
-		index[x.relays[i].entry.ID] = int32(i)
-	}
 	named := make([][]int32, len(x.relays))
 	for i := range x.relays {
 		for _, id := range x.relays[i].entry.Family {
-			if j, ok := index[id]; ok && j != int32(i) {
+			if j, ok := x.at[id]; ok && j != int32(i) {
 				named[i] = append(named[i], j)
 			}
 		}

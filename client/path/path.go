@@ -24,6 +24,8 @@ type Usage struct {
 	Addr netip.Addr
 	// Port is the port to connect to, not zero.
 	Port uint16
+	// Guard is the relay to enter by, if it is not zero. Avoid is not asked about it.
+	Guard cell.NodeID
 	// Avoid says which relays must not be in the path: those that failed a moment ago, and one's
 	// own. nil avoids none. It is asked many times and must say the same each time.
 	Avoid func(cell.NodeID) bool
@@ -60,6 +62,10 @@ func (u Usage) avoids(e *directory.Entry) bool { return u.Avoid != nil && u.Avoi
 // the same consensus would end alike.
 var ErrNoExit = errors.New("no exit allows it")
 
+// ErrGuard is in the chain of errors which say that no path begins with the guard asked for; with another
+// there may be one.
+var ErrGuard = errors.New("no path begins with the guard")
+
 // Choose chooses from c once. Whoever chooses more than once keeps an Index.
 func Choose(c *directory.Consensus, u Usage, rng func(n uint64) uint64) (Path, error) {
 	x, err := NewIndex(c)
@@ -73,13 +79,30 @@ func Choose(c *directory.Consensus, u Usage, rng func(n uint64) uint64) (Path, e
 // suffices to try every path in a network of 100 relays.
 const maxWork = 3_000_000
 
-// Choose draws a path: the exit first, then the guard, then the middle, each by bandwidth and
-// position weight among those that go with the ones before. Where these leave no third, it draws
-// others in their place. rng(n) must return a number below n, each as likely as any other, that
-// nobody can foresee. An error says what is lacking. Any goroutine may call it.
+// Choose draws a path: the exit first, then the guard, if none is given, then the middle, each by
+// bandwidth and position weight among those that go with the ones before. Where these leave no third,
+// it draws others in their place. rng(n) must return a number below n, each as likely as any other,
+// that nobody can foresee. An error says what is lacking. Any goroutine may call it.
 func (x *Index) Choose(u Usage, rng func(n uint64) uint64) (Path, error) {
+	p, err := x.choose(u, rng)
+	if err != nil && x.fallback != nil {
+		return x.fallback.choose(u, rng)
+	}
+	return p, err
+}
+
+func (x *Index) choose(u Usage, rng func(n uint64) uint64) (Path, error) {
 	if u.Port == 0 {
 		return nil, errors.New("path: usage without a port")
+	}
+	given := int32(-1) // the guard asked for
+	guards := &x.guards
+	if !u.Guard.IsZero() {
+		i, ok := x.at[u.Guard]
+		if !ok || !mayGuard(x.relays[i].entry, x.flagged) {
+			return nil, fmt.Errorf("path: %w: it is not running, no guard any more, or excluded by the configuration", ErrGuard)
+		}
+		given, guards = i, &position{relays: []int32{i}, sums: []uint64{0}}
 	}
 	exits := x.exitsFor(u.Port)
 	if len(exits.relays) == 0 {
@@ -94,10 +117,10 @@ func (x *Index) Choose(u Usage, rng func(n uint64) uint64) (Path, error) {
 	)
 	exitFits = func(i int32) bool {
 		e := x.relays[i].entry
-		return !triedExits[i] && (!u.Addr.IsValid() || u.allowed(e)) && !u.avoids(e)
+		return !triedExits[i] && (!u.Addr.IsValid() || u.allowed(e)) && !u.avoids(e) && (given < 0 || !x.conflict(i, given))
 	}
 	guardFits = func(i int32) bool {
-		return !triedGuards[i] && !x.conflict(i, exit) && !u.avoids(x.relays[i].entry)
+		return !triedGuards[i] && !x.conflict(i, exit) && (i == given || !u.avoids(x.relays[i].entry))
 	}
 	last = func(i int32) bool {
 		return !x.conflict(i, exit) && !x.conflict(i, guard) && !u.avoids(x.relays[i].entry)
@@ -108,7 +131,7 @@ func (x *Index) Choose(u Usage, rng func(n uint64) uint64) (Path, error) {
 			break
 		}
 		for triedGuards = nil; ; {
-			if guard, ok = d.draw(&x.guards, guardFits); !ok {
+			if guard, ok = d.draw(guards, guardFits); !ok {
 				break
 			}
 			pairs++
@@ -123,7 +146,13 @@ func (x *Index) Choose(u Usage, rng func(n uint64) uint64) (Path, error) {
 	case d.work <= 0:
 		return nil, fmt.Errorf("path: gave up after %d exits and %d pairs of exit and guard: the relays share families or networks (IPv4 /16, IPv6 /32)", len(triedExits), pairs)
 	case len(triedExits) == 0:
-		return nil, x.noExit(u, exits)
+		err := x.noExit(u, exits)
+		if given >= 0 && !errors.Is(err, ErrNoExit) {
+			return nil, fmt.Errorf("path: %w: each exit that would do for port %d is it, or of its family or network, or to be avoided now", ErrGuard, u.Port)
+		}
+		return nil, err
+	case given >= 0:
+		return nil, fmt.Errorf("path: %w: no middle relay goes with it and an exit for port %d (%d tried)", ErrGuard, u.Port, len(triedExits))
 	case pairs == 0:
 		return nil, x.noGuard(u, len(triedExits))
 	}
@@ -144,10 +173,10 @@ func (s *set) add(i int32) {
 // noExit says why there is none.
 func (x *Index) noExit(u Usage, exits *position) error {
 	if len(x.exits.relays) == 0 {
-		return fmt.Errorf("path: %w: none of the %d relays lets traffic out", ErrNoExit, len(x.relays))
+		return fmt.Errorf("path: %w: none of the %d relays lets traffic out%s", ErrNoExit, len(x.relays), x.because())
 	}
 	if len(exits.relays) == 0 {
-		return fmt.Errorf("path: no exit allows port %d: %s, none accepts it (%w)", u.Port, count(len(x.exits.relays), "exit"), ErrNoExit)
+		return fmt.Errorf("path: no exit allows port %d: %s, none accepts it%s (%w)", u.Port, count(len(x.exits.relays), "exit"), x.because(), ErrNoExit)
 	}
 	allow := 0
 	for _, i := range exits.relays {

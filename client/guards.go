@@ -1,0 +1,257 @@
+package client
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"peel/cell"
+	"peel/circuit"
+	"peel/client/guard"
+	"peel/client/path"
+	"peel/directory/cache"
+)
+
+const (
+	guardsKept  = time.Hour // between writes of what is counted only
+	guardsTried = 20        // guards that a path is sought with
+)
+
+// GuardsFile is the name of the file, in a client's folder, that holds its guards for a network (spec/guard.md, section 5).
+func GuardsFile(id cell.NetworkID) string { return "guards-" + id.String()[:16] + ".toml" }
+
+// guardFile is where a client's guards are kept.
+type guardFile struct {
+	name    string // "": nowhere
+	turn    chan struct{}
+	written []byte // by whom has the turn
+	next    time.Time
+}
+
+// loadGuards reads the guards of earlier runs. A file that is broken is put aside and told of, so that new guards are
+// never chosen in silence.
+func loadGuards(dir string, id cell.NetworkID) (*guard.Set, *guardFile, error) {
+	f := &guardFile{turn: make(chan struct{}, 1)}
+	if dir == "" {
+		return guard.New(id), f, nil
+	}
+	f.name = filepath.Join(dir, GuardsFile(id))
+	sweep(f.name)
+	text, err := readGuards(f.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return guard.New(id), f, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("client: the guards of earlier runs cannot be read: %w", err)
+	}
+	set, err := guard.Parse(text, id)
+	switch {
+	case err == nil:
+		f.written = text
+		return set, f, nil
+	case errors.Is(err, guard.ErrNewer), errors.Is(err, guard.ErrForeign):
+		return nil, nil, fmt.Errorf("client: %s: %w: give the client a folder of its own, or move the file away; then it chooses new guards", f.name, err)
+	}
+	aside, err2 := putAside(f.name)
+	if err2 != nil {
+		return nil, nil, fmt.Errorf("client: %s: %w; it could not be put aside (%v): do that, or put a good copy in its place", f.name, err, err2)
+	}
+	return nil, nil, fmt.Errorf("client: %s is broken and was renamed to %s: %w. Put a good copy in its place; or start again, and new guards are chosen, which is a risk to take seldom (spec/guard.md)", f.name, filepath.Base(aside), err)
+}
+
+func readGuards(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular() || info.Size() > 2*guard.MaxFile:
+		return nil, fmt.Errorf("%s: not a file of at most %d bytes", name, guard.MaxFile)
+	}
+	return os.ReadFile(name)
+}
+
+// putAside renames a file to one that is not there yet.
+func putAside(name string) (string, error) {
+	for i := 1; i < 1000; i++ {
+		aside := fmt.Sprintf("%s.broken-%d", name, i)
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			return aside, os.Rename(name, aside)
+		}
+	}
+	return "", errors.New("there are too many broken ones: look why")
+}
+
+// sweep removes what a crash in the middle of a write left behind.
+func sweep(name string) {
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"*"))
+	for _, name := range left {
+		os.Remove(name)
+	}
+}
+
+// keepGuards writes the guards to disk if they are not there as they are now. It may be called from any goroutine that
+// holds no lock.
+func (p *pool) keepGuards() {
+	f := p.guardFile
+	if f.name == "" {
+		return
+	}
+	f.turn <- struct{}{} // one after the other, so that the last to write has the newest
+	defer func() { <-f.turn }()
+	p.mu.Lock()
+	text := p.guards.Encode()
+	p.mu.Unlock()
+	if bytes.Equal(text, f.written) {
+		return
+	}
+	if err := cache.WriteFile(f.name, text); err != nil {
+		p.core.log.Warn("the guards could not be kept for the next start: it would choose others", "why", err)
+		return
+	}
+	f.written = text
+}
+
+// tendGuards writes what has changed, at once if it matters.
+func (p *pool) tendGuards(now time.Time) {
+	p.mu.Lock()
+	due := p.guards.Changed() || !now.Before(p.guardFile.next)
+	if due {
+		p.guardFile.next = now.Add(guardsKept)
+	}
+	p.mu.Unlock()
+	if due {
+		p.keepGuards()
+	}
+}
+
+// updateGuards makes the guards follow a consensus; they are on disk before any that was drawn is used.
+func (p *pool) updateGuards(x *path.Index, now time.Time) {
+	p.mu.Lock()
+	for _, lenient := range []bool{false, true} {
+		guards := x.Guards(lenient)
+		relays, excluded := make([]guard.Relay, len(guards)), map[cell.NodeID]bool{}
+		for i, g := range guards {
+			relays[i] = guard.Relay{ID: g.ID, Weight: g.Weight}
+			if g.Excluded {
+				excluded[g.ID] = true
+			}
+		}
+		p.guards.Update(guard.NewList(relays), func(id cell.NodeID) bool { return !excluded[id] }, now, chance)
+		if _, err := p.guards.Pick(nil, now); err == nil {
+			break
+		}
+	}
+	p.mu.Unlock()
+	p.keepGuards()
+}
+
+// choose draws a path that begins with the guard to be used now. not would not do as exits. The guards that no path can
+// begin with come back as well. The caller holds mu.
+func (p *pool) choose(r *relays, u path.Usage, not []cell.NodeID, now time.Time) (path.Path, map[cell.NodeID]bool, error) {
+	var skipped map[cell.NodeID]bool
+	skip := func(id cell.NodeID) bool { return skipped[id] }
+	var last error
+	for range guardsTried {
+		g, err := p.guards.Pick(skip, now)
+		if err != nil {
+			if last == nil {
+				last = err
+			}
+			break
+		}
+		u.Guard = g
+		way, err := p.faults.choose(r, u, not, now, chance)
+		if err == nil || !errors.Is(err, path.ErrGuard) {
+			return way, skipped, err
+		}
+		if last == nil {
+			last = err
+		}
+		if skipped == nil {
+			skipped = map[cell.NodeID]bool{}
+		}
+		skipped[g] = true
+	}
+	return nil, nil, last
+}
+
+// errBetter is why a circuit that was built is not used.
+var errBetter = errors.New("client: a guard that is preferred is to be tried again first")
+
+// guardBuilt tells the guards of a circuit that was built; it fails if that is not to be used. The caller holds mu.
+func (p *pool) guardBuilt(h *held, now time.Time) error {
+	id := h.path[0].ID
+	verdict := p.guards.Succeeded(id, func(id cell.NodeID) bool { return h.skipped[id] }, now, chance)
+	p.guards.Note(id, true, true, false, false)
+	p.warn(id)
+	if verdict == guard.Better {
+		return errBetter
+	}
+	return nil
+}
+
+// guardFailed tells the guards of a circuit that could not be built. The caller holds mu.
+func (p *pool) guardFailed(h *held, err error, now time.Time) {
+	var at *circuit.BuildError
+	id := h.path[0].ID
+	switch {
+	case !errors.As(err, &at): // it was built, and carried nothing
+		p.guards.Stalled(id, now, chance)
+		p.guards.Note(id, true, true, false, false)
+	case at.Hop == 0:
+		p.guards.Failed(id, now, chance)
+	default:
+		p.guards.Stalled(id, now, chance)
+		p.guards.Note(id, true, false, false, false)
+	}
+	p.warn(id)
+}
+
+// carried notes whether the first stream of a circuit was answered.
+func (p *pool) carried(h *held, yes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h.noted || len(h.path) == 0 {
+		return
+	}
+	h.noted = true
+	p.guards.Note(h.path[0].ID, false, false, true, yes)
+	p.warn(h.path[0].ID)
+}
+
+// warn says when too many circuits of a guard fail. The caller holds mu.
+func (p *pool) warn(id cell.NodeID) {
+	switch text, serious := p.guards.Warning(id); {
+	case text == "":
+	case serious:
+		p.core.log.Warn("many circuits through a guard fail: it is overloaded, or drops those that it does not like", "counted", text)
+	default:
+		p.core.log.Info("more circuits through a guard fail than usual", "counted", text)
+	}
+}
+
+// GuardInfo describes one guard of a client.
+type GuardInfo struct {
+	guard.Info
+	Nickname string // as the consensus has it; "": it is not in there
+}
+
+// Guards lists the client's guards, the preferred ones first. There are none before there is a consensus.
+func (c *Client) Guards() []GuardInfo {
+	c.pool.mu.Lock()
+	infos := c.pool.guards.List()
+	c.pool.mu.Unlock()
+	all := make([]GuardInfo, len(infos))
+	r := c.pool.relays.Load()
+	for i, g := range infos {
+		all[i].Info = g
+		if r != nil {
+			all[i].Nickname = r.index.Nickname(g.ID)
+		}
+	}
+	return all
+}

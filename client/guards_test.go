@@ -1,0 +1,388 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell"
+	"peel/circuit"
+	"peel/client/guard"
+	"peel/client/path"
+	"peel/directory"
+	"peel/directory/cache"
+	"peel/directory/dirtest"
+)
+
+// entered are the first relays of circuits that were begun.
+func entered(c *Client) (begun func() map[cell.NodeID]int) {
+	ids, next := make(chan cell.NodeID, 10_000), c.pool.build
+	c.pool.build = func(ctx context.Context, p path.Path) (*circuit.Circuit, error) {
+		ids <- p[0].ID
+		return next(ctx, p)
+	}
+	return func() map[cell.NodeID]int {
+		m := map[cell.NodeID]int{}
+		for len(ids) > 0 {
+			m[<-ids]++
+		}
+		return m
+	}
+}
+
+// blocked makes a client that cannot enter by some relays.
+func blocked(c *Client, bad func(cell.NodeID) bool) {
+	next := c.pool.build
+	c.pool.build = func(ctx context.Context, p path.Path) (*circuit.Circuit, error) {
+		if bad(p[0].ID) {
+			return nil, &circuit.BuildError{Hop: 0, Err: errors.New("blocked")}
+		}
+		return next(ctx, p)
+	}
+}
+
+func preferred(t *testing.T, c *Client) guard.Info {
+	t.Helper()
+	g := c.Guards()
+	if len(g) == 0 {
+		t.Fatal("no guards")
+	}
+	return g[0].Info
+}
+
+func TestEveryCircuitEntersByOneGuard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.client(Config{})
+		begun := entered(c)
+		run(t, c)
+		for i := range 40 {
+			if err := dialAndEcho(c.Isolated(i), "www.example:443"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Hour) // spare ones are replaced, the directory is fetched
+		g := preferred(t, c)
+		if m := begun(); len(m) != 1 || m[g.ID] < 40 {
+			t.Errorf("circuits enter by %d relays", len(m))
+		}
+		if !g.Primary || !g.Used || !g.Listed || !g.Up || g.Counts.Built < 40 || g.Counts.Carried < 40 {
+			t.Errorf("%+v", g)
+		}
+		if name := c.Guards()[0].Nickname; name == "" {
+			t.Error("it has no name")
+		}
+	})
+}
+
+// With a folder the guards outlive the client; without one each start chooses anew.
+func TestGuardsAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 60)
+		dir := t.TempDir()
+		first := func(cfg Config) cell.NodeID {
+			c := w.client(cfg)
+			stop := run(t, c)
+			defer stop()
+			if err := dialAndEcho(c, "www.example:443"); err != nil {
+				t.Fatal(err)
+			}
+			return preferred(t, c).ID
+		}
+		want := first(Config{Dir: dir})
+		for range 10 {
+			if first(Config{Dir: dir}) != want {
+				t.Fatal("another guard after a restart")
+			}
+		}
+		different := 0
+		for range 10 {
+			if first(Config{}) != want {
+				different++
+			}
+		}
+		if different == 0 {
+			t.Error("without a folder the guard is the same")
+		}
+		text, err := os.ReadFile(filepath.Join(dir, GuardsFile(w.Network.ID())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := guard.Parse(text, w.Network.ID()); err != nil || !s.List()[0].Used && s.List()[0].ID == want {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestAnotherNetworkHasItsOwnGuards(t *testing.T) {
+	dir := t.TempDir()
+	a, b := dirtest.New(1, 12), dirtest.New(1, 12, dirtest.Name("another"))
+	for _, n := range []*directory.Network{a.Network, b.Network} {
+		set := guard.New(n.ID())
+		set.Update(guard.NewList([]guard.Relay{{ID: cell.NodeID{byte(n.ID()[0]), 1}}}), nil, time.Now(), chance)
+		if err := cache.WriteFile(filepath.Join(dir, GuardsFile(n.ID())), set.Encode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []*directory.Network{a.Network, b.Network} {
+		set, _, err := loadGuards(dir, n.ID())
+		if err != nil || set.List()[0].ID[0] != n.ID()[0] {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// A file that is broken stops the client once, is kept, and is named; one of another network or version stays where it is.
+func TestBrokenGuardsAreNeverReplacedInSilence(t *testing.T) {
+	n := dirtest.New(1, 12)
+	set := guard.New(n.Network.ID())
+	set.Update(guard.NewList([]guard.Relay{{ID: cell.NodeID{1}}}), nil, time.Now(), chance)
+	good := set.Encode()
+	foreign := guard.New(cell.NetworkID{1}).Encode()
+	for _, x := range []struct {
+		name string
+		text []byte
+		want string
+		left string // the file that is there then
+	}{
+		{"empty", nil, "is broken and was renamed to", ".broken-1"},
+		{"half", good[:len(good)/2], "is broken and was renamed to", ".broken-1"},
+		{"all zero", make([]byte, len(good)), "is broken and was renamed to", ".broken-1"},
+		{"of another network", foreign, "of another network", ""},
+		{"of a later version", bytes.Replace(good, []byte("format = 1"), []byte("format = 2"), 1), "later version", ""},
+		{"huge", make([]byte, 1<<20), "cannot be read", ""},
+	} {
+		dir := t.TempDir()
+		name := filepath.Join(dir, GuardsFile(n.Network.ID()))
+		if err := os.WriteFile(name, x.text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := New(Config{Network: n.Network, Dir: dir})
+		if err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%s: %v", x.name, err)
+			continue
+		}
+		if got, err := os.ReadFile(name + x.left); err != nil || !bytes.Equal(got, x.text) {
+			t.Errorf("%s: it is not kept: %v", x.name, err)
+		}
+		_, err = New(Config{Network: n.Network, Dir: dir})
+		if (err == nil) != (x.left != "") {
+			t.Errorf("%s: the next start: %v", x.name, err)
+		}
+	}
+	// A second broken one does not take the place of the first.
+	dir := t.TempDir()
+	name := filepath.Join(dir, GuardsFile(n.Network.ID()))
+	for i, text := range []string{"one", "two"} {
+		os.WriteFile(name, []byte(text), 0o600)
+		New(Config{Network: n.Network, Dir: dir})
+		if got, err := os.ReadFile(name + ".broken-" + string(rune('1'+i))); err != nil || string(got) != text {
+			t.Errorf("%q: %v", got, err)
+		}
+	}
+}
+
+// A guard that is down is left for the next, and used again when it is back.
+func TestGuardThatIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 60)
+		c := w.client(Config{})
+		var down cell.NodeID
+		blocked(c, func(id cell.NodeID) bool { return id == down })
+		run(t, c)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		first := preferred(t, c).ID
+		c.pool.mu.Lock()
+		down = first
+		for h := range c.pool.circs {
+			h.gone = true
+		}
+		c.pool.mu.Unlock()
+		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if PathOf(conn)[0].ID == first {
+			t.Fatal("by the one that is down")
+		}
+		if g := preferred(t, c); g.ID != first || !g.Down {
+			t.Errorf("%+v", g)
+		}
+		conn.Close()
+		c.pool.mu.Lock()
+		down = cell.NodeID{}
+		c.pool.mu.Unlock()
+		time.Sleep(time.Hour)
+		conn, err = c.Isolated(1).DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if PathOf(conn)[0].ID != first {
+			t.Error("it is back, and not used")
+		}
+	})
+}
+
+// When the client's own network was gone it comes back to its guard, and has used no more than the next one.
+func TestNetworkGoneBurnsNoGuards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 60)
+		c := w.client(Config{})
+		gone := make(chan bool, 1)
+		gone <- false
+		blocked(c, func(cell.NodeID) bool { g := <-gone; gone <- g; return g })
+		run(t, c)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		first := preferred(t, c).ID
+		for _, away := range []time.Duration{time.Second, time.Minute, 20 * time.Minute} {
+			<-gone
+			gone <- true
+			c.pool.mu.Lock()
+			for h := range c.pool.circs {
+				h.gone = true
+			}
+			c.pool.mu.Unlock()
+			c.pool.kick()
+			begin := time.Now()
+			for i := 0; time.Since(begin) < away; i++ {
+				if err := dialAndEcho(c.Isolated(i), "www.example:443"); err == nil {
+					t.Fatal("the network is gone")
+				}
+				time.Sleep(away / 20)
+			}
+			<-gone
+			gone <- false
+			begin = time.Now()
+			conn, err := c.Isolated("back").DialContext(t.Context(), "tcp", "www.example:443")
+			if err != nil {
+				t.Fatalf("gone for %v: %v", away, err)
+			}
+			if took := time.Since(begin); took > 5*time.Second {
+				t.Errorf("gone for %v: the first stream took %v", away, took)
+			}
+			conn.Close()
+			time.Sleep(2 * time.Minute)
+			if err := dialAndEcho(c.Isolated("later"), "www.example:443"); err != nil {
+				t.Fatal(err)
+			}
+			used := 0
+			for _, g := range c.Guards() {
+				if g.Used {
+					used++
+				}
+			}
+			if g := preferred(t, c); g.ID != first || !g.Up || used > 2 {
+				t.Errorf("gone for %v: %d guards were used; the first is %+v", away, used, g)
+			}
+		}
+	})
+}
+
+// The only exit of a port may be the guard: then another is entered by, for that circuit.
+func TestGuardThatIsTheOnlyExit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12, dirtest.Entries(func(i int, e *directory.Entry) {
+			e.Flags |= directory.Guard
+			e.Policy = nil
+			if i == 5 {
+				e.Policy, _ = directory.ParsePolicy([]string{"accept *:443"})
+			}
+		}))
+		for range 10 { // until its first guard is that exit
+			c := w.client(Config{Spare: 1})
+			stop := run(t, c)
+			if err := dialAndEcho(c, "www.example:443"); err != nil {
+				t.Fatal(err)
+			}
+			stop()
+		}
+	})
+}
+
+// A process that is killed at any moment of a write leaves the guards as they were or as they are to be.
+func TestKilledWhileGuardsAreWritten(t *testing.T) {
+	if dir := os.Getenv("PEEL_TEST_GUARDS"); dir != "" {
+		writeGuards(dir)
+		return
+	}
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not installed: nothing can be killed at an exact system call")
+	}
+	id := cell.NetworkID{7}
+	killed, before, after := 0, 0, 0
+	calls := []string{"fsync", "renameat,renameat2,rename", "write"}
+	if os.Getenv("PEEL_SLOW") != "" {
+		calls = append(calls, "openat", "fchmod", "close")
+	} else {
+		t.Log("killed at three system calls only; PEEL_SLOW=1 has all")
+	}
+	for _, call := range calls {
+		for when := 1; when <= 40; when++ {
+			dir := t.TempDir()
+			old := guard.New(id)
+			old.Update(guard.NewList([]guard.Relay{{ID: cell.NodeID{1}}}), nil, time.Unix(1e9, 0), func(uint64) uint64 { return 0 })
+			name := filepath.Join(dir, GuardsFile(id))
+			if err := cache.WriteFile(name, old.Encode()); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace="+call, "-e", "inject="+call+":signal=KILL:when="+itoa(when), os.Args[0], "-test.run", "^TestKilledWhileGuardsAreWritten$")
+			cmd.Env = append(os.Environ(), "PEEL_TEST_GUARDS="+dir)
+			err := cmd.Run()
+			set, _, loadErr := loadGuards(dir, id)
+			if loadErr != nil {
+				t.Fatalf("killed at %s %d: %v", call, when, loadErr)
+			}
+			switch n := len(set.List()); n {
+			case 1:
+				before++
+			case 2:
+				after++
+			default:
+				t.Fatalf("killed at %s %d: %d guards", call, when, n)
+			}
+			if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) != 0 {
+				t.Errorf("killed at %s %d: left behind: %v", call, when, left)
+			}
+			if err == nil {
+				break // it came to its end before so many calls
+			}
+			killed++
+		}
+	}
+	t.Logf("killed %d times: %d with the guards from before, %d with the new ones", killed, before, after)
+	if killed == 0 {
+		t.Skip("strace kills nothing here: it may not trace")
+	}
+	if before == 0 || after == 0 {
+		t.Error("one of the two never was: the test shows nothing")
+	}
+}
+
+func itoa(n int) string {
+	return strings.TrimLeft(string([]byte{byte('0' + n/10), byte('0' + n%10)}), "0")
+}
+
+// writeGuards is what is killed: it adds a guard to those in the folder and writes them.
+func writeGuards(dir string) {
+	id := cell.NetworkID{7}
+	set, f, err := loadGuards(dir, id)
+	if err != nil {
+		os.Exit(3)
+	}
+	set.Update(guard.NewList([]guard.Relay{{ID: cell.NodeID{1}}, {ID: cell.NodeID{2}}}), nil, time.Unix(1e9, 0), func(uint64) uint64 { return 0 })
+	p := newPool(&core{}, set, f)
+	p.keepGuards()
+}
