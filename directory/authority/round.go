@@ -79,9 +79,8 @@ func (r *round) holdsHeader(id cell.NodeID, digest directory.Digest) bool {
 
 // addHeader takes in a signature that verified, over a header of this period, and says whether it
 // is news.
-func (r *round) addHeader(h directory.Header, s directory.Signature) bool {
+func (r *round) addHeader(h directory.Header, digest directory.Digest, s directory.Signature) bool {
 	id := s.Certificate.Identity
-	digest := h.Digest()
 	if r.holdsHeader(id, digest) {
 		return false
 	}

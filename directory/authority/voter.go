@@ -88,6 +88,7 @@ type (
 	// gotHeader: a header of this network came, with signatures of authorities that verified.
 	gotHeader struct {
 		header     directory.Header
+		digest     directory.Digest
 		signatures []directory.Signature
 	}
 	// answered: a request is over. What came was told before.
@@ -305,7 +306,7 @@ func (v *voter) postSignature(now time.Time) {
 	if !s.ValidAfter.Equal(v.round.period.ValidAfter) {
 		return
 	}
-	v.round.addHeader(s.Header, s.Signatures[0])
+	v.round.addHeader(s.Header, s.Header.Digest(), s.Signatures[0])
 	if v.phase != Sign {
 		return
 	}
@@ -390,7 +391,7 @@ func (v *voter) gotHeader(e gotHeader) []action {
 	var acts []action
 	for _, sig := range e.signatures {
 		id := sig.Certificate.Identity
-		if !v.round.addHeader(e.header, sig) || len(v.round.headers[id]) < 2 {
+		if !v.round.addHeader(e.header, e.digest, sig) || len(v.round.headers[id]) < 2 {
 			continue
 		}
 		var proof [][]byte
@@ -431,18 +432,17 @@ func (v *voter) refuseOther(what string, now, after time.Time) error {
 
 // verify returns the signatures over a header that are news, or why the document is refused.
 func (v *voter) verify(s *directory.SignedHeader) (gotHeader, error) {
-	g := gotHeader{header: s.Header}
+	g := gotHeader{header: s.Header, digest: s.Header.Digest()}
 	if id := v.network.ID(); s.Network != id {
 		return g, &directory.NetworkError{Document: "signature", Have: s.Network, Want: id}
 	}
-	digest := s.Header.Digest()
 	for i := range s.Signatures {
 		sig := &s.Signatures[i]
 		id := sig.Certificate.Identity
 		if _, ok := v.network.Authority(id); !ok {
 			return g, fmt.Errorf("authority: signature of %v, which is no authority", id)
 		}
-		if v.round.holdsHeader(id, digest) {
+		if v.round.holdsHeader(id, g.digest) {
 			continue
 		}
 		if err := v.check(&s.Header, sig); err != nil {
