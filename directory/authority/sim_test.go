@@ -49,6 +49,7 @@ type simNode struct {
 	id        cell.NodeID
 	v         *voter // nil: it is down
 	life      int
+	since     time.Time // when it began
 	skew      time.Duration
 	kept      map[string][]byte
 	votes     map[string]*directory.Vote // those in kept, parsed
@@ -142,7 +143,7 @@ func (n *simNode) start() {
 		return
 	}
 	s := n.s
-	n.life++
+	n.life, n.since, n.wakes = n.life+1, s.now, time.Time{}
 	v := newVoter(s.net.Network, n.id, s.now.Add(n.skew), true)
 	v.check, v.secret = s.check, s.random
 	a := &s.net.Authorities[n.i]

@@ -15,7 +15,7 @@ type talk struct {
 	kind  askKind
 	peer  int           // in voter.peers
 	next  time.Time     // the next request is due
-	pause time.Duration // after a failure of the last one
+	pause time.Duration // after a failure of the next one
 	busy  uint64        // the number of the request that is under way; 0: none
 	text  []byte        // that is sent
 	queue []listed      // votes to be asked for before the next list
@@ -62,21 +62,17 @@ func (v *voter) waiting(id uint64) *talk {
 	return nil
 }
 
-// talk makes the requests that are due. One that hangs is given up after half of the phase.
+// talk makes the requests that are due.
 func (v *voter) talk(now time.Time) []action {
 	var acts []action
 	v.talks = slices.DeleteFunc(v.talks, func(t *talk) bool { return v.done(t) })
-	until := now.Add(v.length() / 2)
-	if end := v.round.period.End(v.phase); end.Before(until) {
-		until = end
-	}
 	for _, t := range v.talks {
 		if t.busy != 0 || now.Before(t.next) {
 			continue
 		}
 		v.serial++
 		t.busy = v.serial
-		a := ask{id: t.busy, peer: t.peer, kind: t.kind, after: v.round.period.ValidAfter, text: t.text, until: until}
+		a := ask{id: t.busy, peer: t.peer, kind: t.kind, after: v.round.period.ValidAfter, text: t.text}
 		switch t.kind {
 		case askVote:
 			a.of = v.peers[t.peer]
@@ -85,9 +81,27 @@ func (v *voter) talk(now time.Time) []action {
 				a.kind, a.of, a.digest = askHeld, t.queue[0].authority, &t.queue[0].digest
 			}
 		}
+		a.until = now.Add(v.patience(t, a.kind))
+		if end := v.round.period.End(v.phase); end.Before(a.until) {
+			a.until = end
+		}
 		acts = append(acts, a)
 	}
 	return acts
+}
+
+// patience is how long a request may take before it is given up for lost: an eighth of the phase, a
+// quarter for a vote that another holds, and twice as much after each failure, up to half of the phase.
+// A phase may be so short that less than some seconds is too little for it.
+func (v *voter) patience(t *talk, kind askKind) time.Duration {
+	limit := 4 * t.pause
+	switch kind {
+	case askHeld:
+		limit *= 2
+	case askConsensus:
+		limit = time.Minute
+	}
+	return min(max(limit, 5*time.Second), v.length()/2)
 }
 
 // done says whether a talk has nothing to ask for.
