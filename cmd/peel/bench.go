@@ -19,8 +19,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"peel/client"
-	"peel/client/socks"
 	"peel/relay"
 	"peel/testnet"
 	"peel/testnet/bench"
@@ -249,7 +247,7 @@ func (b *benchrun) inProcess(ctx context.Context, s testnet.Size, do func(contex
 	if err != nil {
 		return err
 	}
-	server := &socks.Server{Dial: socksDial(n.Client()), Code: client.SOCKSCode}
+	server := n.Client().SOCKSServer(nil)
 	run := func(ctx context.Context) error {
 		return together(ctx, n.Run, func(ctx context.Context) error { return server.Serve(ctx, port) })
 	}

@@ -11,14 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"peel/client"
-	"peel/client/socks"
 	"peel/cmd/peel/internal/conf"
 )
 
 func clientCommand() *cobra.Command {
 	var path string
 	c := &cobra.Command{
-		Use: "client --config FILE", Short: "Run a client with a SOCKS5 port", Args: cobra.NoArgs,
+		Use: "client --config FILE", Short: "Run a client with ports for your programs (SOCKS, HTTP CONNECT, DNS)", Args: cobra.NoArgs,
 		Example: "  peel init client my-client --network network.toml\n  peel client --config my-client/client.toml",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return inUse(runClient(c.Context(), path, c.OutOrStdout(), c.ErrOrStderr()))
@@ -51,7 +50,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	}
 	defer window.Close()
 	clientWindow(window, c)
-	port, err := listenSOCKS(f.SOCKS, "socks")
+	d, err := openDoors(&f, log)
 	if err != nil {
 		var u *usageError
 		if errors.As(err, &u) {
@@ -59,19 +58,14 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	if openToOthers(port) {
-		log.Warn("the SOCKS5 port is open to other machines: whoever reaches it can use it", "socks", f.SOCKS)
-	}
-	server := &socks.Server{Dial: socksDial(c), Code: client.SOCKSCode, Log: log}
-	return together(ctx, c.Run, window.Run,
-		func(ctx context.Context) error { return server.Serve(ctx, port) },
+	return together(ctx, append(d.servers(c, log), c.Run, window.Run,
 		func(ctx context.Context) error {
 			complain(ctx, c, log)
 			if c.Ready(ctx) == nil {
-				fmt.Fprintf(out, "ready: socks5://%s\n", port.Addr())
+				d.announce(out)
 			}
 			return nil
-		})
+		})...)
 }
 
 // complain says now and then what a start that does not come to its end is waiting for; it returns when it has.

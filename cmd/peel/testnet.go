@@ -21,7 +21,6 @@ import (
 
 	"peel/client"
 	"peel/client/path"
-	"peel/client/socks"
 	"peel/testnet"
 )
 
@@ -138,7 +137,7 @@ func (t *localnet) run(ctx context.Context) error {
 		return err
 	}
 	defer port.Close()
-	if openToOthers(port) {
+	if openToOthers(port.Addr()) {
 		fmt.Fprintf(t.stderr, "peel: warning: --socks %s is open to other machines: whoever reaches it can use it\n", t.socks)
 	}
 	remove, err := t.folder()
@@ -161,7 +160,7 @@ func (t *localnet) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := &socks.Server{Dial: socksDial(n.Client()), Code: client.SOCKSCode, Log: logs.open("socks")}
+	server := n.Client().SOCKSServer(logs.open("socks"))
 	if logs.err != nil {
 		return fmt.Errorf("testnet: %w", logs.err)
 	}

@@ -94,7 +94,8 @@ func kindError(text string, err error) error {
 	return e
 }
 
-// At makes the error of a value an *Error with the line on which its key is set.
+// At makes the error of a value an *Error with the line on which its key is set. A key of one of several tables of a name
+// has its number, from 0: listen[1].address.
 func At(text []byte, key string, err error) error {
 	if err == nil {
 		return nil
@@ -103,7 +104,35 @@ func At(text []byte, key string, err error) error {
 	if i := strings.LastIndexByte(key, '.'); i >= 0 {
 		table, name = key[:i], key[i+1:]
 	}
+	if t, number, ok := strings.Cut(table, "["); ok {
+		n, _ := strconv.Atoi(strings.TrimSuffix(number, "]"))
+		return &Error{lineIn(string(text), t, n, name), fmt.Sprintf("%s: %s: %v", t, name, err)}
+	}
 	return &Error{lineOf(string(text), table, name), fmt.Sprintf("%s: %v", key, err)}
+}
+
+// lineIn returns the line of a key in the nth of several tables, or that on which the table begins, or 0.
+func lineIn(text, table string, nth int, name string) int {
+	n, begin := 0, 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			if begin > 0 {
+				return begin
+			}
+			if in, _, _ := strings.Cut(line, "#"); strings.Trim(in, "[] \t") == table {
+				if nth == 0 {
+					begin = n
+				}
+				nth--
+			}
+		}
+		if k, _, ok := strings.Cut(line, "="); begin > 0 && ok && strings.Trim(strings.TrimSpace(k), `"'`) == name {
+			return n
+		}
+	}
+	return begin
 }
 
 // unknownKey says where a key stands that is not known, and which one may have been meant.

@@ -58,8 +58,11 @@ type Client struct {
 	Network string `toml:"network"`
 	State   string `toml:"state"`
 	SOCKS   string `toml:"socks"`
+	DNS     string `toml:"dns"`
 	Admin   string `toml:"admin"`
 	Log     string `toml:"log"`
+
+	Listen []Listen `toml:"listen"` // tables: they come last
 }
 
 // Error is a mistake in a configuration file.
@@ -110,6 +113,9 @@ func Load(path string, into file) error {
 		if f := v.FieldByName(name); f.IsValid() && f.String() != "" && !filepath.IsAbs(f.String()) {
 			f.SetString(filepath.Join(filepath.Dir(path), f.String()))
 		}
+	}
+	if c, ok := into.(*Client); ok {
+		c.anchor(filepath.Dir(path))
 	}
 	return nil
 }
@@ -217,8 +223,8 @@ func (c *Client) check() (string, error) {
 	if err := required(c.Network); err != nil {
 		return "network", err
 	}
-	if listens([]string{c.SOCKS}) != nil {
-		return "socks", fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9250", c.SOCKS)
+	if key, err := c.checkDoors(); err != nil {
+		return key, err
 	}
 	if err := adminAt(c.Admin, c.State); err != nil {
 		return "admin", err

@@ -60,10 +60,14 @@ func (c *Client) Text() string {
 	b.line("# A client of a peel network. Start it with: peel client --config THIS-FILE")
 	b.key("network", c.Network, "The network file: who the authorities are. Paths are relative to this file.")
 	b.key("state", c.State, `Where the directory is kept between runs, for a quick start. "": nowhere.`)
-	b.key("socks", c.SOCKS, "Where your programs find the SOCKS5 port. Keep it on this machine: who reaches it, uses it.")
+	b.key("socks", c.SOCKS, "Where your programs find the client, as a SOCKS 5, 4a or 4 proxy or an HTTP proxy for https (CONNECT). Keep it on",
+		`this machine: who reaches it, uses it. "": only at the tables [[listen]] below.`)
+	b.key("dns", c.DNS, `Where programs that know no proxy may look names up, over UDP and TCP, such as "127.0.0.1:9253". "": nowhere.`,
+		"They must still be made to connect through the client.")
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
+	c.tables(&b)
 	return b.String()
 }
 

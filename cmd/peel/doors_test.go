@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"peel/client"
+	"peel/cmd/peel/internal/conf"
+	"peel/directory/dirtest"
+)
+
+// Every socket of a configuration answers by its own rules, and nothing is left of them afterwards.
+func TestDoorsOfAConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "socket")
+	probe, err := net.Listen("unix", filepath.Join(dir, "probe"))
+	if err != nil {
+		t.Skip("no unix sockets here: ", err)
+	}
+	probe.Close()
+	f := &conf.Client{SOCKS: "127.0.0.1:0", DNS: "127.0.0.1:0", Listen: []conf.Listen{
+		{Address: "127.0.0.1:0", Safe: true, Extended: true}, {Address: "unix:" + socket},
+	}}
+	var log bytes.Buffer
+	d, err := openDoors(f, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("a warning about loopback: %s", log.String())
+	}
+	if st, err := os.Stat(socket); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", st, err)
+	}
+	if _, err := openDoors(&conf.Client{Listen: f.Listen[1:]}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another program listens") {
+		t.Errorf("a second client on the socket: %v", err)
+	}
+	var out bytes.Buffer
+	d.announce(&out)
+	for _, want := range []string{"ready: socks5://127.0.0.1:", "ready: unix:" + socket + "\n", "ready: dns://" + d.tcp.Addr().String() + "\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("announced: %s", out.String())
+		}
+	}
+	c, err := client.New(client.Config{Network: dirtest.New(1, 3).Network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- together(ctx, d.servers(c, slog.New(slog.DiscardHandler))...) }()
+
+	onion := "\x05\x01\x00\x05\x01\x00\x03\x07a.onion\x00\x50"
+	address := "\x05\x01\x00\x05\x01\x00\x01\xc6\x12\x00\x01\x00\x50" // a virtual one, which no client may know yet
+	elsewhere := "\x05\x01\x00\x05\x01\x00\x01\x08\x08\x08\x08\x00\x50"
+	for _, x := range []struct {
+		door int
+		in   string
+		code byte
+	}{{0, onion, 4}, {1, onion, 0xF6}, {2, onion, 4}, {1, address, 4}, {1, elsewhere, 2}} {
+		a := d.ports[x.door].Addr()
+		nc, err := net.Dial(a.Network(), a.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(nc, x.in)
+		if b, err := io.ReadAll(nc); err != nil || len(b) != 12 || b[3] != x.code {
+			t.Errorf("%v, % x: % x, %v; want code %#x", a, x.in, b, err, x.code)
+		}
+		nc.Close()
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, d.tcp.Addr().String())
+		}}
+		var none *net.DNSError
+		if _, err := r.LookupHost(ctx, "printer.local."); !errors.As(err, &none) || !none.IsNotFound {
+			t.Errorf("%s: %v", network, err)
+		}
+		service := strings.Repeat("a2", 28) + ".peel.alt."
+		if got, err := r.LookupHost(ctx, service); err != nil || len(got) != 2 || !strings.HasPrefix(got[0], "198.1") {
+			t.Errorf("%s: %v, %v", network, got, err)
+		}
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the doors stay open")
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// What a client that was killed left is replaced; what is no socket is not.
+func TestSocketsThatWereLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Skip("no unix sockets here: ", err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	again, err := listenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "is no socket") {
+		t.Error(err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "mine" {
+		t.Error("the file is gone")
+	}
+}
+
+func TestPortsOpenToOthersAreSaid(t *testing.T) {
+	var log bytes.Buffer
+	d, err := openDoors(&conf.Client{SOCKS: "0.0.0.0:0", DNS: "0.0.0.0:0"}, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.close()
+	if n := strings.Count(log.String(), "level=WARN"); n != 2 {
+		t.Error(log.String())
+	}
+}
