@@ -128,3 +128,10 @@ func (n noted) Write(b []byte) (int, error) {
 	n.c.touch()
 	return m, err
 }
+
+// WriteBuffers writes several buffers by one call of the system, as a stream does that has a lot.
+func (n noted) WriteBuffers(b *net.Buffers) (int64, error) {
+	m, err := b.WriteTo(n.ReadWriter)
+	n.c.touch()
+	return m, err
+}

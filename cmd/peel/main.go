@@ -14,7 +14,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func main() { os.Exit(run()) }
+func main() {
+	settle()
+	os.Exit(run())
+}
 
 // run is main without the exit, so that deferred work is done. Its status is 0 for success, 1 for a failure, 2 for a
 // wrong command line or configuration, or that of the command which peel testnet ran.
