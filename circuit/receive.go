@@ -49,6 +49,8 @@ var errUnknown = errors.New("a cell that no hop sealed: it was changed on its wa
 
 // receive handles a run of cells. Every breach ends the circuit, and always in the same way.
 func (c *Circuit) receive(cells []cell.Cell) error {
+	c.mux.Hold() // who reads a stream shall find all of the run
+	defer c.mux.Release()
 	for i := range cells {
 		if c.over.Load() {
 			return nil

@@ -26,12 +26,13 @@ type transit struct {
 
 	pending atomic.Int32 // dials and look-ups under way
 
-	fmu   sync.Mutex // forward: held from the first cell of a batch to the last. Before mu.
-	fwd   *layer.Layer
+	fwd, back *layer.Layer // never another
+
+	fmu   sync.Mutex // forward: fwd, and held from the first cell of a batch to the last. Before mu.
+	spent bool       // fwd is erased
 	early int
 
-	mu       sync.Mutex // backward: held from cipher to queue
-	back     *layer.Layer
+	mu       sync.Mutex // backward: back, and held from cipher to queue
 	next     *link.Circ // towards the exit; nil: the circuit ends here
 	growing  bool       // an EXTEND is under way
 	extended []byte     // the answer to it that waits to be sent
@@ -53,6 +54,9 @@ type fromPrev struct{ *transit }
 type fromNext struct{ *transit }
 
 func (t fromPrev) Created([]byte) {} // we did not open it
+
+// Prefetch is for the peeling that Receive will do.
+func (t fromPrev) Prefetch() { t.fwd.Prefetch() }
 
 // Receive peels a run of forward cells: those for this relay are handled, the others go on as they are.
 func (t fromPrev) Receive(cells []cell.Cell) {
@@ -90,10 +94,16 @@ func (t *transit) start(kind *tasks, w *task) bool {
 func (t *transit) forward(cells []cell.Cell) error {
 	t.fmu.Lock()
 	defer t.fmu.Unlock()
-	if t.fwd == nil {
+	if t.spent {
 		return nil // destroyed meanwhile
 	}
 	t.relay.stats.Cells.Add(uint64(len(cells)))
+	held := false
+	defer func() {
+		if held {
+			t.mux.Release()
+		}
+	}()
 	passed := 0 // from here on cells are peeled and not yet sent
 	for i := range cells {
 		c := &cells[i]
@@ -109,6 +119,10 @@ func (t *transit) forward(cells []cell.Cell) error {
 			return err
 		}
 		passed = i + 1
+		if !held { // who reads a stream shall find all of the run
+			held = true
+			t.mux.Hold()
+		}
 		err := t.handle(c)
 		t.prev.Taken(1)
 		if err != nil {
@@ -195,6 +209,9 @@ func (t *transit) extendedBy(reply []byte) {
 	t.pump()
 }
 
+// Prefetch is for the wrapping that Receive will do.
+func (t fromNext) Prefetch() { t.back.Prefetch() }
+
 // Receive wraps a run of backward cells and sends them on.
 func (t fromNext) Receive(cells []cell.Cell) {
 	t.survive(func() error { return t.backward(cells) })
@@ -278,7 +295,7 @@ func (t *transit) destroy() {
 	t.mux.Close(errDestroyed)
 	t.fmu.Lock()
 	t.fwd.Erase()
-	t.fwd = nil
+	t.spent = true
 	t.fmu.Unlock()
 	t.relay.forget(t)
 }

@@ -18,7 +18,7 @@ import (
 type sink struct {
 	circ *link.Circ
 	got  atomic.Int64
-	want int64
+	want atomic.Int64
 	done chan struct{}
 }
 
@@ -27,7 +27,7 @@ func (s *sink) Room()                     {}
 func (s *sink) Closed(cell.DestroyReason) {}
 func (s *sink) Receive(cells []cell.Cell) {
 	s.circ.Taken(len(cells))
-	if s.got.Add(int64(len(cells))) >= s.want {
+	if s.got.Add(int64(len(cells))) >= s.want.Load() {
 		s.done <- struct{}{}
 	}
 }
@@ -97,10 +97,10 @@ func flow(t testing.TB) (*source, *sink) {
 
 // run sends n cells and returns when they have come.
 func run(from *source, to *sink, n int64) {
-	to.want += n
+	to.want.Add(n)
 	from.left.Store(n)
 	from.Room()
-	for to.got.Load() < to.want {
+	for to.got.Load() < to.want.Load() {
 		<-to.done
 	}
 }

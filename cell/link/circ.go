@@ -2,6 +2,7 @@ package link
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"peel/cell"
@@ -25,6 +26,10 @@ type Receiver interface {
 	Closed(reason cell.DestroyReason) // the peer ended the circuit, or the link is gone (DestroyLinkClosed): once, the last call
 }
 
+// A Prefetcher is a Receiver that takes state of its own for each cell, which may be in no cache. Prefetch begins to bring
+// it there, for Receive is to be called soon: at once, without waiting for anything, by the link's reader without any lock.
+type Prefetcher interface{ Prefetch() }
+
 // state is how far a circuit is.
 type state uint8
 
@@ -45,6 +50,7 @@ type Circ struct {
 	// Under conn.mu.
 	state   state
 	recv    Receiver
+	ahead   Prefetcher    // recv, if it is one
 	window  window        // what the peer may send
 	held    int64         // of it, what the budget has noted
 	came    time.Duration // when cells last came, as the budget counts
@@ -56,7 +62,10 @@ type Circ struct {
 	own     int           // cells in queue that began here
 	transit bool          // cells of other circuits come through
 	had     bool          // Room was not 0
+	missed  bool          // it was, but for cells of a batch not yet queued
 	turn    turn
+
+	coming atomic.Int32 // cells of a batch that are forwarded and not yet queued
 
 	control *cell.Cell // CREATE or CREATED to be sent
 	next    *Circ      // in conn.controls
@@ -91,6 +100,7 @@ func (c *Conn) Open(r Receiver, m cell.Create) (*Circ, error) {
 		return nil, fmt.Errorf("link: opening a circuit: %w", err)
 	}
 	circ := &Circ{conn: c, id: id, recv: r, control: k}
+	circ.ahead, _ = r.(Prefetcher)
 	circ.turn.circ = circ
 	circ.window.Open(c.cfg.Credit)
 	c.circs[id] = circ
@@ -116,7 +126,7 @@ func (c *Conn) freeID() cell.CircID {
 func (c *Conn) say(circ *Circ) {
 	c.controls.push(circ)
 	if c.rouse() {
-		c.wakes.add(c)
+		c.batch.wake(c)
 	}
 }
 
@@ -131,10 +141,11 @@ func (c *Circ) ID() cell.CircID { return c.id }
 func (c *Circ) Attach(r Receiver) {
 	c.conn.mu.Lock()
 	c.recv = r
+	c.ahead, _ = r.(Prefetcher)
 	late := c.state == closing && !c.mine
 	why := c.told
 	if c.state == closing {
-		c.recv = nil
+		c.recv, c.ahead = nil, nil
 	}
 	c.conn.mu.Unlock()
 	if late {
@@ -166,7 +177,8 @@ func (c *Circ) Reply(reply []byte) error {
 }
 
 // Room is how many cells Send takes now: as many as there is credit for, at most 32 in all waiting. On a circuit that
-// cells were ever forwarded to it does not depend on credit, since a queue that never empties would starve our own.
+// cells were ever forwarded to it does not depend on credit, since a queue that never empties would starve our own. It is
+// 0 until what was forwarded in a batch is queued.
 func (c *Circ) Room() int {
 	c.conn.mu.Lock()
 	defer c.conn.mu.Unlock()
@@ -177,6 +189,9 @@ func (c *Circ) Room() int {
 func (c *Circ) room() int {
 	switch {
 	case c.state != open:
+		return 0
+	case c.coming.Load() > 0: // ours must not overtake them
+		c.missed = true
 		return 0
 	case c.transit:
 		return mostOwn - c.own
@@ -208,7 +223,7 @@ func (c *Circ) Send(cells []cell.Cell) error {
 	}
 	c.own += len(cells)
 	l.cfg.Budget.queue(len(cells))
-	wake := c.enqueue(cells, nil)
+	wake := c.enqueue(cells, nil, l.cfg.Budget.now())
 	c.had = c.room() > 0
 	l.mu.Unlock()
 	if wake {
@@ -217,30 +232,38 @@ func (c *Circ) Send(cells []cell.Cell) error {
 	return nil
 }
 
-// Forward queues cells that came in on another circuit, of this link or another; it copies them and sets their number,
-// and leaves the command. The credit for them returns to from's peer when they have been written, and until then they
-// count as from's: the queue holds no more than what was granted to from. It is meant to be called within from's
-// Receive; the link wakes its writer when the batch they came in is done. ErrClosed if this circuit is gone.
+// Forward queues cells that came in on another circuit, of this link or another; it sets their number, and leaves the
+// command. The credit for them returns to from's peer when they have been written, and until then they count as from's: the
+// queue holds no more than what was granted to from. It is for from's Receive to call, which must not touch the cells
+// afterwards: they are queued, those for one link together, when the batch they came in is done. ErrClosed: this circuit is
+// gone; it is not always known yet.
 func (c *Circ) Forward(from *Circ, cells []cell.Cell) error {
+	if from.conn.batch.forward(move{c, from, cells}) {
+		return nil
+	}
 	l := c.conn
 	l.mu.Lock()
 	if c.state != open || l.err != nil {
 		l.mu.Unlock()
 		return ErrClosed
 	}
-	c.transit = true
-	from.conn.expected(len(cells), l.cfg.Budget)
-	wake := c.enqueue(cells, from)
+	wake := c.take(from, cells, l.cfg.Budget.now())
 	l.mu.Unlock()
 	if wake {
-		from.conn.wakes.add(l)
+		l.signal()
 	}
 	return nil
 }
 
-// enqueue appends cells to the queue; wake: signal the writer. The caller holds mu.
-func (c *Circ) enqueue(cells []cell.Cell, from *Circ) (wake bool) {
-	now := c.conn.cfg.Budget.now()
+// take queues cells that came in on another circuit; wake: the caller has the pen. The caller holds mu.
+func (c *Circ) take(from *Circ, cells []cell.Cell, now time.Duration) (wake bool) {
+	c.transit = true
+	from.conn.expected(len(cells), c.conn.cfg.Budget)
+	return c.enqueue(cells, from, now)
+}
+
+// enqueue appends cells to the queue; wake: the caller has the pen. The caller holds mu.
+func (c *Circ) enqueue(cells []cell.Cell, from *Circ, now time.Duration) (wake bool) {
 	for i := range cells {
 		c.queue.push(&cells[i], c.id, from, now)
 	}
@@ -255,11 +278,14 @@ func (c *Circ) enqueue(cells []cell.Cell, from *Circ) (wake bool) {
 // cell is either Taken or Forwarded, once; else the circuit comes to a stop.
 func (c *Circ) Taken(n int) {
 	l := c.conn
+	if l.batch.take(c, n) {
+		return
+	}
 	l.mu.Lock()
 	wake := l.left(c, n, time.Since(l.born))
 	l.mu.Unlock()
 	if wake {
-		l.wakes.add(l)
+		l.signal()
 	}
 }
 
@@ -293,7 +319,7 @@ func (c *Circ) end(reason cell.DestroyReason) {
 // lose drops all that the circuit, which has not been closed, holds. The caller holds mu.
 func (c *Circ) lose(reason cell.DestroyReason) {
 	c.why = reason
-	c.state, c.recv, c.control = closing, nil, nil
+	c.state, c.recv, c.ahead, c.control = closing, nil, nil, nil
 	c.conn.cfg.Budget.release(c)
 	c.queue.drop()
 	c.own = 0

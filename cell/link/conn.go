@@ -5,7 +5,8 @@
 //	handshake         one message each way, of fixed size
 //	records           uint16 length | AEAD(1 to 46 cells), in both directions
 //
-// A Conn has one goroutine that reads and one that writes, both within Serve. Each circuit has a queue of its own, which
+// A Conn has one goroutine that reads and one that writes, both within Serve; what a reader has for other links it writes
+// to them itself, as far as they take it at once (pen.go). Each circuit has a queue of its own, which
 // cannot hold more than what its sender was granted, so a circuit that stands still harms nobody else (spec/link.md,
 // spec/flow.md).
 package link
@@ -84,15 +85,17 @@ type Conn struct {
 	named    bool
 	observed netip.Addr
 	skew     time.Duration
-	in, out  *half // owned by the reader and the writer
+	in, out  *half // owned by the reader and by whoever has the pen
 
-	wake chan struct{} // the writer may have something to do; capacity 1
+	pen  *pen          // set by Serve
+	wake chan struct{} // passes the pen to the writer; capacity 1
 	stop chan struct{} // closed when err is set
 	done chan struct{} // closed when all is over
 	over sync.Once     // closes done
 
-	wakes    wakes        // the reader's
+	batch    batch        // what the reader is at, and what is left for its end
 	reading  reading      // the reader's
+	groups   []group      // the reader's, of the record at hand; kept for its memory
 	reserved atomic.Int64 // cells of the batch the reader is at that the budget expects
 
 	born time.Time
@@ -100,7 +103,7 @@ type Conn struct {
 	mu       sync.Mutex
 	err      error // why the link ended; nil: it has not
 	serving  bool
-	idle     bool // the writer waits for wake; whoever has something for it clears this
+	idle     bool // nobody has the pen (pen.go)
 	timer    *time.Timer
 	padding  padding
 	stats    Stats
@@ -156,6 +159,7 @@ func (c *Conn) Serve(h Handler) error {
 	c.unused = now
 	c.padding.Heard(now, rand.Uint64())
 	c.timer = time.NewTimer(c.padding.Wait(now))
+	c.pen = newPen(c)
 	c.mu.Unlock()
 	defer c.timer.Stop()
 	c.cfg.Budget.join(c)
@@ -164,7 +168,7 @@ func (c *Conn) Serve(h Handler) error {
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		c.fail(c.write())
+		c.fail(c.pen.write())
 	}()
 	c.fail(c.read(h))
 	<-written
@@ -269,58 +273,4 @@ func (c *Conn) Stats() Stats {
 	s := c.stats
 	s.Circuits = len(c.circs)
 	return s
-}
-
-// rouse says, under mu, whether the writer must be signalled: it waits, and nobody has promised to signal it.
-func (c *Conn) rouse() bool {
-	was := c.idle
-	c.idle = false
-	return was
-}
-
-// signal wakes the writer.
-func (c *Conn) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-// wakes are the writers that a reader wakes once it is through with a batch of cells, so that each finds all of it.
-type wakes struct {
-	mu    sync.Mutex
-	on    bool // a batch is being handled
-	conns []*Conn
-}
-
-// begin starts a batch.
-func (w *wakes) begin() {
-	w.mu.Lock()
-	w.on = true
-	w.mu.Unlock()
-}
-
-// add wakes c's writer at the end of the batch; now, if there is none.
-func (w *wakes) add(c *Conn) {
-	w.mu.Lock()
-	on := w.on
-	if on {
-		w.conns = append(w.conns, c)
-	}
-	w.mu.Unlock()
-	if !on {
-		c.signal()
-	}
-}
-
-// end ends the batch. Only the reader that began it calls it.
-func (w *wakes) end() {
-	w.mu.Lock()
-	w.on = false
-	for i, c := range w.conns {
-		c.signal()
-		w.conns[i] = nil
-	}
-	w.conns = w.conns[:0]
-	w.mu.Unlock()
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -31,7 +30,7 @@ type inbox struct {
 }
 
 // fill reads once. It makes room for a whole record when one has begun.
-func (b *inbox) fill(nc net.Conn) error {
+func (b *inbox) fill(nc io.Reader) error {
 	switch {
 	case b.buf == nil:
 		b.buf = b.small[:]
@@ -86,8 +85,9 @@ func (b *inbox) record() ([]byte, error) {
 func (c *Conn) read(h Handler) error {
 	box := new(inbox)
 	defer box.release()
+	from := newPort(c.nc)
 	for {
-		if err := box.fill(c.nc); err != nil {
+		if err := box.fill(from); err != nil {
 			return lost(err)
 		}
 		if err := c.readBatch(box, h); err != nil {
@@ -98,8 +98,8 @@ func (c *Conn) read(h Handler) error {
 
 // readBatch handles the records that are in box.
 func (c *Conn) readBatch(box *inbox, h Handler) error {
-	c.wakes.begin()
-	defer c.wakes.end()
+	c.batch.begin(c.cfg.Budget.now())
+	defer c.endBatch()
 	for {
 		record, err := box.record()
 		if err != nil {
@@ -117,10 +117,7 @@ func (c *Conn) readBatch(box *inbox, h Handler) error {
 			c.cfg.Tap(true, cells)
 		}
 		c.expect(cells)
-		err = c.receive(cells, h)
-		c.rest()
-		c.expected(int(c.reserved.Load()), nil)
-		if err != nil {
+		if err := c.receive(cells, h); err != nil {
 			return err
 		}
 	}
@@ -139,7 +136,7 @@ func (c *Conn) expect(cells []cell.Cell) {
 			n++
 		}
 	}
-	c.reserved.Store(int64(n))
+	c.reserved.Add(int64(n))
 	b.queue(n)
 	b.relieve()
 }
@@ -151,6 +148,10 @@ func (c *Conn) expected(n int, b *Budget) {
 		have := c.reserved.Load()
 		known := min(have, int64(n))
 		if c.reserved.CompareAndSwap(have, have-known) {
+			if b == c.cfg.Budget {
+				b.queue(n - int(known)) // most often nothing: all links share the count
+				return
+			}
 			c.cfg.Budget.queue(-int(known))
 			b.queue(n)
 			return
@@ -183,22 +184,39 @@ func lost(err error) error {
 	return fault(ReasonLost, "connection lost: %w", err)
 }
 
+// A group is cells of a record, of one circuit, that follow one another.
+type group struct {
+	id    cell.CircID
+	circ  *Circ
+	ahead Prefetcher // nil: nothing is to be fetched
+	cells []cell.Cell
+}
+
+// prefetchGroups is how many groups ahead of their turn the state of circuits is fetched.
+const prefetchGroups = 3
+
 // receive handles the cells of one record, those of one circuit that follow one another together.
 func (c *Conn) receive(cells []cell.Cell, h Handler) error {
+	defer c.rest()
 	for len(cells) > 0 {
-		c.rest()
-		n := 1
 		x := &cells[0]
+		if relayed(x) {
+			n := 1
+			for n < len(cells) && relayed(&cells[n]) {
+				n++
+			}
+			if err := c.relayAll(cells[:n]); err != nil {
+				return err
+			}
+			cells = cells[n:]
+			continue
+		}
+		c.rest()
 		err := error(nil)
 		if bad := x.Check(); bad != nil {
 			return &Error{ReasonCell, bad}
 		}
 		switch x.Command() {
-		case cell.CmdRelay, cell.CmdRelayEarly:
-			for n < len(cells) && relayed(&cells[n]) && cells[n].Circ() == x.Circ() {
-				n++
-			}
-			err = c.relay(x.Circ(), cells[:n])
 		case cell.CmdCredit:
 			err = c.credit(x)
 		case cell.CmdCreate:
@@ -215,7 +233,7 @@ func (c *Conn) receive(cells []cell.Cell, h Handler) error {
 		if err != nil {
 			return err
 		}
-		cells = cells[n:]
+		cells = cells[1:]
 	}
 	return nil
 }
@@ -224,23 +242,74 @@ func relayed(c *cell.Cell) bool {
 	return c.Command() == cell.CmdRelay || c.Command() == cell.CmdRelayEarly
 }
 
-// relay hands a run of cells to their circuit.
-func (c *Conn) relay(id cell.CircID, cells []cell.Cell) error {
+// relayAll hands RELAY cells to their circuits: it looks all of them up at once, and fetches ahead what those after the
+// first will take.
+func (c *Conn) relayAll(cells []cell.Cell) error {
+	groups := c.groups[:0]
 	c.mu.Lock()
-	circ := c.circs[id]
-	if err := known(circ, id, cells[0].Command()); err != nil {
+	for len(cells) > 0 {
+		id, n := cells[0].Circ(), 1
+		for n < len(cells) && cells[n].Circ() == id {
+			n++
+		}
+		g := group{id: id, circ: c.circs[id], cells: cells[:n]}
+		if g.circ != nil {
+			g.ahead = g.circ.ahead
+		}
+		groups = append(groups, g)
+		cells = cells[n:]
+	}
+	c.mu.Unlock()
+	c.groups = groups
+	defer clear(groups)
+	for i := range groups {
+		switch {
+		case i == 0:
+			for _, g := range groups[1:min(len(groups), 1+prefetchGroups)] {
+				g.fetch()
+			}
+		case i+prefetchGroups < len(groups):
+			groups[i+prefetchGroups].fetch()
+		}
+		if bad := groups[i].cells[0].Check(); bad != nil {
+			return &Error{ReasonCell, bad}
+		}
+		if err := c.relay(&groups[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *group) fetch() {
+	if g.ahead != nil {
+		g.ahead.Prefetch()
+	}
+}
+
+// relay hands a group of cells to their circuit. If the circuit was closed since it was looked up, its number may be another's
+// by now only if the peer had sent DESTROY, behind which no cell may come.
+func (c *Conn) relay(g *group) error {
+	circ, cmd := g.circ, g.cells[0].Command()
+	c.mu.Lock()
+	if before, why := c.rested(); before != nil {
+		c.mu.Unlock()
+		before.Closed(why)
+		c.mu.Lock()
+	}
+	if err := known(circ, g.id, cmd); err != nil {
 		c.mu.Unlock()
 		return err
 	}
 	if circ.state < open && circ.state != offered { // an offered one has no credit yet
 		c.mu.Unlock()
-		return fault(ReasonOrder, "a %v cell before CREATED", cells[0].Command())
+		return fault(ReasonOrder, "a %v cell before CREATED", cmd)
 	}
-	if !circ.window.Received(len(cells)) {
+	if !circ.window.Received(len(g.cells)) {
 		c.mu.Unlock()
-		return fault(ReasonOverrun, "a %v cell without credit", cells[0].Command())
+		return fault(ReasonOverrun, "a %v cell without credit", cmd)
 	}
-	circ.came = c.cfg.Budget.now()
+	circ.came = c.batch.now
 	r := circ.recv
 	if r != nil {
 		circ.telling++
@@ -248,7 +317,7 @@ func (c *Conn) relay(id cell.CircID, cells []cell.Cell) error {
 	}
 	c.mu.Unlock()
 	if r != nil { // else it is closing: what was on its way comes to nothing
-		r.Receive(cells)
+		r.Receive(g.cells)
 	}
 	return nil
 }
@@ -262,17 +331,28 @@ type reading struct {
 // rest notes that the reader is through with the Receiver it called, if any, and calls Closed, if the circuit was ended
 // meanwhile. Only the reader calls it, without locks.
 func (c *Conn) rest() {
-	circ, r := c.reading.circ, c.reading.recv
-	if circ == nil {
+	if c.reading.circ == nil {
 		return
 	}
-	c.reading = reading{}
 	c.mu.Lock()
-	last, why := circ.toldOff(), circ.told
+	r, why := c.rested()
 	c.mu.Unlock()
-	if last {
+	if r != nil {
 		r.Closed(why)
 	}
+}
+
+// rested is rest under mu: whoever calls it calls Closed of r, if it is not nil, without mu.
+func (c *Conn) rested() (r Receiver, why cell.DestroyReason) {
+	circ := c.reading.circ
+	if circ == nil {
+		return nil, 0
+	}
+	if circ.toldOff() {
+		r, why = c.reading.recv, circ.told
+	}
+	c.reading = reading{}
+	return r, why
 }
 
 // known refuses what the peer says of a circuit that it does not have: there is none, it was not told of it, or has

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"io"
 	"net"
 	"time"
 
@@ -31,4 +32,42 @@ func holdUnsent(nc net.Conn, cells int) {
 	case *net.TCPConn:
 		kernelHold(nc, cells*cell.Size)
 	}
+}
+
+// A port is a connection as a link uses it: one goroutine reads, one at a time writes.
+type port struct {
+	nc      net.Conn
+	in, out *transfer // nil: nc is no socket that the system lets us use so
+}
+
+func newPort(nc net.Conn) *port {
+	p := &port{nc: nc}
+	if t, ok := nc.(*net.TCPConn); ok {
+		p.in, p.out = transfers(t)
+	}
+	return p
+}
+
+// prompt says whether WriteNow can write.
+func (p *port) prompt() bool { return p.out != nil }
+
+// WriteNow writes what nc takes without waiting.
+func (p *port) WriteNow(b []byte) (int, error) { return p.out.run(b, false) }
+
+func (p *port) Write(b []byte) (int, error) {
+	if p.out == nil {
+		return p.nc.Write(b)
+	}
+	return p.out.run(b, true)
+}
+
+func (p *port) Read(b []byte) (int, error) {
+	if p.in == nil {
+		return p.nc.Read(b)
+	}
+	n, err := p.in.run(b, true)
+	if n == 0 && err == nil && len(b) > 0 {
+		err = io.EOF
+	}
+	return n, err
 }

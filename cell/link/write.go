@@ -2,95 +2,13 @@ package link
 
 import (
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"peel/cell"
 )
 
-// wires are what records are made in, lent to links while they write.
-var wires = sync.Pool{New: func() any { return new([maxRecord]byte) }}
-
-// A gone entry says whose cells, and how many in a row, were written: their credit may return.
-type gone struct {
-	from *Circ
-	n    int
-}
-
-// stuck is how long a peer may take nothing before its link is lost: honest nodes always read (spec/link.md, section 7).
-const stuck = time.Minute
-
-// A writer is the writing half of a link, within Serve.
-type writer struct {
-	*Conn
-	gone   []gone    // at most one a cell of a record
-	grown  []*Circ   // whose Room grew from 0
-	limit  time.Time // the connection's write deadline
-	drain  drain
-	looked time.Duration // at the round trip
-}
-
-// write is the writer: it returns why it ended.
-func (c *Conn) write() error {
-	w := &writer{Conn: c, gone: make([]gone, 0, maxCells), grown: make([]*Circ, 0, maxCells)}
-	holdUnsent(w.nc, w.drain.Hold())
-	for {
-		if err := w.work(); err != nil {
-			return err
-		}
-		if !w.wait() {
-			return nil // whoever closed stop has said why
-		}
-	}
-}
-
-// wait waits until there may be something to write; false: the link has ended.
-func (w *writer) wait() bool {
-	select {
-	case <-w.stop:
-		return false
-	case <-w.wake:
-	case <-w.timer.C:
-	}
-	return true
-}
-
-// work writes all that there is to write.
-func (w *writer) work() error {
-	wire := wires.Get().(*[maxRecord]byte)
-	defer wires.Put(wire)
-	for {
-		now := time.Now()
-		if w.limit.Sub(now) < stuck/2 { // moved on now and then, for it costs
-			w.limit = now.Add(stuck)
-			w.nc.SetWriteDeadline(w.limit)
-		}
-		w.measure(now.Sub(w.born))
-		cells, err := w.compose(space(wire[:])[:w.drain.Record()], now)
-		if err != nil || len(cells) == 0 {
-			w.drain.Idle()
-			return err
-		}
-		if w.cfg.Tap != nil {
-			w.cfg.Tap(false, cells)
-		}
-		record, err := w.out.seal(wire[:], len(cells))
-		if err != nil {
-			return err
-		}
-		if _, err := w.nc.Write(record); err != nil {
-			return lost(err)
-		}
-		at := time.Now()
-		if w.drain.Wrote(len(cells), at.Sub(w.born)) {
-			holdUnsent(w.nc, w.drain.Hold())
-		}
-		w.wrote(at)
-	}
-}
-
 // measure looks at the round trip and at what the socket holds, now and then.
-func (w *writer) measure(now time.Duration) {
+func (w *pen) measure(now time.Duration) {
 	if now-w.looked < askPause && w.looked != 0 {
 		return
 	}
@@ -105,27 +23,29 @@ func (w *writer) measure(now time.Duration) {
 	w.cfg.Budget.relieve()
 }
 
-// compose fills batch with what goes next, control cells before data; none: the writer is idle from now on.
-func (w *writer) compose(batch []cell.Cell, now time.Time) ([]cell.Cell, error) {
+// compose fills batch with what goes next, control cells before data. None: there is nothing, and nobody has the pen from
+// now on, if idle; otherwise the link has ended.
+func (w *pen) compose(batch []cell.Cell, now time.Time) (cells []cell.Cell, idle bool, err error) {
 	c := w.Conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		return nil, nil
+		return nil, false, nil
 	}
 	n, err := c.composeControl(batch, now.Sub(c.born))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	n += w.composeData(batch[n:], now.Sub(c.born))
 	if n == 0 {
 		switch {
 		case c.idleAfter > 0 && len(c.circs) == 0 && now.Sub(c.unused) >= c.idleAfter:
-			return nil, fault(ReasonIdle, "closed after %v without a circuit", c.idleAfter)
+			return nil, false, fault(ReasonIdle, "closed after %v without a circuit", c.idleAfter)
 		case !c.padding.Due(now):
 			c.idle = true
+			w.drain.Idle()
 			c.setTimer(now)
-			return nil, nil
+			return nil, true, nil
 		}
 		batch[0] = cell.Cell{} // PADDING
 		c.stats.PaddingOut++
@@ -135,7 +55,7 @@ func (w *writer) compose(batch []cell.Cell, now time.Time) ([]cell.Cell, error) 
 	c.stats.RecordsOut++
 	c.stats.CellsOut += uint64(n)
 	c.stats.BytesOut += uint64(headerSize + n*cell.Size + tagSize)
-	return batch[:n], nil
+	return batch[:n], false, nil
 }
 
 // setTimer sets when an idle writer has something to do by itself: pad, or close. The caller holds mu.
@@ -195,7 +115,7 @@ func (c *Conn) composeControl(batch []cell.Cell, now time.Duration) (int, error)
 }
 
 // composeData puts the cells of circuits into batch, as the scheduler says, and returns how many. The caller holds mu.
-func (w *writer) composeData(batch []cell.Cell, now time.Duration) int {
+func (w *pen) composeData(batch []cell.Cell, now time.Duration) int {
 	n := 0
 	for n < len(batch) {
 		t := w.sched.Next()
@@ -228,29 +148,6 @@ func (w *writer) composeData(batch []cell.Cell, now time.Duration) int {
 	}
 	w.cfg.Budget.queue(-n)
 	return n
-}
-
-// wrote returns the credit of the cells just written, to one link after another, and tells circuits that they have room.
-func (w *writer) wrote(now time.Time) {
-	for i := 0; i < len(w.gone); {
-		l := w.gone[i].from.conn
-		at, wake := now.Sub(l.born), false
-		l.mu.Lock()
-		for ; i < len(w.gone) && w.gone[i].from.conn == l; i++ {
-			wake = l.left(w.gone[i].from, w.gone[i].n, at) || wake
-		}
-		l.mu.Unlock()
-		if wake {
-			l.signal()
-		}
-	}
-	clear(w.gone)
-	w.gone = w.gone[:0]
-	for _, circ := range w.grown {
-		circ.tellRoom()
-	}
-	clear(w.grown)
-	w.grown = w.grown[:0]
 }
 
 // emptied notes when the last circuit went. The caller holds mu.

@@ -57,6 +57,8 @@ type Mux struct {
 	control queue                // streams with something to say beside data, in the order in which they got it
 	data    queue                // streams with data to send, in turn
 	awake   bool                 // a queue got an entry since Wake was called
+	held    bool                 // data came in a run of messages that goes on: their readers are woken at its end
+	filled  []*Stream            // those
 	unread  int                  // bytes that wait to be read, in all streams
 	share   share                // of the budget
 	left    map[*Stream]struct{} // streams that are over, and hold bytes that wait to be read

@@ -13,6 +13,27 @@ func (m *Mux) Receive(msg cell.Message) error {
 	return err
 }
 
+// Hold begins a run of messages: what wakes readers of data waits for Release, so that each finds all that came. It only
+// spares them being woken more than once. It is for who calls Receive.
+func (m *Mux) Hold() {
+	m.mu.Lock()
+	m.held = true
+	m.mu.Unlock()
+}
+
+// Release ends the run.
+func (m *Mux) Release() {
+	m.mu.Lock()
+	m.held = false
+	for _, s := range m.filled {
+		s.filled = false
+		s.readable.Broadcast()
+	}
+	clear(m.filled)
+	m.filled = m.filled[:0]
+	m.mu.Unlock()
+}
+
 // receive takes a message and returns the stream it opens, if it opens one.
 func (m *Mux) receive(msg cell.Message) (opened *Stream, err error) {
 	m.mu.Lock()
@@ -148,8 +169,19 @@ func (s *Stream) receiveData(data []byte) (wrong string) {
 	if s.mux.unread > s.mux.cfg.Unread {
 		s.mux.shed()
 	}
-	s.readable.Broadcast()
+	s.fill()
 	return ""
+}
+
+// fill wakes who waits for data, at the end of the run.
+func (s *Stream) fill() {
+	switch {
+	case !s.mux.held:
+		s.readable.Broadcast()
+	case !s.filled:
+		s.filled = true
+		s.mux.filled = append(s.mux.filled, s)
+	}
 }
 
 func (s *Stream) receiveEnd(data []byte) (wrong string, err error) {

@@ -50,6 +50,7 @@ type Stream struct {
 	writing  bool           // there is a writer
 	send     sendWindow
 	in       buffer
+	filled   bool // is in mux.filled
 	lent     int  // bytes taken out of it and not yet written by WriteTo; they count as unread
 	shed     bool // reset because too much waited to be read
 	recv     recvWindow
