@@ -195,7 +195,7 @@ func (c *crowd) follow(wg *sync.WaitGroup, ctx context.Context, self *Cache, fro
 
 func TestACrowdSparesTheAuthorities(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const relays, clients, periods = 12, 24, 5
+		const relays, clients, periods = 8, 20, 3
 		c := newCrowd(t, relays, periods)
 		c.h.put(t, c.auth, 0, 1)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -218,7 +218,9 @@ func TestACrowdSparesTheAuthorities(t *testing.T) {
 		if n := c.authAsked.Load(); n != int64(len(c.relays)+clients) {
 			t.Errorf("%d requests for the first consensus", n)
 		}
+		mu.Lock()
 		clear(late)
+		mu.Unlock()
 		c.authAsked.Store(0)
 		c.byClients.Store(0)
 		time.Sleep(30 * time.Minute)
