@@ -2,28 +2,71 @@ package stream
 
 import (
 	"container/list"
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
 )
 
-// A Budget bounds the bytes that wait to be read in all Muxes that share it: those of a process, whoever opened them. When
-// more wait, a Mux that holds most (within a factor of two) has the stream that holds most in it reset as busy, until the
-// bound is kept; each message may go beyond it by its own data for a moment. Above a quarter of it no window grows.
-// Its methods may be called by any goroutine.
+// A Budget bounds what all Muxes that share it hold: those of a process, whoever opened them. When more bytes wait to be read,
+// a Mux that holds most (within a factor of two) has the stream that holds most in it reset as busy, until the bound is
+// kept; each message may go beyond it by its own data for a moment. Above a quarter of it no window grows. Its methods may
+// be called by any goroutine.
 type Budget struct {
-	most int64
-	used atomic.Int64
+	limits Limits
+	used   atomic.Int64
+	copies atomic.Int64
+	late   atomic.Int64
 
 	mu      sync.Mutex
 	classes [64]list.List // of *Mux: by the length in bits of how many chunks' worth it holds; none in the first
 }
 
-// NewBudget returns a budget of so many bytes.
-func NewBudget(most int) *Budget { return &Budget{most: int64(most)} }
+// Limits are the bounds of a Budget; 0: none.
+type Limits struct {
+	Unread int // bytes that came and wait to be read
+	Copies int // bytes that ReadFrom read and that wait to go, where much comes; beyond, it reads 4 KiB at a time
+	Late   int // accepted streams that are over and are remembered for what may still come; beyond, a circuit that has one more remembers none, and lets it come
+}
+
+// NewBudget returns a budget with these limits.
+func NewBudget(l Limits) *Budget {
+	for _, most := range []*int{&l.Unread, &l.Copies, &l.Late} {
+		if *most == 0 {
+			*most = math.MaxInt
+		}
+	}
+	return &Budget{limits: l}
+}
 
 // Used is how many bytes wait to be read.
 func (b *Budget) Used() int { return int(b.used.Load()) }
+
+// borrow takes one of the larger buffers of ReadFrom; false: there are as many as may be. repay gives it back.
+func (b *Budget) borrow() bool {
+	if b == nil {
+		return true
+	}
+	if b.copies.Add(bulkCopy) > int64(b.limits.Copies) {
+		b.copies.Add(-bulkCopy)
+		return false
+	}
+	return true
+}
+
+func (b *Budget) repay() {
+	if b != nil {
+		b.copies.Add(-bulkCopy)
+	}
+}
+
+// remember counts n streams more, or fewer, that are over; false: they are too many.
+func (b *Budget) remember(n int) bool {
+	return b == nil || b.late.Add(int64(n)) <= int64(b.limits.Late)
+}
+
+// Late is how many streams that are over are remembered.
+func (b *Budget) Late() int { return int(b.late.Load()) }
 
 // A share is what one Mux holds of its Budget. It is guarded by the lock of the Mux, its place by that of the Budget.
 type share struct {
@@ -55,10 +98,10 @@ func (b *Budget) add(m *Mux, n int) {
 	}
 }
 
-func (b *Budget) exceeded() bool { return b != nil && b.used.Load() > b.most }
+func (b *Budget) exceeded() bool { return b != nil && b.used.Load() > int64(b.limits.Unread) }
 
 // tight says whether so much waits that no window may grow.
-func (b *Budget) tight() bool { return b != nil && b.used.Load() > b.most/4 }
+func (b *Budget) tight() bool { return b != nil && b.used.Load() > int64(b.limits.Unread/4) }
 
 // fullest is a Mux that holds most; nil: none holds so much as a chunk.
 func (b *Budget) fullest() *Mux {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"peel/cell"
 )
@@ -39,7 +41,7 @@ func TestMemoryOfAllCircuitsIsBounded(t *testing.T) {
 		"and the write blocks": func(s *Stream) { s.CloseWrite(); s.WriteTo(blocked{s}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := NewBudget(most)
+			b := NewBudget(Limits{Unread: most})
 			honest, reader := accepting(t, b)
 			var hostile []*Mux
 			var wg sync.WaitGroup
@@ -90,7 +92,7 @@ func (b blocked) Write([]byte) (int, error) {
 }
 
 func TestTheFullestCircuitPays(t *testing.T) {
-	b := NewBudget(100 << 10)
+	b := NewBudget(Limits{Unread: 100 << 10})
 	small, s := accepting(t, b)
 	big, l := accepting(t, b)
 	for range 20 {
@@ -116,7 +118,7 @@ func TestTheFullestCircuitPays(t *testing.T) {
 }
 
 func TestNoWindowGrowsInATightBudget(t *testing.T) {
-	b := NewBudget(8 << 10)
+	b := NewBudget(Limits{Unread: 8 << 10})
 	m, s := accepting(t, b)
 	other, _ := accepting(t, b)
 	receive(t, m, data(1, 1024), data(1, 1024))
@@ -138,7 +140,7 @@ func TestNoWindowGrowsInATightBudget(t *testing.T) {
 func TestAStreamThatIsShedDoesNotLookWhole(t *testing.T) {
 	for name, over := range map[string]bool{"done": false, "over": true} {
 		t.Run(name, func(t *testing.T) {
-			b := NewBudget(4 << 10)
+			b := NewBudget(Limits{Unread: 4 << 10})
 			m, s := accepting(t, b)
 			receive(t, m, data(1, 1024), message(t, cell.MsgEnd, 1, cell.End{Reason: cell.EndDone}))
 			if over {
@@ -182,7 +184,7 @@ func TestAStreamThatIsShedDoesNotLookWhole(t *testing.T) {
 
 func TestABudgetIsSharedBetweenReaders(t *testing.T) {
 	const most, readers = 64 << 10, 8
-	b := NewBudget(most)
+	b := NewBudget(Limits{Unread: most})
 	var wg sync.WaitGroup
 	for range readers {
 		m, s := accepting(t, b)
@@ -208,4 +210,104 @@ func TestABudgetIsSharedBetweenReaders(t *testing.T) {
 	if n := b.Used(); n != 0 {
 		t.Errorf("%d bytes are counted when all circuits have ended", n)
 	}
+}
+
+// TestStreamsThatAreOverAreBoundedInSum: what is remembered of streams that are over has a bound over all circuits. A circuit
+// beyond it remembers none, and what might be late is let be; nothing else is.
+func TestStreamsThatAreOverAreBoundedInSum(t *testing.T) {
+	const most = 100
+	b := NewBudget(Limits{Late: most})
+	var all []*Mux
+	for range 3 {
+		m := NewMux(Config{Budget: b, Accept: func(a *Stream, _ Open) { a.Connected(connected); a.Close() }})
+		all = append(all, m)
+		for id := range cell.StreamID(60) {
+			receive(t, m, message(t, cell.MsgBegin, id+1, web))
+			for m.Next(make([]byte, cell.BodySize)) {
+			}
+			receive(t, m, message(t, cell.MsgEnd, id+1, cell.End{Reason: cell.EndDone}))
+			if n := b.Late(); n > most {
+				t.Fatalf("%d are remembered", n)
+			}
+		}
+		if n := m.Streams(); n != 0 {
+			t.Fatalf("%d streams are not over", n)
+		}
+	}
+	if b.Late() != 60 {
+		t.Errorf("%d are remembered: one circuit has room for its 60, the others for none", b.Late())
+	}
+	reset := message(t, cell.MsgEnd, 7, cell.End{Reason: cell.EndReset})
+	for i, m := range all {
+		if got := len(m.late.streams); i == 0 && got != 60 || m.late.lax == (i == 0) && i < 2 {
+			t.Errorf("circuit %d remembers %d", i, got)
+		}
+		receive(t, m, reset)
+	}
+	if err := all[0].Receive(reset); err == nil {
+		t.Error("who remembers lets a second reset be")
+	}
+	receive(t, all[1], reset, message(t, cell.MsgWindow, 9, cell.Window{Limit: 2 << 20}))
+	if err := all[1].Receive(data(7, 10)); err == nil {
+		t.Error("data on a stream that is over is let be")
+	}
+	receive(t, all[0], message(t, cell.MsgBegin, 3, web)) // its number is used again
+	if b.Late() != 59 {
+		t.Errorf("%d are remembered, want 59", b.Late())
+	}
+	for _, m := range all {
+		m.Close(errGone)
+	}
+	if b.Late() != 0 {
+		t.Errorf("%d are remembered of circuits that are gone", b.Late())
+	}
+}
+
+// A source gives bytes without end and notes how large the reads are.
+type source struct{ largest *atomic.Int64 }
+
+func (s source) Read(p []byte) (int, error) {
+	if n := int64(len(p)); n > s.largest.Load() {
+		s.largest.Store(n)
+	}
+	return len(p), nil
+}
+
+// TestLargeCopiesAreBoundedInSum: what hosts send and clients do not take waits in large buffers as far as the budget goes, in
+// small ones beyond.
+func TestLargeCopiesAreBoundedInSum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(Limits{Copies: 3 * bulkCopy})
+		var wg sync.WaitGroup
+		var read [10]atomic.Int64
+		var all []*Mux
+		for i := range read {
+			m, s := accepting(t, b)
+			all = append(all, m)
+			wg.Go(func() { s.ReadFrom(source{&read[i]}) })
+		}
+		body := make([]byte, cell.BodySize)
+		for range 20 { // clients take some, and then no more
+			for _, m := range all {
+				m.Next(body)
+			}
+			synctest.Wait()
+		}
+		large := 0
+		for i := range read {
+			if read[i].Load() == bulkCopy {
+				large++
+			}
+		}
+		if held := b.copies.Load(); held != 3*bulkCopy || large < 3 {
+			t.Errorf("%d bytes are held in %d large buffers", held, large)
+		}
+		for _, m := range all {
+			m.Close(errGone)
+		}
+		wg.Wait()
+		if held := b.copies.Load(); held != 0 {
+			t.Errorf("%d bytes are held in the end", held)
+		}
+	})
 }

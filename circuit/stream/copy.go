@@ -70,10 +70,11 @@ func (s *Stream) ReadFrom(r io.Reader) (int64, error) {
 	var total int64
 	for bulk := false; ; {
 		n, w, err := 0, 0, error(nil)
-		if bulk {
+		if bulk && s.mux.cfg.Budget.borrow() {
 			buf := copies.Get().(*[bulkCopy]byte)
 			n, w, err = s.pass(r, buf[:])
 			copies.Put(buf)
+			s.mux.cfg.Budget.repay()
 		} else {
 			n, w, err = s.pass(r, idle)
 		}

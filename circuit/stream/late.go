@@ -4,8 +4,9 @@ import "peel/cell"
 
 // A lateSet knows what may still come on streams that are over. The other end learns of our END only when it gets there;
 // if it had only said "done" itself, it may until then have sent WINDOW messages and a reset, and these are no breach
-// (spec/stream.md, section 3). Bounded by the number of stream ids.
+// (spec/stream.md, section 3). Bounded by the number of stream ids, and for accepted streams by the Budget.
 type lateSet struct {
+	lax     bool                    // there was no memory for them: whatever could be late is let be
 	streams map[cell.StreamID]uint8 // how many WINDOW messages
 	order   []lateStream            // in the order in which they were over
 }
@@ -49,11 +50,14 @@ func (l *lateSet) proven(number uint64) {
 	}
 }
 
+// lose forgets all, for want of memory.
+func (l *lateSet) lose() { *l = lateSet{lax: true} }
+
 // takeWindow says whether a WINDOW may come, and counts it.
 func (l *lateSet) takeWindow(id cell.StreamID) bool {
 	n := l.streams[id]
 	if n == 0 || n == silent {
-		return false
+		return l.lax
 	}
 	l.streams[id] = n - 1
 	return true
@@ -62,7 +66,7 @@ func (l *lateSet) takeWindow(id cell.StreamID) bool {
 // takeReset says whether a reset may come; nothing may after it.
 func (l *lateSet) takeReset(id cell.StreamID) bool {
 	if n, ok := l.streams[id]; !ok || n == silent {
-		return false
+		return l.lax
 	}
 	l.streams[id] = silent
 	return true

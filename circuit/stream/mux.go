@@ -133,6 +133,9 @@ func (m *Mux) Close(err error) {
 		s.endIfUseless()
 	}
 	clear(m.left)
+	if m.cfg.Accept != nil {
+		m.cfg.Budget.remember(-len(m.late.streams))
+	}
 	m.late = lateSet{}
 	m.cfg.Budget.add(m, -m.unread)
 	m.unread = 0
@@ -193,7 +196,22 @@ func (m *Mux) forget(s *Stream) {
 		m.left[s] = struct{}{}
 	}
 	if s.heardDone && !s.heardReset {
+		m.remember(s)
+	}
+}
+
+// remember keeps what may still come of a stream that is over. Only for those it accepted has a Mux a choice: the number of
+// one it opened must stay out of use.
+func (m *Mux) remember(s *Stream) {
+	switch {
+	case s.opener:
 		m.late.add(s.id, s.send.lateWindows(), m.opened)
+	case m.late.lax:
+	case m.cfg.Budget.remember(1):
+		m.late.add(s.id, s.send.lateWindows(), 0)
+	default:
+		m.cfg.Budget.remember(-1 - len(m.late.streams))
+		m.late.lose()
 	}
 }
 

@@ -156,7 +156,10 @@ func (m *Mux) accept(msg cell.Message) (*Stream, error) {
 	case len(m.streams) >= MaxStreams:
 		return nil, breach("%v: more than %d streams", msg.Type, MaxStreams)
 	}
-	m.late.remove(msg.Stream)
+	if m.late.has(msg.Stream) {
+		m.late.remove(msg.Stream)
+		m.cfg.Budget.remember(-1)
+	}
 	busy := len(m.streams) >= m.cfg.MaxStreams
 	s := m.newStream(msg.Stream, o)
 	s.asked = true
