@@ -24,7 +24,8 @@ import (
 // Config says what all circuits of a client share.
 type Config struct {
 	Network cell.NetworkID
-	Log     *slog.Logger // nil: silent
+	Budget  *stream.Budget // of what came on their streams and waits to be read; nil: each circuit has its own bound only
+	Log     *slog.Logger   // nil: silent
 }
 
 // A Hop is a relay of a circuit. Addrs are where the relay before it reaches it; the first hop needs none.

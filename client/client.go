@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"reflect"
@@ -15,6 +16,7 @@ import (
 	"peel/cell"
 	"peel/cell/link"
 	"peel/circuit"
+	"peel/circuit/stream"
 	"peel/client/path"
 	"peel/directory"
 	"peel/directory/cache"
@@ -26,6 +28,7 @@ type Config struct {
 	Dir      string // folder for the consensus and the guards; "": nothing is written, and each start chooses new guards, which is a risk
 	Spare    int    // circuits kept ready, at most 64; 0: 3
 	Circuits int    // at most so many at a time, those being built included; 0: 1024
+	Memory   int64  // bytes that came and that applications have not read yet, at most, in all (spec/queues.md, section 5); 0: 256 MiB
 
 	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to the first relay; nil: net.Dialer
 	Progress func(Progress)                                                    // how the start goes on; called from Run's goroutines, must not block
@@ -36,8 +39,12 @@ type Config struct {
 const (
 	defaultSpare    = 3
 	mostSpare       = 64
+	defaultMemory   = 256 << 20
 	defaultCircuits = 1024 // a SOCKS server's 1000 connections, each isolated from all others, and spare ones
 )
+
+// LeastMemory is the least Config.Memory that a client works with: a few streams at full speed.
+const LeastMemory = 16 << 20
 
 // withDefaults fills in what was left out, and refuses what cannot work.
 func (cfg Config) withDefaults() (Config, error) {
@@ -52,6 +59,12 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.Circuits == 0 {
 		cfg.Circuits = defaultCircuits
+	}
+	if cfg.Memory == 0 {
+		cfg.Memory = defaultMemory
+	}
+	if cfg.Memory < LeastMemory {
+		return cfg, fmt.Errorf("client: %d bytes of memory: give at least %d", cfg.Memory, LeastMemory)
 	}
 	if cfg.Spare < 0 || cfg.Spare > mostSpare {
 		return cfg, fmt.Errorf("client: %d spare circuits: give 1 to %d", cfg.Spare, mostSpare)
@@ -79,6 +92,7 @@ type core struct {
 	log     *slog.Logger
 	cache   *cache.Cache
 	pool    *pool
+	unread  *stream.Budget // of the streams of all circuits
 	boot    bootstrap
 	virtual *virtual
 	ended   chan struct{} // closed when Run is about to return
@@ -96,7 +110,8 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &core{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log, ended: make(chan struct{}),
-		turn: rand.N(max(1, len(cfg.Network.Authorities))),
+		unread: stream.NewBudget(stream.Limits{Unread: int(min(cfg.Memory, math.MaxInt))}),
+		turn:   rand.N(max(1, len(cfg.Network.Authorities))),
 	}
 	if c.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: cfg.Log}); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
@@ -198,7 +213,7 @@ func (c *core) build(ctx context.Context, p path.Path) (*circuit.Circuit, error)
 	first := link.Peer{ID: hops[0].ID, Key: hops[0].LinkKey, Addrs: hops[0].Addrs}
 	var made *circuit.Circuit
 	err := c.on(ctx, first, func(conn *link.Conn) (err error) {
-		made, err = circuit.Build(ctx, conn, circuit.Config{Network: c.network, Log: c.log}, hops)
+		made, err = circuit.Build(ctx, conn, circuit.Config{Network: c.network, Budget: c.unread, Log: c.log}, hops)
 		return err
 	})
 	var at *circuit.BuildError

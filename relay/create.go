@@ -109,7 +109,7 @@ func (r *Relay) respond(h *handshake) {
 	t.fwd = layer.NewRelay((*[layer.KeySize]byte)(k[:layer.KeySize]), cell.BodySize)
 	t.back = layer.NewRelay((*[layer.KeySize]byte)(k[layer.KeySize:]), cell.BodySize)
 	clear(k)
-	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams, Budget: r.unread})
+	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams, Budget: r.budget})
 	r.remember(t)
 	h.circ.Attach(fromPrev{t})
 	h.circ.Reply(reply) // an error is told to the receiver as well

@@ -315,7 +315,7 @@ func TestHostsThatReadNothingStayWithinTheBudget(t *testing.T) {
 					c.Close()
 					return
 				}
-				if n := w.relays[0].unread.Used(); n > most+circuits*cell.MaxData {
+				if n := w.relays[0].budget.Used(); n > most+circuits*cell.MaxData {
 					t.Errorf("%d bytes wait", n)
 				}
 			}

@@ -55,13 +55,19 @@ type Config struct {
 	Heard func(from net.Addr, m cell.Message)                               // for tests and instruments: each message for this relay, and the link it came by
 	Log   *slog.Logger                                                      // nil: silent
 
-	// What is refused as busy beyond.
-	MaxLinks    int // accepted and dialled; 0: 16384
-	MaxCircuits int // in all; 0: 131072
+	// Memory is how many bytes others can make the relay hold, whatever they do: what is below is sized by it, if it is 0
+	// (spec/queues.md, section 6). 0: 2 GiB, or half of GOMEMLIMIT if that is less; LeastMemory at least.
+	Memory int64
+
+	// What is refused as busy beyond. 0: by Memory; of 2 GiB, as follows.
+	MaxLinks    int // accepted and dialled: 3185, at most 16384
+	MaxCircuits int // in all: 32768, at most 131072
 	MaxStreams  int // a circuit; 0: 256
-	MaxTasks    int // streams in all, and apart from them circuits that are being extended; 0: 16384
-	MaxUnread   int // bytes of all streams that wait for hosts; 0: 512 MiB, or a quarter of GOMEMLIMIT if that is less
-	MaxQueued   int // bytes of cells that wait for links, and of credit above the circuits' first; 0: as MaxUnread
+	MaxTasks    int // streams in all, and apart from them circuits that are being extended: 8192, at most 16384
+	MaxUnread   int // bytes of all streams that wait for hosts: 384 MiB
+	MaxCopied   int // bytes that hosts sent and that wait for clients: 128 MiB, and 4 KiB for each stream beyond
+	MaxQueued   int // bytes of cells that wait for links, and as much again of credit above the circuits' first: 512 MiB
+	MaxLate     int // streams that are over and remembered for what may still come: 4 million
 }
 
 const (
@@ -86,7 +92,7 @@ type Relay struct {
 	listed     atomic.Bool   // this relay stands in the newest directory
 	handshakes *waiting
 	dirStreams *streams
-	unread     *stream.Budget
+	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
 	observed   atomic.Uint64 // bytes a second, as in the descriptor
 
@@ -126,26 +132,13 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Bandwidth == 0 {
 		cfg.Bandwidth = defaultBandwidth
 	}
-	for _, most := range []struct {
-		name  string
-		value *int
-		usual int
-	}{
-		{"MaxLinks", &cfg.MaxLinks, 16384}, {"MaxCircuits", &cfg.MaxCircuits, 131072},
-		{"MaxStreams", &cfg.MaxStreams, 256}, {"MaxTasks", &cfg.MaxTasks, 16384},
-		{"MaxUnread", &cfg.MaxUnread, usualMemory()}, {"MaxQueued", &cfg.MaxQueued, usualMemory()},
-	} {
-		if *most.value < 0 {
-			return nil, fmt.Errorf("relay: %s is %d: it must be at least 1, or 0 for %d", most.name, *most.value, most.usual)
-		}
-		if *most.value == 0 {
-			*most.value = most.usual
-		}
+	if err := cfg.bound(); err != nil {
+		return nil, err
 	}
 	cfg.Dial = cfg.dialer()
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
-		handshakes: newWaiting(mostHandshakes), unread: stream.NewBudget(cfg.MaxUnread),
+		handshakes: newWaiting(mostHandshakes), budget: stream.NewBudget(stream.Limits{Unread: cfg.MaxUnread, Copies: cfg.MaxCopied, Late: cfg.MaxLate}),
 		dirStreams: newStreams(), informed: make(chan struct{}),
 		transits: make(map[*transit]struct{}),
 		streams:  newTasks(cfg.MaxTasks, cfg.MaxStreams), extensions: newTasks(cfg.MaxTasks, 0),
@@ -203,10 +196,6 @@ func (r *Relay) openExit() error {
 	}
 	return nil
 }
-
-// usualMemory is how many bytes may wait, for hosts and for links each, when nobody says: no more than a quarter of the
-// memory that the process was told to stay within.
-func usualMemory() int { return int(min(512<<20, max(debug.SetMemoryLimit(-1)/4, 1))) }
 
 // dialer is how links are dialled.
 func (cfg *Config) dialer() func(context.Context, string, string) (net.Conn, error) {

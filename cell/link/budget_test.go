@@ -383,7 +383,8 @@ func TestPoolBoundsAcceptedLinksToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{take: true}
 		cfg := linktest.Config(t, "b")
-		p := link.NewPool(link.PoolConfig{Link: *cfg, Handler: h, MemoryBudget: 1000 * cell.Size})
+		cfg.Budget = budget(1000)
+		p := link.NewPool(link.PoolConfig{Link: *cfg, Handler: h})
 		defer p.Close()
 		na, nb := linktest.Pipe(linktest.Options{})
 		la, lb, erra, errb := linktest.Shake(na, nb, &link.Config{}, cfg, linktest.Peer(cfg))

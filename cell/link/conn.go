@@ -33,7 +33,7 @@ type Config struct {
 	Key      *ecdh.PrivateKey                   // our X25519 link key; nil: a client, who stays anonymous and cannot Accept
 	Identify func(cell.Key) (cell.NodeID, bool) // names the relay behind a link key; nil or false: an accepted link stays nameless
 	Credit   uint16                             // cells granted at first per circuit and direction; 0: 64, a client's 1024
-	Budget   *Budget                            // of memory, shared by all links of the node; nil: without bounds
+	Budget   *Budget                            // of memory, shared by all links of the node, dialled and accepted; nil: without bounds
 
 	MaxCircuits int // circuits on one link, from both ends together; 0: 16384
 

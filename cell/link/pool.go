@@ -24,10 +24,6 @@ type PoolConfig struct {
 	Dial    func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer's
 	Handler Handler                                                           // takes the circuits that peers open; nil: they may open none
 	Idle    time.Duration                                                     // a link without circuits is closed after this; 0: 3 minutes
-
-	// MemoryBudget is how many bytes the cells on their way may take on all links of the pool, accepted ones included: so
-	// much for those that wait, and so much credit beyond what each circuit begins with (NewBudget). 0: as Link says.
-	MemoryBudget int64
 }
 
 // A Pool keeps the links of a node: one to each peer it dials, and those it accepted. It runs Serve of each, and closes
@@ -60,9 +56,6 @@ func NewPool(cfg PoolConfig) *Pool {
 		cfg.Idle = defaultIdle
 	}
 	cfg.Link = cfg.Link.withDefaults()
-	if cfg.MemoryBudget > 0 && cfg.Link.Budget == nil {
-		cfg.Link.Budget = NewBudget(cfg.MemoryBudget)
-	}
 	p := &Pool{cfg: cfg, conns: make(map[*Conn]struct{}), nodes: make(map[cell.NodeID]*attempt)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
@@ -178,9 +171,6 @@ func (p *Pool) Add(c *Conn) {
 // keep lists a link that is about to be served. The caller holds mu.
 func (p *Pool) keep(c *Conn) {
 	c.closeIdle(p.cfg.Idle)
-	if c.cfg.Budget == nil { // accepted, and not served yet
-		c.cfg.Budget = p.cfg.Link.Budget
-	}
 	p.conns[c] = struct{}{}
 }
 

@@ -37,8 +37,15 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		return err
 	}
 	log := logger(errs, f.Log)
+	memory, err := conf.Size(f.Memory, conf.LeastClientMemory)
+	if err != nil {
+		return err
+	}
+	if memory == 0 {
+		memory = clientMemory(available())
+	}
 	c, err := client.New(client.Config{
-		Network: network, Dir: f.State, Log: log,
+		Network: network, Memory: memory, Dir: f.State, Log: log,
 		Progress: func(p client.Progress) { log.Info(p.String()) },
 	})
 	if err != nil {

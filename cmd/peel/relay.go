@@ -45,6 +45,13 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if cfg.Bandwidth, err = f.Rate(); err != nil {
 		return err
 	}
+	if cfg.Memory, err = conf.Size(f.Memory, conf.LeastRelayMemory); err != nil {
+		return err
+	}
+	if cfg.Memory == 0 {
+		cfg.Memory = relayMemory(available())
+	}
+	keepWithin(cfg.Memory)
 	if cfg.Exit, err = f.Policy(); err != nil {
 		return err
 	}
@@ -63,7 +70,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0)
+	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0, "memory_budget_MiB", cfg.Memory>>20)
 	relayWindow(window, r.ID().String(), r.Stats())
 	err = together(ctx, r.Run, window.Run)
 	cfg.Log.Info("relay ends")

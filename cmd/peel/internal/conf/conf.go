@@ -32,6 +32,7 @@ type Relay struct {
 	Listen    []string `toml:"listen"`
 	Advertise []string `toml:"advertise"`
 	Bandwidth string   `toml:"bandwidth"`
+	Memory    string   `toml:"memory_budget"`
 	Exit      []string `toml:"exit_policy"`
 	Family    []string `toml:"family"`
 	Admin     string   `toml:"admin"`
@@ -57,6 +58,7 @@ type Authority struct {
 type Client struct {
 	Network string `toml:"network"`
 	State   string `toml:"state"`
+	Memory  string `toml:"memory_budget"`
 	SOCKS   string `toml:"socks"`
 	DNS     string `toml:"dns"`
 	Admin   string `toml:"admin"`
@@ -167,6 +169,9 @@ func (c *Relay) check() (string, error) {
 	if _, err := c.Rate(); err != nil {
 		return "bandwidth", err
 	}
+	if _, err := Size(c.Memory, LeastRelayMemory); err != nil {
+		return "memory_budget", err
+	}
 	if _, err := c.Policy(); err != nil {
 		return "exit_policy", err
 	}
@@ -228,6 +233,9 @@ func (c *Client) check() (string, error) {
 	}
 	if err := adminAt(c.Admin, c.State); err != nil {
 		return "admin", err
+	}
+	if _, err := Size(c.Memory, LeastClientMemory); err != nil {
+		return "memory_budget", err
 	}
 	return "log", level(c.Log)
 }
@@ -293,6 +301,38 @@ func ParseRate(s string) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf(`%q: must be a rate of at least 1 kB/s, such as "20 MB/s" or "100 Mbit/s"`, s)
+}
+
+// What a node needs of memory at least, in bytes.
+const (
+	LeastRelayMemory  = 64 << 20
+	LeastClientMemory = 16 << 20
+)
+
+const mostMemory = 1 << 44
+
+// sizeUnits are the units of a size in memory, in bytes.
+var sizeUnits = []struct {
+	name  string
+	bytes float64
+}{{"MiB", 1 << 20}, {"GiB", 1 << 30}, {"MB", 1e6}, {"GB", 1e9}}
+
+// Size reads a size in memory such as "512 MiB" or "2 GiB", least bytes at least; "": 0.
+func Size(s string, least int64) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	for _, u := range sizeUnits {
+		number, ok := strings.CutSuffix(s, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if b := n * u.bytes; err == nil && b >= float64(least) && b <= mostMemory {
+			return int64(b), nil
+		}
+	}
+	return 0, fmt.Errorf(`%q: must be a size of at least %d MiB, such as "512 MiB" or "2 GiB"`, s, least>>20)
 }
 
 // adminAt checks where a node is looked into, besides its socket.

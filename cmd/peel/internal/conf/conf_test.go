@@ -22,7 +22,7 @@ func write(t testing.TB, text string) string {
 func relayFile() Relay {
 	return Relay{
 		Network: "/n/network.toml", Keys: "/n/keys", State: "/n/state", Nickname: "relay1", Contact: "a \"b\" <c\\d>",
-		Listen: []string{"127.0.0.1:9001", "[::1]:9001"}, Advertise: []string{"192.0.2.1:9001"}, Bandwidth: "20 MB/s",
+		Listen: []string{"127.0.0.1:9001", "[::1]:9001"}, Advertise: []string{"192.0.2.1:9001"}, Bandwidth: "20 MB/s", Memory: "2 GiB",
 		Exit: []string{"accept *:80", "accept *:443"}, Family: []string{}, Log: "info",
 	}
 }
@@ -31,7 +31,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	r := relayFile()
 	a := Authority{Network: "/n/network.toml", Keys: "/n/keys", State: "", Listen: []string{"127.0.0.1:9001"}, Log: "warn",
 		Allow: []string{}, Private: true, Params: directory.Params{"distinct-subnets": 0}}
-	c := Client{Network: "/n/network.toml", State: "/n/state", SOCKS: "127.0.0.1:0", Log: "debug"}
+	c := Client{Network: "/n/network.toml", State: "/n/state", SOCKS: "127.0.0.1:0", Memory: "200 MB", Log: "debug"}
 	var r2 Relay
 	var a2 Authority
 	var c2 Client
@@ -76,6 +76,10 @@ func TestMistakes(t *testing.T) {
 		{"bandwidth negative", `"20 MB/s"`, `"-20 MB/s"`, "bandwidth: "},
 		{"bandwidth not a number", `"20 MB/s"`, `"NaN MB/s"`, "bandwidth: "},
 		{"bandwidth a number", `"20 MB/s"`, `20`, "bandwidth: must be a text in quotes, but is a whole number"},
+		{"memory without unit", `"2 GiB"`, `"2"`, "memory_budget: "},
+		{"memory of too little", `"2 GiB"`, `"63 MiB"`, "memory_budget: "},
+		{"memory beyond measure", `"2 GiB"`, `"1e9 GiB"`, "memory_budget: "},
+		{"memory not a number", `"2 GiB"`, `"NaN GiB"`, "memory_budget: "},
 		{"policy", `"accept *:80"`, `"acept *:80"`, "exit_policy: "},
 		{"policy port 0", `"accept *:80"`, `"accept *:0"`, "exit_policy: "},
 		{"policy inverted", `"accept *:80"`, `"accept *:80-20"`, "exit_policy: "},
@@ -159,4 +163,17 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal("accepted without what is required")
 		}
 	})
+}
+
+func TestSizesInMemory(t *testing.T) {
+	for text, want := range map[string]int64{"": 0, "64 MiB": 64 << 20, "2GiB": 2 << 30, "0.5 GiB": 512 << 20, "200 MB": 200e6, "3 GB": 3e9} {
+		if got, err := Size(text, 64<<20); got != want || err != nil {
+			t.Errorf("%q: %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"64", "64 KiB", "-1 GiB", "Inf GiB", "GiB", " ", "1 GiB 2"} {
+		if got, err := Size(text, 64<<20); err == nil {
+			t.Errorf("%q: %d", text, got)
+		}
+	}
 }

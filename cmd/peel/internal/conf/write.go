@@ -19,6 +19,8 @@ func (c *Relay) Text() string {
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
 	b.list("advertise", c.Advertise, "Where others reach the relay, at most one IPv4 and one IPv6 address. []: as listen.")
 	b.key("bandwidth", c.Bandwidth, `What the relay offers, such as "20 MB/s" or "100 Mbit/s". "": 10 MB/s.`)
+	b.key("memory_budget", c.Memory, `How much memory others can make the relay use, such as "512 MiB" or "2 GiB": how many links, circuits and`,
+		`streams it takes, and how much waits on them, go by it. "": half of what the machine has, 16 GiB at most.`)
 	b.list("exit_policy", c.Exit, `What may leave the network here; the first rule that matches counts, and what none matches is`,
 		`refused. []: nothing, no exit. For the web: ["accept *:80", "accept *:443"]`)
 	b.list("family", c.Family, "Identities of your other relays. No path uses two of one family.")
@@ -64,6 +66,8 @@ func (c *Client) Text() string {
 		`this machine: who reaches it, uses it. "": only at the tables [[listen]] below.`)
 	b.key("dns", c.DNS, `Where programs that know no proxy may look names up, over UDP and TCP, such as "127.0.0.1:9253". "": nowhere.`,
 		"They must still be made to connect through the client.")
+	b.key("memory_budget", c.Memory, `How much may wait for your programs to read it, such as "256 MiB": when more does, the download that holds`,
+		`most is ended. "": an eighth of what the machine has, 1 GiB at most.`)
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"peel/client"
+	"peel/cmd/peel/internal/conf"
+	"peel/relay"
+)
+
+func TestMemoryBudgetGoesByTheMachine(t *testing.T) {
+	for _, x := range []struct{ available, relay, client int64 }{
+		{64 << 20, 64 << 20, 16 << 20}, {1 << 30, 512 << 20, 128 << 20}, {4 << 30, 2 << 30, 512 << 20},
+		{16 << 30, 8 << 30, 1 << 30}, {1 << 40, 16 << 30, 1 << 30}, {math.MaxInt64, 16 << 30, 1 << 30},
+	} {
+		if r, c := relayMemory(x.available), clientMemory(x.available); r != x.relay || c != x.client {
+			t.Errorf("of %d bytes a relay takes %d, a client %d; want %d and %d", x.available, r, c, x.relay, x.client)
+		}
+	}
+	if conf.LeastRelayMemory != relay.LeastMemory || conf.LeastClientMemory != client.LeastMemory {
+		t.Error("the configuration and the nodes do not agree on the least memory")
+	}
+	if n := available(); n < 16<<20 {
+		t.Errorf("this machine has %d bytes", n)
+	}
+}
+
+func TestLimitsOfControlGroupsCount(t *testing.T) {
+	root := t.TempDir()
+	write := func(name, text string) {
+		p := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("self", "1:name=systemd:/x\n0::/a/b/c\n")
+	write("fs/a/memory.max", "3000\n")
+	write("fs/a/b/memory.max", "max\n")
+	write("fs/a/b/c/memory.max", "5000\n")
+	for _, x := range []struct {
+		about string
+		want  int64
+	}{{"self", 3000}, {"none", math.MaxInt64}} {
+		if got := groupMemory(filepath.Join(root, x.about), filepath.Join(root, "fs")); got != x.want {
+			t.Errorf("%s: %d, want %d", x.about, got, x.want)
+		}
+	}
+	write("self", "0::/../../a")
+	if got := groupMemory(filepath.Join(root, "self"), filepath.Join(root, "fs")); got != 3000 {
+		t.Errorf("a group outside our root: %d", got)
+	}
+}
