@@ -10,6 +10,7 @@ import (
 
 	"peel/cell"
 	"peel/client"
+	"peel/relay/exit"
 )
 
 // Config says what network to run in this process. Its zero value is 5 authorities, 12 relays of which 4 are exits,
@@ -20,6 +21,7 @@ type Config struct {
 	Voting   time.Duration                  // how much of it goes into making the next; 0: 1.2 s
 	Measure  bool                           // authorities measure relays, which takes much of a machine
 	Dir      string                         // keys and documents are kept here; "": nowhere
+	Resolver exit.Resolver                  // of names that exits are asked for; nil: the system's
 	Progress func(client.Progress)          // of the client's start
 	Watch    Watch                          // what tests and instruments see; zero: nothing
 	Log      func(node string) *slog.Logger // by nickname; nil: silent

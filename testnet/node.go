@@ -51,7 +51,7 @@ func (n *Net) relay(r *Relay, l net.Listener) (*node, error) {
 		if err != nil {
 			return nil, fmt.Errorf("testnet: %w", err)
 		}
-		cfg.Exit = p
+		cfg.Exit, cfg.Resolver = p, n.cfg.Resolver
 	}
 	nr, err := relay.New(cfg)
 	if err != nil {
