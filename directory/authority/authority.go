@@ -207,8 +207,16 @@ func (a *Authority) load() error {
 			if text, err = a.keep.load(voteName(info.ID, i)); err != nil {
 				return err
 			}
-			if v, err := a.parseVote(text); err == nil && v.ValidAfter.Equal(a.voter.round.period.ValidAfter) {
+			if text == nil {
+				continue
+			}
+			v, err := a.parseVote(text)
+			switch {
+			case err == nil && v.ValidAfter.Equal(a.voter.round.period.ValidAfter):
 				a.voter.round.addVote(v, text)
+			case err != nil && info.ID == a.self && i == 0:
+				a.voter.lost = true // a second vote for the period would be a proof against us
+				a.log.Warn("our last vote cannot be read: there will be none in a voting that has begun", "file", voteName(a.self, 0), "why", err)
 			}
 		}
 	}

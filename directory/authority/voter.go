@@ -26,6 +26,7 @@ type voter struct {
 	random   *random
 	started  time.Time
 	durable  bool // what it said survives a restart
+	lost     bool // but our vote did not: it was found damaged
 
 	round    *round
 	phase    Phase     // of the round, that talks are for
@@ -225,7 +226,7 @@ func (v *voter) begin(now time.Time) []action {
 			v.postVote(now)
 			return nil
 		}
-		if !v.durable && v.started.After(p.Vote) {
+		if (!v.durable || v.lost) && v.started.After(p.Vote) {
 			return warn("no vote this period: started while voting was under way, and what was said before is not known", "valid-after", stamp(p.ValidAfter))
 		}
 		run, round := v.schedule.Run(p.ValidAfter)
