@@ -56,8 +56,9 @@ func (names) LookupAddr(_ context.Context, addr string) ([]string, error) {
 // house is a network, the doors of its client, and servers of this machine.
 type house struct {
 	t        *testing.T
-	door     string // of SOCKS and HTTP
-	dns      string // port
+	within   []string // the command that runs others, if programs do not run where the test does
+	door     string   // of SOCKS and HTTP
+	dns      string   // port
 	web, tls *httptest.Server
 
 	mu    sync.Mutex
@@ -65,8 +66,8 @@ type house struct {
 	paths map[string]int // that the servers were asked for
 }
 
-// newHouse runs it all until the test ends, on the address given.
-func newHouse(t *testing.T, addr string) *house {
+// newHouse runs it all until the test ends, its doors on the address given, DNS on the port.
+func newHouse(t *testing.T, addr, dnsPort string) *house {
 	h := &house{t: t, paths: map[string]int{}}
 	cfg := small
 	cfg.Resolver = names{}
@@ -81,7 +82,7 @@ func newHouse(t *testing.T, addr string) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tcp, err := net.Listen("tcp", addr+":0")
+	tcp, err := net.Listen("tcp", addr+":"+dnsPort)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,8 @@ func (h *house) try(t *testing.T, env []string, in, name string, args ...string)
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
+	all := append(append(append([]string(nil), h.within...), name), args...)
+	cmd := exec.CommandContext(ctx, all[0], all[1:]...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LC_ALL=C"}, env...)
 	cmd.Stdin = strings.NewReader(in)
 	cmd.WaitDelay = time.Second
@@ -230,16 +232,18 @@ func (h *house) must(t *testing.T, want string, env []string, in, name string, a
 
 // Programs as people use them, through one local network.
 func TestPrograms(t *testing.T) {
-	h := newHouse(t, "127.0.0.1")
-	for _, p := range []struct {
-		name string
-		f    func(*testing.T, *house)
-	}{
-		{"curl", tryCurl}, {"wget", tryWget}, {"openssl", tryOpenSSL}, {"git", tryGit}, {"ssh", trySSH}, {"torsocks", tryTorsocks},
-		{"proxychains", tryProxychains}, {"dig", tryDig}, {"chromium", tryChromium},
-	} {
-		t.Run(p.name, func(t *testing.T) { p.f(t, h) })
+	h := newHouse(t, "127.0.0.1", "0")
+	for _, p := range programs {
+		t.Run(p.name, func(t *testing.T) { p.try(t, h) })
 	}
+}
+
+var programs = []struct {
+	name string
+	try  func(*testing.T, *house)
+}{
+	{"curl", tryCurl}, {"wget", tryWget}, {"openssl", tryOpenSSL}, {"git", tryGit}, {"ssh", trySSH}, {"torsocks", tryTorsocks},
+	{"proxychains", tryProxychains}, {"dig", tryDig}, {"chromium", tryChromium},
 }
 
 func tryCurl(t *testing.T, h *house) {
