@@ -25,10 +25,11 @@ import (
 // Config is what a client is told. Network is needed; the rest has defaults.
 type Config struct {
 	Network  *directory.Network
-	Dir      string // folder for the consensus and the guards; "": nothing is written, and each start chooses new guards, which is a risk
-	Spare    int    // circuits kept ready, at most 64; 0: 3
-	Circuits int    // at most so many at a time, those being built included; 0: 1024
-	Memory   int64  // bytes that came and that applications have not read yet, at most, in all (spec/queues.md, section 5); 0: 256 MiB
+	Dir      string     // folder for the consensus and the guards; "": nothing is written, and each start chooses new guards, which is a risk
+	Paths    path.Rules // relays that paths must not have, besides the rules for all
+	Spare    int        // circuits kept ready, at most 64; 0: 3
+	Circuits int        // at most so many at a time, those being built included; 0: 1024
+	Memory   int64      // bytes that came and that applications have not read yet, at most, in all (spec/queues.md, section 5); 0: 256 MiB
 
 	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to the first relay; nil: net.Dialer
 	Progress func(Progress)                                                    // how the start goes on; called from Run's goroutines, must not block

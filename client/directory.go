@@ -25,8 +25,8 @@ type relays struct {
 }
 
 // newRelays makes a consensus ready for use. It fails if no path could ever be chosen from it.
-func newRelays(d *directory.Consensus) (*relays, error) {
-	x, err := path.NewIndex(d)
+func newRelays(d *directory.Consensus, rules path.Rules) (*relays, error) {
+	x, err := rules.Index(d)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (c *core) followDirectory(ctx context.Context) {
 
 // use takes a consensus that verified.
 func (c *core) use(d *directory.Consensus) {
-	r, err := newRelays(d)
+	r, err := newRelays(d, c.cfg.Paths)
 	if err != nil {
 		c.boot.failed(err)
 		c.log.Warn("the relay list is of no use", "why", err)

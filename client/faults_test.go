@@ -67,7 +67,7 @@ func TestBlameIsForgiven(t *testing.T) {
 // Blame orders the relays and forbids none.
 func TestLeastBlamedIsChosen(t *testing.T) {
 	n := dirtest.New(1, 12)
-	r, err := newRelays(n.Consensus)
+	r, err := newRelays(n.Consensus, path.Rules{})
 	if err != nil {
 		t.Fatal(err)
 	}

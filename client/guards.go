@@ -131,6 +131,7 @@ func (p *pool) tendGuards(now time.Time) {
 // updateGuards makes the guards follow a consensus; they are on disk before any that was drawn is used.
 func (p *pool) updateGuards(x *path.Index, now time.Time) {
 	p.mu.Lock()
+	broken := false
 	for _, lenient := range []bool{false, true} {
 		guards := x.Guards(lenient)
 		relays, excluded := make([]guard.Relay, len(guards)), map[cell.NodeID]bool{}
@@ -142,10 +143,14 @@ func (p *pool) updateGuards(x *path.Index, now time.Time) {
 		}
 		p.guards.Update(guard.NewList(relays), func(id cell.NodeID) bool { return !excluded[id] }, now, chance)
 		if _, err := p.guards.Pick(nil, now); err == nil {
+			broken = lenient
 			break
 		}
 	}
 	p.mu.Unlock()
+	if broken {
+		p.core.log.Warn("no guard is left that the configuration allows: excluded ones are used, as it says they may")
+	}
 	p.keepGuards()
 }
 

@@ -386,3 +386,47 @@ func writeGuards(dir string) {
 	p := newPool(&core{}, set, f)
 	p.keepGuards()
 }
+
+// What the configuration excludes is in no path and no guard; guards chosen before are left at once.
+func TestExcludedRelaysAreInNoPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 24)
+		dir := t.TempDir()
+		before := w.client(Config{Dir: dir})
+		stop := run(t, before)
+		if err := dialAndEcho(before, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		old := preferred(t, before).ID
+		rules := path.Rules{Own: []cell.NodeID{old}}
+		var exit cell.NodeID
+		for i, e := range w.Consensus.Entries {
+			if i%4 == 0 {
+				rules.Exclude.IDs = append(rules.Exclude.IDs, e.ID)
+			} else if len(e.Policy) > 0 && exit.IsZero() {
+				exit = e.ID
+				rules.Exits.IDs = append(rules.Exits.IDs, e.ID)
+			}
+		}
+		c := w.client(Config{Dir: dir, Paths: rules})
+		run(t, c)
+		for i := range 60 {
+			conn, err := c.Isolated(i).DialContext(t.Context(), "tcp", "www.example:443")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for hop, e := range PathOf(conn) {
+				if rules.Exclude.Has(e) || e.ID == old || hop == 2 && e.ID == exit {
+					t.Errorf("%s is at place %d", e.Nickname, hop+1)
+				}
+			}
+			conn.Close()
+		}
+		for _, g := range c.Guards() {
+			if g.ID == old && g.Listed {
+				t.Error("the guard from before is excluded and may be used")
+			}
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -480,7 +481,11 @@ func TestWeights(t *testing.T) {
 		}
 		rng := seeded(uint64(port))
 		counts := [3]map[string]int{{}, {}, {}}
-		for range 200_000 {
+		draws := 200_000
+		if os.Getenv("PEEL_SLOW") != "" {
+			draws = 5_000_000
+		}
+		for range draws {
 			p, err := x.Choose(Usage{Port: port}, rng.Uint64N)
 			if err != nil {
 				t.Fatal(err)

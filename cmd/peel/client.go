@@ -37,6 +37,13 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		return err
 	}
 	log := logger(errs, f.Log)
+	rules, err := f.Rules()
+	if err != nil {
+		return err
+	}
+	if f.State == "" {
+		log.Warn("no state folder: this start chooses new guards, and so will each, which is a risk (spec/guard.md)")
+	}
 	memory, err := conf.Size(f.Memory, conf.LeastClientMemory)
 	if err != nil {
 		return err
@@ -45,7 +52,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		memory = clientMemory(available())
 	}
 	c, err := client.New(client.Config{
-		Network: network, Memory: memory, Dir: f.State, Log: log,
+		Network: network, Memory: memory, Dir: f.State, Log: log, Paths: rules,
 		Progress: func(p client.Progress) { log.Info(p.String()) },
 	})
 	if err != nil {

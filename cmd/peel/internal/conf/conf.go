@@ -61,8 +61,14 @@ type Client struct {
 	Memory  string `toml:"memory_budget"`
 	SOCKS   string `toml:"socks"`
 	DNS     string `toml:"dns"`
-	Admin   string `toml:"admin"`
-	Log     string `toml:"log"`
+
+	Own          []string `toml:"own_relays"`
+	Exclude      []string `toml:"exclude"`
+	ExcludeExits []string `toml:"exclude_exits"`
+	Lenient      bool     `toml:"exclude_lenient"`
+
+	Admin string `toml:"admin"`
+	Log   string `toml:"log"`
 
 	Listen []Listen `toml:"listen"` // tables: they come last
 }
@@ -229,6 +235,9 @@ func (c *Client) check() (string, error) {
 		return "network", err
 	}
 	if key, err := c.checkDoors(); err != nil {
+		return key, err
+	}
+	if key, _, err := c.rules(); err != nil {
 		return key, err
 	}
 	if err := adminAt(c.Admin, c.State); err != nil {

@@ -61,11 +61,17 @@ func (c *Client) Text() string {
 	var b text
 	b.line("# A client of a peel network. Start it with: peel client --config THIS-FILE")
 	b.key("network", c.Network, "The network file: who the authorities are. Paths are relative to this file.")
-	b.key("state", c.State, `Where the directory is kept between runs, for a quick start. "": nowhere.`)
+	b.key("state", c.State, `Where the directory and the guards are kept between runs: the few relays by which you enter the network, for`,
+		`months. "": nowhere, and each start chooses new ones, which is a risk.`)
 	b.key("socks", c.SOCKS, "Where your programs find the client, as a SOCKS 5, 4a or 4 proxy or an HTTP proxy for https (CONNECT). Keep it on",
 		`this machine: who reaches it, uses it. "": only at the tables [[listen]] below.`)
 	b.key("dns", c.DNS, `Where programs that know no proxy may look names up, over UDP and TCP, such as "127.0.0.1:9253". "": nowhere.`,
 		"They must still be made to connect through the client.")
+	b.list("own_relays", c.Own, "Identities of relays that you run yourself. None of your paths has one.")
+	b.list("exclude", c.Exclude, `Relays that no path may have: identities, addresses, or ranges of them, such as "192.0.2.0/24". The more you`,
+		"exclude, the more your paths differ from those of others: exclude little.")
+	b.list("exclude_exits", c.ExcludeExits, "The same for the last relay of a path only.")
+	b.flag("exclude_lenient", c.Lenient, "Whether those two may be broken where nothing else works. false: then it fails, and says why.")
 	b.key("memory_budget", c.Memory, `How much may wait for your programs to read it, such as "256 MiB": when more does, the download that holds`,
 		`most is ended. "": an eighth of what the machine has, 1 GiB at most.`)
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
