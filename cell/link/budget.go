@@ -19,10 +19,11 @@ const (
 // circuits, those that stand still first. Its methods may be called by any goroutine.
 type Budget struct {
 	cells  int64 // of credit above the bases
-	most   int64 // cells queued: as many
+	most   int64 // cells that queues have memory for: as many
 	born   time.Time
 	extra  atomic.Int64 // credit granted above the bases
 	queued atomic.Int64 // cells queued, those included that a reader is about to queue
+	queues atomic.Int64 // that have cells
 	swept  atomic.Int64 // when, since born
 	ended  atomic.Int64 // circuits
 
@@ -30,9 +31,16 @@ type Budget struct {
 	conns map[*Conn]struct{}
 }
 
-// NewBudget makes a budget of so many bytes of cells. All links of a node share one, by their Config.
+// A queue takes memory in chunks. So much a cell takes in a full one; and so many cells more than it has a queue has memory
+// for, at its two ends.
+const (
+	queuedSize = 1536
+	queueSlack = 2 * (chunkCells - 1)
+)
+
+// NewBudget makes a budget of so many bytes of memory for queues. All links of a node share one, by their Config.
 func NewBudget(bytes int64) *Budget {
-	cells := max(bytes/cell.Size, 1)
+	cells := max(bytes/queuedSize, 1)
 	return &Budget{cells: cells, most: cells, born: time.Now(), conns: make(map[*Conn]struct{})}
 }
 
@@ -40,7 +48,7 @@ func NewBudget(bytes int64) *Budget {
 type BudgetStats struct {
 	Cells  int64 // that Extra and Queued may be, each
 	Extra  int64 // credit granted above the circuits' bases
-	Queued int64 // cells that wait
+	Queued int64 // cells that wait; 14 more count for each queue that has any
 	Ended  int64 // circuits that were ended to keep within the budget, since it began
 }
 
@@ -113,6 +121,9 @@ func (b *Budget) grant(w *window, held *int64, now time.Duration) int64 {
 func (b *Budget) release(c *Circ) {
 	if b != nil {
 		b.queued.Add(-int64(c.queue.n))
+		if c.queue.n > 0 {
+			b.queues.Add(-1)
+		}
 		b.extra.Add(-c.held)
 		c.held = 0
 	}
@@ -124,6 +135,16 @@ func (b *Budget) queue(n int) {
 		b.queued.Add(int64(n))
 	}
 }
+
+// hold counts n queues more, or fewer, that have cells.
+func (b *Budget) hold(n int) {
+	if b != nil && n != 0 {
+		b.queues.Add(int64(n))
+	}
+}
+
+// full says whether queues take more memory than they may.
+func (b *Budget) full() bool { return b.queued.Load()+queueSlack*b.queues.Load() > b.most }
 
 // now is the time since the budget began; what stands in queues is stamped with it.
 func (b *Budget) now() time.Duration {
@@ -139,7 +160,7 @@ func (b *Budget) relieve() {
 	if b == nil {
 		return
 	}
-	for b.queued.Load() > b.most {
+	for b.full() {
 		worst := b.longest()
 		if worst == nil {
 			break

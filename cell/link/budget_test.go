@@ -14,15 +14,19 @@ import (
 )
 
 // budget is one of so many cells.
-func budget(cells int64) *link.Budget { return link.NewBudget(cells * cell.Size) }
+func budget(cells int64) *link.Budget { return link.NewBudget(cells * link.QueuedSize) }
 
 // checkBudget fails unless b counts exactly what is held on its node's links, and no more than it may.
 func checkBudget(t *testing.T, b *link.Budget, links ...*link.Conn) {
 	t.Helper()
-	var extra, queued int64
+	var extra, queued, queues int64
 	for _, l := range links {
 		extra += link.Extra(l)
 		queued += link.Queued(l)
+		queues += link.Waiting(l)
+	}
+	if n := link.Queues(b); n != queues {
+		t.Fatalf("counted %d queues, there are %d", n, queues)
 	}
 	if s := b.Stats(); s.Extra != extra || s.Queued != queued || extra > s.Cells || queued > s.Cells {
 		t.Fatalf("counted %+v, there are %d and %d", s, extra, queued)
@@ -339,7 +343,7 @@ func TestUnusedCreditEnds(t *testing.T) {
 // TestEndedForMemoryHearsItOnce: the Receiver of a circuit that is ended for the sake of others hears Closed once, last.
 func TestEndedForMemoryHearsItOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := budget(50)
+		b := budget(50 + 2*14)
 		h := &host{take: true}
 		la, lb := pair(t, h, func(x, y *link.Config) { y.Budget, x.Credit = b, 16 }, linktest.Options{})
 		var ends []*end

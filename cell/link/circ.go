@@ -264,6 +264,9 @@ func (c *Circ) take(from *Circ, cells []cell.Cell, now time.Duration) (wake bool
 
 // enqueue appends cells to the queue; wake: the caller has the pen. The caller holds mu.
 func (c *Circ) enqueue(cells []cell.Cell, from *Circ, now time.Duration) (wake bool) {
+	if c.queue.n == 0 && len(cells) > 0 {
+		c.conn.cfg.Budget.hold(1)
+	}
 	for i := range cells {
 		c.queue.push(&cells[i], c.id, from, now)
 	}

@@ -110,3 +110,21 @@ func RTT(c *Conn) (d time.Duration, known bool) {
 	defer c.mu.Unlock()
 	return c.trip.rtt, c.trip.kernel
 }
+
+// QueuedSize is what a budget counts for a cell, in bytes.
+const QueuedSize = queuedSize
+
+// Queues is how many queues a budget counts as not empty.
+func Queues(b *Budget) int64 { return b.queues.Load() }
+
+// Waiting is how many circuits of a link have cells queued.
+func Waiting(c *Conn) (n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.circs {
+		if x.queue.n > 0 {
+			n++
+		}
+	}
+	return n
+}

@@ -2,6 +2,8 @@ package link
 
 import (
 	"math/rand/v2"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -181,5 +183,18 @@ func TestReasonsHaveNames(t *testing.T) {
 	}
 	if ReasonOf(ErrBusy) != ReasonLost {
 		t.Error("an error that says no reason has one")
+	}
+}
+
+// TestRulesReadNoClock: what is said to know no clock is told the time.
+func TestRulesReadNoClock(t *testing.T) {
+	for _, name := range []string{"credit.go", "drain.go", "sched.go", "trip.go", "padding.go"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if clock := regexp.MustCompile(`time\.(Now|Since|Until|After|AfterFunc|NewTimer|NewTicker|Sleep)\b`).Find(text); clock != nil {
+			t.Errorf("%s asks for %s", name, clock)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 
 	"peel/cell"
 )
@@ -66,4 +67,31 @@ func TestQueueAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a cell, want 0", n)
 	}
 	q.drop()
+}
+
+// TestQueuesTakeWhatTheBudgetCounts: a cell's part of a chunk, and no more beyond the cells than the slack at both ends.
+func TestQueuesTakeWhatTheBudgetCounts(t *testing.T) {
+	// The allocator gives memory in classes: that above 11264 bytes is 12288, eight times what is counted.
+	if n := unsafe.Sizeof(chunk{}); n <= 11264 || n > chunkCells*queuedSize {
+		t.Errorf("a chunk takes %d bytes", n)
+	}
+	for push := range 40 {
+		for pop := range push {
+			var q queue
+			var c cell.Cell
+			for range push {
+				q.push(&c, 1, nil, 0)
+			}
+			for range pop {
+				q.pop(&c)
+			}
+			chunks := 0
+			for k := q.head; k != nil; k = k.next {
+				chunks++
+			}
+			if chunks*chunkCells > q.n+queueSlack {
+				t.Fatalf("%d pushed, %d popped: %d chunks", push, pop, chunks)
+			}
+		}
+	}
 }

@@ -19,6 +19,7 @@ type ledger struct {
 	cells  [2]map[cell.CircID]int64 // up, down
 	credit [2]map[cell.CircID]int64 // granted in this direction, less what came out
 	back   [2]map[cell.CircID]int64 // given back in this direction
+	given  int                      // how often
 }
 
 func newLedger() *ledger {
@@ -52,6 +53,9 @@ func (l *ledger) tap(t *testing.T, dir int) func(bool, []cell.Cell) {
 						l.credit[d][g.Circ] += sign * int64(g.Cells)
 					} else {
 						l.back[d][g.Circ] -= sign * int64(g.Cells)
+						if !in {
+							l.given++
+						}
 					}
 				}
 			}
@@ -144,10 +148,14 @@ func (n *randomNetwork) check() error {
 		}
 	}
 	for b, links := range n.budgets {
-		var extra, queued int64
+		var extra, queued, queues int64
 		for _, l := range links {
 			extra += link.Extra(l)
 			queued += link.Queued(l)
+			queues += link.Waiting(l)
+		}
+		if n := link.Queues(b); n != queues {
+			return fmt.Errorf("counted %d queues, there are %d", n, queues)
 		}
 		if s := b.Stats(); s.Extra != extra || s.Queued != queued || extra > s.Cells || s.Ended > 0 {
 			return fmt.Errorf("I4: counted %+v, there are %d and %d", s, extra, queued)
@@ -241,7 +249,7 @@ func TestRandomNetworks(t *testing.T) {
 	for g := range uint64(groups) {
 		t.Run(fmt.Sprint(g), func(t *testing.T) {
 			t.Parallel()
-			looks := 0
+			looks, given := 0, 0
 			for seed := g; seed < groups*runs; seed += groups {
 				synctest.Test(t, func(t *testing.T) {
 					n := newRandomNetwork(t, seed)
@@ -249,12 +257,18 @@ func TestRandomNetworks(t *testing.T) {
 						t.Errorf("seed %d: %v", seed, err)
 					}
 					looks += n.looks
+					for _, l := range n.ledgers {
+						given += l.given
+					}
 				})
 				if t.Failed() {
 					return
 				}
 			}
-			t.Logf("%d runs, looked %d times", runs, looks)
+			t.Logf("%d runs, looked %d times; credit was given back %d times", runs, looks, given)
+			if given == 0 {
+				t.Error("no credit was ever given back")
+			}
 		})
 	}
 }

@@ -116,7 +116,7 @@ func (c *Conn) composeControl(batch []cell.Cell, now time.Duration) (int, error)
 
 // composeData puts the cells of circuits into batch, as the scheduler says, and returns how many. The caller holds mu.
 func (w *pen) composeData(batch []cell.Cell, now time.Duration) int {
-	n := 0
+	n, emptied := 0, 0
 	for n < len(batch) {
 		t := w.sched.Next()
 		if t == nil {
@@ -131,7 +131,10 @@ func (w *pen) composeData(batch []cell.Cell, now time.Duration) int {
 		circ.credit--
 		circ.used = now
 		w.sched.Sent(t)
-		if circ.queue.n > 0 && circ.credit > 0 {
+		switch {
+		case circ.queue.n == 0:
+			emptied++
+		case circ.credit > 0:
 			w.sched.Add(t)
 		}
 		switch last := len(w.gone) - 1; {
@@ -147,6 +150,7 @@ func (w *pen) composeData(batch []cell.Cell, now time.Duration) int {
 		}
 	}
 	w.cfg.Budget.queue(-n)
+	w.cfg.Budget.hold(-emptied)
 	return n
 }
 
