@@ -95,6 +95,7 @@ type core struct {
 	pool    *pool
 	unread  *stream.Budget // of the streams of all circuits
 	boot    bootstrap
+	clock   directory.Clock
 	virtual *virtual
 	ended   chan struct{} // closed when Run is about to return
 
@@ -180,9 +181,17 @@ func (c *core) start() *link.Pool {
 		return nil
 	}
 	c.links = link.NewPool(link.PoolConfig{
-		Link: link.Config{Network: c.network, Tap: c.cfg.Tap, Log: c.log}, Dial: c.cfg.Dial,
+		Link: link.Config{Network: c.network, Tap: c.cfg.Tap, Log: c.log}, Dial: c.cfg.Dial, Dialed: c.dialed,
 	})
 	return c.links
+}
+
+// dialed hears what a node's clock says, and tells once when ours is wrong.
+func (c *core) dialed(p link.Peer, conn *link.Conn) {
+	c.clock.Heard(p.ID, conn.Skew())
+	if w := c.clock.Warning(); w != "" {
+		c.log.Warn(w)
+	}
 }
 
 // on has do open a circuit on a link to peer. A link may end, being idle, between Get and that: then there is a new one

@@ -57,7 +57,7 @@ func (c *Client) Consensus() *directory.Consensus {
 // followDirectory keeps the consensus fresh until ctx ends.
 func (c *core) followDirectory(ctx context.Context) {
 	c.boot.reach(stageStart)
-	c.cache.Follow(ctx, cache.Sources{Authority: c.dialDirectory, Relay: c.dialRelay, Client: true}, c.use, c.boot.failed)
+	c.cache.Follow(ctx, cache.Sources{Authority: c.dialDirectory, Relay: c.dialRelay, Client: true}, c.use, func(err error) { c.boot.failed(c.clock.Explain(err)) })
 }
 
 // use takes a consensus that verified.

@@ -117,14 +117,3 @@ func TestRefusalsAreTold(t *testing.T) {
 		}
 	}
 }
-
-func TestListedIsToldWhenItChanges(t *testing.T) {
-	var b strings.Builder
-	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil))}
-	for _, listed := range []bool{false, true, true, false, false, true} {
-		r.tellListed(listed)
-	}
-	if in, out := strings.Count(b.String(), "listed in the directory: clients"), strings.Count(b.String(), "no longer"); in != 2 || out != 1 {
-		t.Errorf("told %d times of being listed, %d of being dropped:\n%s", in, out, b.String())
-	}
-}

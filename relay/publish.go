@@ -93,20 +93,9 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 		r.known.Store(r.known.Load().with(c))
 		first.Do(func() { close(r.informed) })
 		_, listed := c.Lookup(r.id)
-		r.tellListed(listed)
-	}, nil)
-}
-
-// tellListed says in the log when clients begin or cease to hear of this relay.
-func (r *Relay) tellListed(listed bool) {
-	if r.listed.Swap(listed) == listed {
-		return
-	}
-	if listed {
-		r.log.Info("listed in the directory: clients can use this relay")
-	} else {
-		r.log.Warn("no longer listed in the directory: can the authorities reach the advertised addresses?")
-	}
+		r.tellListed(ctx, listed, c.ValidAfter)
+		r.listing.stale.Store(false)
+	}, r.tellStale)
 }
 
 // dialAuthority opens a directory stream to an authority, over a circuit of one hop.
@@ -175,6 +164,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 					wait, retry = retry, min(2*retry, wait)
 				} else {
 					retry = firstRetry
+					r.listing.took(time.Now())
 				}
 				select {
 				case <-time.After(wait/2 + rand.N(wait/2)):

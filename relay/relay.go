@@ -89,7 +89,8 @@ type Relay struct {
 	cache      *cache.Cache
 	known      atomic.Pointer[known]
 	informed   chan struct{} // closed when known is of use
-	listed     atomic.Bool   // this relay stands in the newest directory
+	listing    listing       // whether this relay stands in the directory
+	clock      directory.Clock
 	handshakes *waiting
 	dirStreams *streams
 	budget     *stream.Budget // of the streams of all circuits
@@ -177,7 +178,10 @@ func New(cfg Config) (*Relay, error) {
 		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log,
 		Budget: link.NewBudget(int64(cfg.MaxQueued)),
 	}
-	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink})
+	if cfg.Directory != nil { // who votes needs a clock that is better than others'
+		r.clock.Limit = max(cfg.Network.WithDefaults().Voting/6, 10*time.Second)
+	}
+	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink, Dialed: r.dialed})
 	return r, nil
 }
 

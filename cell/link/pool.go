@@ -24,6 +24,9 @@ type PoolConfig struct {
 	Dial    func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer's
 	Handler Handler                                                           // takes the circuits that peers open; nil: they may open none
 	Idle    time.Duration                                                     // a link without circuits is closed after this; 0: 3 minutes
+
+	// Dialed is told of each link that was dialled, before anybody uses it; it must not block. nil: nobody is.
+	Dialed func(Peer, *Conn)
 }
 
 // A Pool keeps the links of a node: one to each peer it dials, and those it accepted. It runs Serve of each, and closes
@@ -113,6 +116,9 @@ func (p *Pool) dial(a *attempt, peer Peer) {
 	p.keep(c)
 	a.conn = c
 	p.mu.Unlock()
+	if p.cfg.Dialed != nil {
+		p.cfg.Dialed(peer, c)
+	}
 	close(a.done)
 	p.serve(c)
 }

@@ -20,6 +20,7 @@ const (
 	pathSignature  = "/peel/signature"   // POST
 	pathSignatures = "/peel/signatures/" // GET …<valid-after>
 	pathStatus     = "/peel/status"      // GET
+	pathRelay      = "/peel/relay/"      // GET …<identity>: what is known of a relay, for its operator
 	pathEvidence   = "/peel/evidence"    // GET; …/<kind>/<authority>
 )
 

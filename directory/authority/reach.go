@@ -2,9 +2,11 @@ package authority
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,14 +94,52 @@ func (a *Authority) try(ctx context.Context, d *directory.Descriptor) {
 		return
 	}
 	var there []netip.AddrPort
+	var why []string
 	for i, at := range d.Addrs {
 		if errs[i] == nil {
 			there = append(there, at)
 			continue
 		}
+		why = append(why, fmt.Sprintf("%v: %v", at, errs[i]))
 		a.log.Debug("relay not reached", "relay", d.ID, "nickname", d.Nickname, "address", at, "why", errs[i])
 	}
 	a.store.tried(d, there, a.now(), a.schedule.Period)
+	a.store.explain(d, strings.Join(why, "; "))
+}
+
+// explain notes why a relay was not reached at its addresses, or some of them.
+func (s *store) explain(d *directory.Descriptor, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := s.relays[d.ID]; k != nil && sameDoor(k.desc, d) {
+		k.why = why[:min(len(why), 200)]
+	}
+}
+
+// knows says in a line what we know of a relay, for its operator.
+func (s *store) knows(id cell.NodeID, now time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.relays[id]
+	if k == nil {
+		return "no descriptor of it is here: it was not published, is out of date, or it was never reached and given up"
+	}
+	line := "not tried yet"
+	switch {
+	case len(k.there) > 0:
+		line = fmt.Sprintf("reached at %v, %v ago", k.there, now.Sub(k.reached).Round(time.Second))
+	case k.failed > 0:
+		line = fmt.Sprintf("not reached, %d times in a row", k.failed)
+	}
+	if k.why != "" {
+		line += "; " + k.why
+	}
+	for _, a := range k.desc.Addrs {
+		if len(k.there) == 0 && s.taken(a.Addr(), k) >= s.perPlace {
+			line += fmt.Sprintf("; as many relays as may be are at %v", place(a.Addr()))
+		}
+	}
+	return line
 }
 
 // tryAgain tells tryRelays that there may be a relay to try.

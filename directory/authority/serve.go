@@ -36,6 +36,7 @@ func (a *Authority) routes() *http.ServeMux {
 	m.HandleFunc("GET "+pathVote+"/{after}/{authority}/{digest}", a.getHeldVote)
 	m.HandleFunc("GET "+pathSignatures+"{after}", a.getSigned)
 	m.HandleFunc("GET "+pathStatus, a.getStatus)
+	m.HandleFunc("GET "+pathRelay+"{relay}", a.getRelay)
 	m.HandleFunc("GET "+pathEvidence, a.getEvidence)
 	m.HandleFunc("GET "+pathEvidence+"/{kind}/{authority}", a.getProof)
 	return m
@@ -203,6 +204,16 @@ func (a *Authority) getEvidence(w http.ResponseWriter, _ *http.Request) {
 	list := a.voter.accused()
 	a.mu.Unlock()
 	writeJSON(w, list)
+}
+
+// getRelay tells the operator of a relay what we know of it.
+func (a *Authority) getRelay(w http.ResponseWriter, r *http.Request) {
+	id, err := cell.ParseNodeID(r.PathValue("relay"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	writeText(w, []byte(a.store.knows(id, a.now())+"\n"))
 }
 
 // getProof hands out the two documents that an authority should not have signed.

@@ -65,6 +65,7 @@ type known struct {
 	reached time.Time        // when a handshake with these keys at one of these addresses last succeeded
 	there   []netip.AddrPort // the addresses at which it did; each has its place
 	failed  int              // tries that failed since
+	why     string           // what came of the last try where it failed, in words
 	busy    bool             // one is under way
 	due     time.Time        // the next one, while it is on an agenda
 	on      *agenda          // nil: none is due

@@ -379,3 +379,37 @@ func TestPublicAddresses(t *testing.T) {
 		}
 	}
 }
+
+// The operator of a relay hears what an authority knows of it.
+func TestOperatorHearsOfHisRelay(t *testing.T) {
+	s := newShelf(t, 3)
+	d := &s.net.Relays[0].Descriptor
+	want := func(what string) {
+		t.Helper()
+		if got := s.knows(d.ID, s.now); !strings.Contains(got, what) || strings.Contains(got, "\n") || len(got) > 300 {
+			t.Errorf("said %q, want %q", got, what)
+		}
+	}
+	want("no descriptor of it is here")
+	d = s.publish(0, 204, "", nil)
+	want("not tried yet")
+	s.missed(d)
+	s.explain(d, "11.0.0.1:9001: connection refused"+strings.Repeat(" and so on", 100))
+	want("not reached, 1 times in a row; 11.0.0.1:9001: connection refused")
+	s.reached(d)
+	s.explain(d, "")
+	want("reached at [" + d.Addrs[0].String() + "], 0s ago")
+}
+
+func TestStatusOfARelayIsServed(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		sleepUntil(minute(30))
+		id := w.net.Relays[0].Descriptor.ID.String()
+		if code, text := w.nodes[0].do("GET", pathRelay+id, nil); code != http.StatusOK || !strings.HasPrefix(text, "reached at ") {
+			t.Errorf("%d %q", code, text)
+		}
+		if code, _ := w.nodes[0].do("GET", pathRelay+"x", nil); code != http.StatusBadRequest {
+			t.Errorf("no identity: %d", code)
+		}
+	})
+}

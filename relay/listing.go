@@ -1,0 +1,146 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/directory"
+	"peel/directory/cache"
+)
+
+// listing is what a relay knows of its own place in the directory, so as to tell its operator.
+type listing struct {
+	stale atomic.Bool // it was told that there is no consensus of use
+
+	mu     sync.Mutex
+	listed bool                       // guarded by mu, as all below
+	taken  time.Time                  // when an authority first took our descriptor
+	missed int                        // consensuses without us since, in a row
+	seen   map[cell.NodeID]netip.Addr // where we come from, as authorities see it
+}
+
+// missedToTell is how many consensuses must lack a relay whose descriptor was taken before it is said: the
+// first may have been voted on before.
+const missedToTell = 2
+
+// took notes that an authority took our descriptor.
+func (l *listing) took(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.taken.IsZero() {
+		l.taken = now
+	}
+}
+
+// saw notes a consensus. It returns what to say: that we are listed now, or are not any more or still.
+func (l *listing) saw(listed bool, validAfter time.Time) (now, gone, never bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.listed
+	l.listed = listed
+	switch {
+	case listed:
+		l.missed = 0
+		return !was, false, false
+	case was:
+		return false, true, false
+	case !l.taken.IsZero() && validAfter.After(l.taken):
+		l.missed++
+	}
+	return false, false, l.missed == missedToTell
+}
+
+// from says where authorities see us come from, other than at an address of ours.
+func (l *listing) from(own []netip.AddrPort) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []string
+	for _, a := range l.seen {
+		if !slices.ContainsFunc(own, func(o netip.AddrPort) bool { return o.Addr() == a }) {
+			list = append(list, a.String())
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// dialed hears what another node says of our clock and address.
+func (r *Relay) dialed(p link.Peer, conn *link.Conn) {
+	r.clock.Heard(p.ID, conn.Skew())
+	if w := r.clock.Warning(); w != "" {
+		r.log.Warn(w)
+	}
+	if _, ok := r.cfg.Network.Authority(p.ID); ok && conn.Observed().IsValid() {
+		r.listing.mu.Lock()
+		defer r.listing.mu.Unlock()
+		if r.listing.seen == nil {
+			r.listing.seen = map[cell.NodeID]netip.Addr{}
+		}
+		r.listing.seen[p.ID] = conn.Observed()
+	}
+}
+
+// tellStale says once, until there is another, that no consensus is of use, and why.
+func (r *Relay) tellStale(err error) {
+	var t *directory.TimeError
+	if errors.As(err, &t) && !r.listing.stale.Swap(true) {
+		r.log.Warn("no directory that holds now", "why", r.clock.Explain(err))
+	}
+}
+
+// tellListed says in the log when clients begin or cease to hear of this relay, or do not begin to.
+func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Time) {
+	if r.cfg.Directory != nil {
+		return // an authority is in no directory
+	}
+	now, gone, never := r.listing.saw(listed, validAfter)
+	switch {
+	case now:
+		r.log.Info("listed in the directory: clients can use this relay")
+	case gone:
+		r.log.Warn("no longer listed in the directory", "authorities-say", r.askWhy(ctx))
+	case never:
+		r.log.Warn("not listed in the directory, although authorities took the descriptor", "authorities-say", r.askWhy(ctx))
+	default:
+		return
+	}
+	if from := r.listing.from(r.cfg.Addrs); !listed && len(from) > 0 {
+		r.log.Warn("authorities see this relay come from another address than it announces: is that the right one, and does it lead here?",
+			"seen", strings.Join(from, " "))
+	}
+}
+
+// askWhy asks the authorities what they know of this relay: a line for each, none longer than 300 bytes.
+func (r *Relay) askWhy(ctx context.Context) string {
+	as := r.cfg.Network.Authorities
+	said := make([]string, len(as))
+	var wg sync.WaitGroup
+	for i, a := range as {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, authorityTimeout)
+			defer cancel()
+			text, err := cache.Get(ctx, func(ctx context.Context) (net.Conn, error) { return r.dialAuthority(ctx, a) }, "/peel/relay/"+r.id.String(), 4<<10)
+			line := "no answer"
+			if err == nil {
+				line = strings.Map(func(c rune) rune {
+					if c < 0x20 || c > 0x7e {
+						return -1
+					}
+					return c
+				}, string(text[:min(len(text), 300)]))
+			}
+			said[i] = a.Nickname + ": " + line
+		})
+	}
+	wg.Wait()
+	return strings.Join(said, "; ")
+}

@@ -1,0 +1,106 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/directory"
+	"peel/directory/dirtest"
+)
+
+// What an operator hears of his relay's place in the directory, consensus after consensus.
+func TestListingIsToldWhenItChanges(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name   string
+		taken  bool // authorities took the descriptor half an hour before the first consensus
+		listed string
+		want   string // n: listed now, g: gone, x: never listed, -: nothing
+	}{
+		{"listed, dropped, listed", true, "0110010", "-n-g-ng"},
+		{"never", true, "00000", "-x---"},
+		{"late", true, "00110", "-xn-g"},
+		{"not taken by any authority, which was told before", false, "0000", "----"},
+	} {
+		var l listing
+		if c.taken {
+			l.took(at.Add(-30 * time.Minute))
+			l.took(at.Add(300 * time.Hour)) // again: the first counts
+		}
+		got := ""
+		for i, in := range c.listed {
+			now, gone, never := l.saw(in == '1', at.Add(time.Duration(i)*time.Hour))
+			switch {
+			case now:
+				got += "n"
+			case gone:
+				got += "g"
+			case never:
+				got += "x"
+			default:
+				got += "-"
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	var l listing
+	l.took(at)
+	if _, _, never := l.saw(false, at.Add(-time.Hour)); never || l.missed != 0 {
+		t.Error("a consensus that was there before counts as one that lacks the relay")
+	}
+}
+
+func TestForeignAddressIsTold(t *testing.T) {
+	own := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9001")}
+	l := listing{seen: map[cell.NodeID]netip.Addr{
+		{1}: netip.MustParseAddr("198.51.100.1"), {2}: netip.MustParseAddr("198.51.100.1"), {3}: netip.MustParseAddr("192.0.2.1"),
+	}}
+	if got := l.from(own); !slices.Equal(got, []string{"198.51.100.1"}) {
+		t.Errorf("seen at %v", got)
+	}
+}
+
+// A relay whose clock is wrong, or that gets no consensus, tells its operator which of both it is.
+func TestStaleDirectoryIsExplainedOnce(t *testing.T) {
+	var b strings.Builder
+	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil)), cfg: Config{Network: dirtest.New(1, 0).Network}}
+	for i := range 3 {
+		r.clock.Heard(cell.NodeID{byte(i)}, -50*time.Hour)
+	}
+	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
+	err := &directory.TimeError{Err: directory.ErrExpired, ValidAfter: now.Add(-51 * time.Hour), ValidUntil: now.Add(-48 * time.Hour), Now: now}
+	r.tellStale(errors.New("no answer"))
+	for range 3 {
+		r.tellStale(err)
+	}
+	if s := b.String(); strings.Count(s, "no directory that holds now") != 1 || !strings.Contains(s, "2 days ahead of those of 3 other nodes") {
+		t.Errorf("told:\n%s", s)
+	}
+}
+
+// A relay that no authority reaches hears why, from each of them.
+func TestUnreachableRelayHearsWhy(t *testing.T) {
+	var b strings.Builder
+	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil)), cfg: Config{Network: dirtest.New(1, 0, dirtest.Authorities(1)).Network}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody answers
+	r.pool = link.NewPool(link.PoolConfig{})
+	defer r.pool.Close()
+	r.listing.took(time.Unix(0, 0))
+	for h := range 4 {
+		r.tellListed(ctx, false, time.Unix(int64(3600*(h+1)), 0))
+	}
+	if s := b.String(); strings.Count(s, "not listed in the directory") != 1 || !strings.Contains(s, "authority1: no answer") {
+		t.Errorf("told:\n%s", s)
+	}
+}
