@@ -103,7 +103,7 @@ func TestThePrefixIsTheInstallations(t *testing.T) {
 			t.Errorf("%q: %v, %v", bad, b, err)
 		}
 	}
-	if prefix6(t) == prefix6(t) {
+	if one, other := prefix6(t), prefix6(t); one == other {
 		t.Error("two installations have the same prefix")
 	}
 }

@@ -5,7 +5,6 @@ package dns
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -88,10 +87,7 @@ type flight struct {
 	outcome outcome
 }
 
-var (
-	errBusy = errors.New("dns: too many lookups are under way")
-	errNone = fmt.Errorf("dns: a name that no host can have: %w", ErrNotFound)
-)
+var errBusy = errors.New("dns: too many lookups are under way")
 
 // lookup answers from the cache, or joins a lookup under way, or begins one.
 func (s *Server) lookup(ctx context.Context, k key) outcome {
