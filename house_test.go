@@ -40,9 +40,9 @@ var mayImport = map[string][]string{
 	"directory":           {"cell", "directory/strict"}, // names of nodes only
 	"directory/strict":    {},
 	"directory/dirtest":   {"cell", "directory"},
-	"directory/cache":     {"cell", "directory"},                                 // names of nodes only
-	"directory/authority": {"cell", "cell/link", "directory", "directory/cache"}, // links: reachability
-	"relay/exit":          {"cell", "directory"},                                 // the policy
+	"directory/cache":     {"cell", "directory"},                                                     // names of nodes only
+	"directory/authority": {"cell", "cell/link", "directory", "directory/cache", "directory/strict"}, // links: reachability
+	"relay/exit":          {"cell", "directory"},                                                     // the policy
 	"relay":               {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay/exit"},
 	"client/path":         {"cell", "directory"},
 	"client/guard":        {"cell", "directory/strict"}, // its file

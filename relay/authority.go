@@ -54,6 +54,9 @@ func (cfg *Config) measureDialer() func(context.Context, string, string) (net.Co
 	return d.DialContext
 }
 
+// Reload reads the authority's lists again; with an error those before stay (authority.Reload).
+func (n *Authority) Reload() error { return n.authority.Reload() }
+
 // ID is the authority's identity, which is also its name on links.
 func (n *Authority) ID() cell.NodeID { return n.relay.ID() }
 

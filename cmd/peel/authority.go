@@ -28,6 +28,9 @@ const (
 	linkFile        = "link.key"
 )
 
+// listsFile is an authority's lists, as peel init makes it.
+const listsFile = "lists.toml"
+
 func authorityCommand() *cobra.Command {
 	var path string
 	c := &cobra.Command{
@@ -55,7 +58,7 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	ac.Dir = f.State
-	ac.PrivateAddrs, ac.Params = f.Private, f.Params
+	ac.PrivateAddrs, ac.Params, ac.Lists = f.Private, f.Params, f.Lists
 	if ac.Allow, err = f.Allowed(); err != nil {
 		return err
 	}
@@ -87,7 +90,9 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
 	relayWindow(window, a.ID().String(), a.Stats())
 	window.Section("authority", func() any { return a.Status() })
-	err = together(ctx, a.Run, window.Run)
+	reload := func(context.Context) error { return a.Reload() }
+	window.Action("reload", reload)
+	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) })
 	cfg.Log.Info("authority ends")
 	return err
 }

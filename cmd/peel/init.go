@@ -153,7 +153,7 @@ func initClientCommand() *cobra.Command {
 func initAuthorityCommand() *cobra.Command {
 	var nickname string
 	var advertise string
-	f := conf.Authority{Network: "../network.toml", Keys: "keys", State: "state", Measure: true, Log: "info"}
+	f := conf.Authority{Network: "../network.toml", Keys: "keys", State: "state", Lists: []string{listsFile}, Measure: true, Log: "info"}
 	c := &cobra.Command{
 		Use: "authority DIR --nickname NAME --advertise ADDRESS", Short: "Make a directory authority's folder", Args: cobra.ExactArgs(1),
 		Long: "Makes an authority's keys and prints its part of the network file. When the parts of all authorities are in\none network.toml, put that where the authority's configuration says, on every node alike.",
@@ -206,6 +206,9 @@ func writeAuthority(dir string, f conf.Authority, identity ed25519.PrivateKey, l
 		return err
 	}
 	if err := relay.SaveKey(filepath.Join(kdir, linkFile), link); err != nil {
+		return err
+	}
+	if err := put(filepath.Join(dir, listsFile), conf.ListsText); err != nil {
 		return err
 	}
 	return put(filepath.Join(dir, "authority.toml"), f.Text())

@@ -22,8 +22,9 @@ func main() {
 // run is main without the exit, so that deferred work is done. Its status is 0 for success, 1 for a failure, 2 for a
 // wrong command line or configuration, or that of the command which peel testnet ran.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	done := watchHangup(ctx, stop)
+	defer func() { stop(); done() }()
 	context.AfterFunc(ctx, stop) // the second signal ends us at once
 	err := root().ExecuteContext(ctx)
 	if err == nil {

@@ -51,7 +51,8 @@ type Config struct {
 	// might say something else than before.
 	Dir string
 
-	Allow        []cell.NodeID    // the relays that may join; nil: all
+	Allow        []cell.NodeID    // the relays that may join; nil: all, unless a list says otherwise
+	Lists        []string         // files of lists (spec/admission.md), read at the start and by Reload
 	PrivateAddrs bool             // relays may have addresses that the internet does not route: for test networks
 	Params       directory.Params // what it votes for
 	MaxBandwidth uint64           // that a relay counts for that was not measured, bytes per second; 0: 10,000,000
@@ -86,6 +87,10 @@ type Authority struct {
 	large    chan struct{} // and for each vote
 
 	credentials atomic.Pointer[credentials]
+
+	reloading sync.Mutex // held while lists are loaded
+	toldMu    sync.Mutex
+	told      map[cell.NodeID]bool // who was refused, as the log says already; guarded by toldMu
 
 	samplesMu sync.Mutex
 	samples   *samples // guarded by samplesMu
@@ -147,12 +152,17 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 			a.store.allow[id] = true
 		}
 	}
+	a.told = map[cell.NodeID]bool{}
+	lists, err := ReadLists(cfg.Lists)
+	if err != nil {
+		return nil, fmt.Errorf("authority: lists: %w", err)
+	}
+	a.store.lists.Store(lists)
 	for _, info := range cfg.Network.Authorities {
 		if info.ID != a.self {
 			a.peers = append(a.peers, &peer{info: info, dial: cfg.Dial})
 		}
 	}
-	var err error
 	if a.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: cfg.Log}); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,8 @@ import (
 
 // Measurements under way.
 const (
-	probesAtOnce = 4           // more would measure our own line
+	probesAtOnce = 4           // more would measure our own line,
+	relaysProbe  = 8           // and more than one for so many relays each other
 	probeTime    = time.Minute // for one, with building its circuit
 )
 
@@ -24,7 +25,7 @@ func (a *Authority) measureRelays(ctx context.Context) {
 			a.samplesMu.Lock()
 			probes := a.samples.plan(c, now, p.ValidAfter, rand.Uint64N)
 			a.samplesMu.Unlock()
-			a.runProbes(ctx, probes, p.ValidAfter)
+			a.runProbes(ctx, probes, min(probesAtOnce, max(1, len(c.Entries)/relaysProbe)), p.ValidAfter)
 		}
 		// The next consensus may be there a moment later. If not, the one there is does as well.
 		pause(ctx, min(p.ValidAfter.Sub(a.now()), maxStep)+time.Millisecond)
@@ -32,8 +33,8 @@ func (a *Authority) measureRelays(ctx context.Context) {
 }
 
 // runProbes makes each probe when it is due, or a little later if too many are under way, or not at
-// all if that would be after the end.
-func (a *Authority) runProbes(ctx context.Context, probes []probe, end time.Time) {
+// all if that would be after the end. So many are under way at once.
+func (a *Authority) runProbes(ctx context.Context, probes []probe, atOnce int, end time.Time) {
 	var wg sync.WaitGroup
 	var failed []failure // guarded by samplesMu
 	made := 0
@@ -45,7 +46,7 @@ func (a *Authority) runProbes(ctx context.Context, probes []probe, end time.Time
 			a.log.Warn("most measurements failed: is the network of this authority in order?", "failed", len(failed), "of", made)
 		}
 	}()
-	places := make(chan struct{}, probesAtOnce)
+	places := make(chan struct{}, atOnce)
 	for i := range probes {
 		p := &probes[i]
 		if !pause(ctx, p.at.Sub(a.now())) {

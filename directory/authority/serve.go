@@ -87,9 +87,16 @@ func answer(w http.ResponseWriter, err error) {
 }
 
 func (a *Authority) postDescriptor(text []byte) error {
-	news, err := a.store.add(text, a.now())
+	d, news, err := a.store.take(text, a.now())
 	if news {
 		a.tryAgain()
+		if marks, rules := a.store.lists.Load().marks(d); marks != 0 && a.tellOnce(d.ID) {
+			a.tellMarked(d, marks, rules)
+		}
+	}
+	var r *refusal
+	if errors.As(err, &r) && r.rule != nil {
+		a.tellRefused(d.ID, d.Nickname, err)
 	}
 	return err
 }

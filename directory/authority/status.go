@@ -20,6 +20,7 @@ type Status struct {
 	PhaseEnds time.Time  `json:"phase_ends"`
 	Next      time.Time  `json:"next_period"` // when the consensus after the one being voted on begins to hold
 	Relays    int        `json:"relays"`      // whose descriptors are here
+	Lists     ListCounts `json:"lists"`       // rules in force
 	Outcome              // so far
 	Before    *Outcome   `json:"before,omitempty"` // the period before
 	Consensus *Published `json:"consensus,omitempty"`
@@ -124,6 +125,7 @@ func (a *Authority) Status() Status {
 		s.Consensus = &Published{c.ValidAfter, c.ValidUntil, c.Relays, len(c.Signatures), c.Header.Digest().String()}
 	}
 	s.Evidence = a.voter.accused()
+	s.Lists = a.store.lists.Load().counts()
 	return s
 }
 

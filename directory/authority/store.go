@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peel/cell"
@@ -27,12 +28,13 @@ const (
 type refusal struct {
 	status int
 	reason string
+	rule   *Rule // of a list, that says so; nil: none
 }
 
 func (r *refusal) Error() string { return r.reason }
 
 func refuse(status int, format string, args ...any) error {
-	return &refusal{status, fmt.Sprintf(format, args...)}
+	return &refusal{status: status, reason: fmt.Sprintf(format, args...)}
 }
 
 // store holds the newest descriptor of each relay and what we know of the relay ourselves.
@@ -40,8 +42,9 @@ type store struct {
 	network  cell.NetworkID
 	allow    map[cell.NodeID]bool // nil: everybody
 	private  bool                 // addresses need not be public
-	perPlace int                  // relays at one address, at most
-	capacity int                  // descriptors held, at most
+	lists    atomic.Pointer[Lists]
+	perPlace int // relays at one address, at most
+	capacity int // descriptors held, at most
 
 	mu     sync.Mutex
 	relays map[cell.NodeID]*known           // guarded by mu, as all below
@@ -73,21 +76,34 @@ type known struct {
 }
 
 func newStore(period time.Duration) *store {
-	return &store{
+	s := &store{
 		past:     newHistory(period),
 		capacity: maxRelays,
 		relays:   map[cell.NodeID]*known{},
 		places:   map[netip.Prefix]map[*known]bool{},
 		failed:   map[*known]bool{},
 	}
+	s.lists.Store(new(Lists))
+	return s
+}
+
+// take is add that also returns the descriptor, if the text is one.
+func (s *store) take(text []byte, now time.Time) (*directory.Descriptor, bool, error) {
+	d, err := directory.ParseDescriptor(text)
+	if err != nil {
+		return nil, false, refuse(http.StatusBadRequest, "%v", err)
+	}
+	news, err := s.addParsed(d, text, now)
+	return d, news, err
 }
 
 // add takes a descriptor in, or returns a refusal. It says whether the descriptor is news.
 func (s *store) add(text []byte, now time.Time) (bool, error) {
-	d, err := directory.ParseDescriptor(text)
-	if err != nil {
-		return false, refuse(http.StatusBadRequest, "%v", err)
-	}
+	_, news, err := s.take(text, now)
+	return news, err
+}
+
+func (s *store) addParsed(d *directory.Descriptor, text []byte, now time.Time) (bool, error) {
 	switch {
 	case d.Network != s.network:
 		return false, refuse(http.StatusForbidden, "descriptor of another network, %v; this is %v", d.Network, s.network)
@@ -97,8 +113,9 @@ func (s *store) add(text []byte, now time.Time) (bool, error) {
 	case d.Published.Sub(now) > maxAhead:
 		return false, refuse(http.StatusForbidden, "published %v in the future: is the relay's clock right? It is %s here",
 			d.Published.Sub(now).Round(time.Second), stamp(now))
-	case s.allow != nil && !s.allow[d.ID]:
-		return false, refuse(http.StatusForbidden, "relay %v is not on this network's list: ask its authorities to add it", d.ID)
+	}
+	if err := s.admit(d); err != nil {
+		return false, err
 	}
 	for _, a := range d.Addrs {
 		if !s.private && !public(a.Addr()) {
@@ -323,7 +340,8 @@ func (s *store) candidates(since, now time.Time) []candidate {
 	list := make([]candidate, 0, len(s.relays))
 	for _, k := range s.sorted() {
 		running := len(k.there) > 0 && !k.reached.Before(since)
-		list = append(list, candidate{k.desc, k.text, k.there, running, s.past.of(k.desc.ID, now), 0, 0})
+		marks, _ := s.lists.Load().marks(k.desc)
+		list = append(list, candidate{k.desc, k.text, k.there, running, s.past.of(k.desc.ID, now), marks, 0})
 	}
 	return list
 }

@@ -46,6 +46,7 @@ type Authority struct {
 	State   string           `toml:"state"`
 	Listen  []string         `toml:"listen"`
 	Allow   []string         `toml:"allow"`
+	Lists   []string         `toml:"lists"`
 	Private bool             `toml:"private_addresses"`
 	Measure bool             `toml:"measure"`
 	From    string           `toml:"measure_from"`
@@ -124,6 +125,13 @@ func Load(path string, into file) error {
 	}
 	if c, ok := into.(*Client); ok {
 		c.anchor(filepath.Dir(path))
+	}
+	if c, ok := into.(*Authority); ok {
+		for i, name := range c.Lists {
+			if !filepath.IsAbs(name) {
+				c.Lists[i] = filepath.Join(filepath.Dir(path), name)
+			}
+		}
 	}
 	return nil
 }

@@ -39,7 +39,9 @@ func (c *Authority) Text() string {
 		"needed to run: move it off this machine.")
 	b.key("state", c.State, `Where descriptors, votes and the directory are kept between runs. "": nowhere.`)
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
-	b.list("allow", c.Allow, "Identities of the relays that may join. []: all.")
+	b.list("allow", c.Allow, "Identities of the relays that may join. []: all, unless a list says otherwise.")
+	b.list("lists", c.Lists, "Files that say which relays may join, which may not, and which are bad exits or middles only, and why",
+		"(spec/admission.md). SIGHUP or peel reload loads them anew: all of them, or none if one has a mistake.")
 	b.flag("private_addresses", c.Private, "Whether relays may have addresses that the internet does not reach: for networks of one house or machine.")
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
@@ -55,6 +57,29 @@ func (c *Authority) Text() string {
 	}
 	return b.String()
 }
+
+// ListsText is an example of a file of lists, in which nobody is listed.
+const ListsText = `# Lists of relays of a peel authority (spec/admission.md). A rule names one of relay (an identity), address (one or a range)
+# and family (a relay, and those that name it as their family), and says why: the relay's operator is told. Take the # away, then
+# load the lists with SIGHUP or peel reload; the log says whom they concern.
+
+# [[reject]]                      # may not join
+# address = "192.0.2.0/24"
+# reason = "answers with forged pages, mail somebody at example.net"
+# by = "alice, 2026-03-01"
+
+# [[badexit]]                     # must not be the last relay
+# relay = "27ltz7pdoytuj3kbevaiuthkershqen6dxn4sjpfktlreacrmkpa"
+# reason = "its resolver lies"
+
+# [[middleonly]]                  # neither first nor last
+# family = "27ltz7pdoytuj3kbevaiuthkershqen6dxn4sjpfktlreacrmkpa"
+# reason = "two hundred relays of an operator nobody knows"
+
+# [[allow]]                       # once there is one, only these may join
+# relay = "27ltz7pdoytuj3kbevaiuthkershqen6dxn4sjpfktlreacrmkpa"
+# reason = "a member"
+`
 
 // Text is client.toml with these values, every key explained.
 func (c *Client) Text() string {
