@@ -179,7 +179,7 @@ func TestFiveHundredRelaysOfManyNetworks(t *testing.T) {
 
 // A relay that stays grows up.
 func TestNewRelaysGrow(t *testing.T) {
-	f := newFlood(t, 600, 1, func(int) netip.Addr { return netip.AddrFrom4([4]byte{90, 1, 0, 7}) })
+	f := newFlood(t, 40, 1, func(int) netip.Addr { return netip.AddrFrom4([4]byte{90, 1, 0, 7}) })
 	value := func() uint64 {
 		for _, e := range f.vote() {
 			if f.young[e.ID] {
