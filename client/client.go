@@ -129,6 +129,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.boot.init(cfg.Progress)
 	c.pool = newPool(c, guards, file)
+	c.pool.loadTimes(cfg.Dir)
 	return &Client{core: c}, nil
 }
 
@@ -204,7 +205,9 @@ func (c *core) on(ctx context.Context, peer link.Peer, do func(*link.Conn) error
 		return ErrNotRunning
 	}
 	for again := true; ; again = false {
-		conn, err := links.Get(ctx, peer)
+		get, cancel := context.WithTimeout(ctx, guardTimeout)
+		conn, err := links.Get(get, peer)
+		cancel()
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,8 @@ import (
 const (
 	retireAfter  = 10 * time.Minute // of use; then a circuit takes no new streams
 	spareLife    = 30 * time.Minute // an unused circuit is replaced after this
-	buildTimeout = 10 * time.Second
+	probeTimeout = 10 * time.Second
+	guardTimeout = 10 * time.Second      // for a link to the first relay
 	builds       = 16                    // at a time; what is more waits
 	buildTries   = 8                     // builds waited for by one request
 	upkeep       = 5 * time.Second       // between looks at the spare circuits
@@ -37,11 +38,16 @@ type pool struct {
 	wake   chan struct{}
 	slots  chan struct{} // one per build at a time
 
+	late chan struct{} // one per build that is not waited for any longer
+
 	guardFile *guardFile
+	timesName string // where build times are kept; "": nowhere
 
 	mu      sync.Mutex // goes before the locks of circuits
 	circs   map[*held]struct{}
 	guards  *guard.Set
+	times   buildTimes
+	ports   ports
 	faults  faults
 	ctx     context.Context // of run; nil before
 	closed  bool
@@ -54,7 +60,7 @@ type pool struct {
 
 func newPool(c *core, guards *guard.Set, f *guardFile) *pool {
 	return &pool{
-		core: c, guards: guards, guardFile: f, build: c.build, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds),
+		core: c, guards: guards, guardFile: f, build: c.build, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds), late: make(chan struct{}, builds), ports: make(ports),
 		circs: make(map[*held]struct{}), faults: make(faults),
 	}
 }
@@ -89,6 +95,7 @@ func (p *pool) run(ctx context.Context) {
 	p.mu.Unlock()
 	p.running.Wait()
 	p.keepGuards()
+	p.keepTimes()
 	p.mu.Lock()
 	for h := range p.circs {
 		p.drop(h)
@@ -117,13 +124,41 @@ func (p *pool) tend(now time.Time) time.Duration {
 		return min(wait, upkeep)
 	}
 	r := p.relays.Load()
-	for ; r != nil && spare < p.core.cfg.Spare && len(p.circs) < p.core.cfg.Circuits; spare++ {
-		if _, err := p.begin(request{usage: path.Usage{Port: r.port}}, now); err != nil {
+	if r == nil {
+		return upkeep
+	}
+	general := path.Usage{Port: r.port}
+	for h := range p.circs { // those for other ports are besides
+		if !h.taken && !h.gone && !general.Fits(h.path) {
+			spare--
+		}
+	}
+	for ; spare < p.core.cfg.Spare && len(p.circs) < p.core.cfg.Circuits; spare++ {
+		if _, err := p.begin(request{usage: general}, now); err != nil {
 			p.core.boot.failed(err)
 			break
 		}
 	}
+	p.ahead(now)
 	return upkeep
+}
+
+// ahead begins a circuit for each port used lately that no spare circuit serves: at most portsMost besides the others. The
+// caller holds mu.
+func (p *pool) ahead(now time.Time) {
+	for _, port := range p.ports.expected(now) {
+		u := path.Usage{Port: port}
+		served := false
+		for h := range p.circs {
+			served = served || !h.taken && !h.gone && u.Fits(h.path)
+		}
+		if served || len(p.circs) >= p.core.cfg.Circuits {
+			continue
+		}
+		if _, err := p.begin(request{usage: u}, now); err != nil {
+			delete(p.ports, port)
+		}
+	}
 }
 
 // clean drops what is dead or old, and counts the spare circuits that are left. The caller holds mu.
@@ -250,6 +285,7 @@ func (p *pool) take(r request, now time.Time) (*held, error) {
 			return nil, err
 		}
 	}
+	p.ports.used(r.usage.Port, now)
 	if !best.taken {
 		best.taken, best.token, best.first = true, r.token, now
 		p.kick() // a spare one less
@@ -315,6 +351,9 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	return h, nil
 }
 
+// errLate is why a build is not waited for any longer.
+var errLate = errors.New("client: the circuit takes longer than most do here: another is tried")
+
 // make builds a circuit when there is a slot for it; the client's first it also proves.
 func (p *pool) make(ctx context.Context, way path.Path) (*circuit.Circuit, error) {
 	select {
@@ -324,14 +363,14 @@ func (p *pool) make(ctx context.Context, way path.Path) (*circuit.Circuit, error
 		return nil, context.Cause(ctx)
 	}
 	p.core.boot.reach(stageCircuit)
-	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
-	defer cancel()
-	c, err := p.build(ctx, way)
+	c, err := p.inTime(ctx, way)
 	if err != nil {
 		return nil, err
 	}
 	if p.core.boot.progress().Percent < stageDone.Percent {
 		p.core.boot.reach(stageProbe)
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
 		if err := probe(ctx, c); err != nil {
 			c.Close()
 			return nil, err
@@ -339,6 +378,68 @@ func (p *pool) make(ctx context.Context, way path.Path) (*circuit.Circuit, error
 		p.core.boot.reach(stageDone)
 	}
 	return c, nil
+}
+
+// inTime builds a circuit, or fails with errLate when that takes longer than most builds do. A late one goes on, so that
+// its time is learned, and is closed: unless as many do already, then it is given up.
+func (p *pool) inTime(ctx context.Context, way path.Path) (*circuit.Circuit, error) {
+	type built struct {
+		c   *circuit.Circuit
+		err error
+	}
+	p.mu.Lock()
+	limit := p.times.limit()
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, buildLimit)
+	done, begun := make(chan built, 1), time.Now()
+	p.running.Go(func() {
+		c, err := p.build(ctx, way)
+		done <- built{c, err}
+	})
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case b := <-done:
+		cancel()
+		p.timed(time.Since(begun), false, b.err)
+		return b.c, b.err
+	case <-timer.C:
+	}
+	p.mu.Lock()
+	p.times.ended(true)
+	p.mu.Unlock()
+	slot := false
+	select {
+	case p.late <- struct{}{}:
+		slot = true
+	default:
+		cancel()
+	}
+	p.running.Go(func() {
+		b := <-done
+		if slot {
+			<-p.late
+		}
+		cancel()
+		p.timed(time.Since(begun), true, b.err)
+		if b.c != nil {
+			b.c.Close()
+		}
+	})
+	return nil, errLate
+}
+
+// timed counts how long a build took. One that failed says nothing, but that it did not succeed within buildLimit.
+func (p *pool) timed(took time.Duration, late bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil && !late:
+		p.times.ended(false)
+		p.times.add(took)
+	case err == nil || took >= buildLimit:
+		p.times.add(took)
+	}
 }
 
 // settle notes what came of a build.
@@ -359,7 +460,7 @@ func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	}
 	h.err = err
 	delete(p.circs, h)
-	if p.ctx.Err() != nil {
+	if p.ctx.Err() != nil || errors.Is(err, errLate) {
 		return
 	}
 	p.fails++

@@ -1,0 +1,164 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"peel/directory/cache"
+	"peel/directory/strict"
+)
+
+// How long a build may take (spec/client.md, section 3).
+const (
+	buildLimit  = 60 * time.Second // for any build, and before enough is known
+	leastLimit  = time.Second      // what is quicker than this need not be replaced
+	timesEnough = 100              // builds, and the limit is learned
+	timesMost   = 1000             // builds that count: when there are more, all are halved
+	timesShare  = 0.8              // of the builds are within the limit
+
+	firstTime = 10 * time.Millisecond // the first bin ends here, and each next at a fifth more
+	timeStep  = 1.2
+	timeBins  = 50 // the last ends beyond buildLimit
+
+	lateLook = 20 // of the last builds,
+	lateMost = 18 // when so many were late, the network has changed: all is forgotten
+)
+
+// buildTimes learns how long builds take here. A build that is late goes on until buildLimit, so that its time is known as
+// well: the share is that of all builds, and no law of their distribution has to be assumed to make up for what was cut off.
+type buildTimes struct {
+	counts [timeBins]int
+	total  int
+	last   uint32 // of the last builds, a bit each: late
+	looked int    // how many of these there are, at most lateLook
+}
+
+// bin is where a time is counted.
+func bin(d time.Duration) int {
+	if d <= firstTime {
+		return 0
+	}
+	return min(int(math.Ceil(math.Log(float64(d)/float64(firstTime))/math.Log(timeStep))), timeBins-1)
+}
+
+// limit is how long a build may take now.
+func (b *buildTimes) limit() time.Duration {
+	if b.total < timesEnough {
+		return buildLimit
+	}
+	sum := 0
+	for i, n := range b.counts {
+		if sum += n; float64(sum) >= timesShare*float64(b.total) {
+			end := time.Duration(float64(firstTime) * math.Pow(timeStep, float64(i)))
+			return min(max(end, leastLimit), buildLimit)
+		}
+	}
+	return buildLimit
+}
+
+// add counts a build that took so long, to its end or to buildLimit.
+func (b *buildTimes) add(d time.Duration) {
+	b.counts[bin(d)]++
+	if b.total++; b.total <= timesMost {
+		return
+	}
+	b.total = 0
+	for i := range b.counts {
+		b.counts[i] /= 2
+		b.total += b.counts[i]
+	}
+}
+
+// ended notes whether a build was in time. When nearly all are late, what was learned is of another network, and forgotten.
+func (b *buildTimes) ended(late bool) {
+	b.last <<= 1
+	if late {
+		b.last |= 1
+	}
+	b.looked = min(b.looked+1, lateLook)
+	n := 0
+	for i := range b.looked {
+		n += int(b.last >> i & 1)
+	}
+	if n >= lateMost {
+		*b = buildTimes{}
+	}
+}
+
+// timesFile is what is kept of build times.
+type timesFile struct {
+	Counts []int `toml:"counts"`
+}
+
+const timesName = "build-times.toml"
+
+// encode writes what was learned.
+func (b *buildTimes) encode() []byte {
+	return fmt.Appendf(nil, "# How long circuits took to build: how many, by time. May be removed; it is learned anew.\ncounts = [%s]\n",
+		strings.Trim(strings.Join(strings.Fields(fmt.Sprint(b.counts)), ", "), "[]"))
+}
+
+// parseTimes reads it back.
+func parseTimes(text []byte) (b buildTimes, err error) {
+	var f timesFile
+	if err := strict.Decode(text, &f); err != nil {
+		return b, err
+	}
+	if len(f.Counts) != timeBins {
+		return b, fmt.Errorf("counts: %d numbers, want %d", len(f.Counts), timeBins)
+	}
+	for i, n := range f.Counts {
+		if n < 0 || n > timesMost {
+			return buildTimes{}, fmt.Errorf("counts: %d: must be 0 to %d", n, timesMost)
+		}
+		b.counts[i] = n
+		b.total += n
+	}
+	if b.total > timesMost {
+		return buildTimes{}, errors.New("counts: too many")
+	}
+	return b, nil
+}
+
+// loadTimes reads what an earlier run learned. Nothing but speed hangs on it: what is broken is learned anew.
+func (p *pool) loadTimes(dir string) {
+	if dir == "" {
+		return
+	}
+	p.timesName = filepath.Join(dir, timesName)
+	sweep(p.timesName)
+	info, err := os.Stat(p.timesName)
+	if err != nil {
+		return
+	}
+	var text []byte
+	if info.Size() > 4096 {
+		err = errors.New("too long")
+	} else if text, err = os.ReadFile(p.timesName); err == nil {
+		p.times, err = parseTimes(text)
+	}
+	if err != nil {
+		p.core.log.Info("what was learned of build times is of no use", "why", err)
+	}
+}
+
+// keepTimes writes what was learned. It is called from run only.
+func (p *pool) keepTimes() {
+	if p.timesName == "" {
+		return
+	}
+	p.mu.Lock()
+	text, any := p.times.encode(), p.times.total > 0
+	p.mu.Unlock()
+	if !any {
+		return
+	}
+	if err := cache.WriteFile(p.timesName, text); err != nil {
+		p.core.log.Info("what was learned of build times could not be kept", "why", err)
+	}
+}
