@@ -368,7 +368,7 @@ func TestOneLiarChangesNothing(t *testing.T) {
 }
 
 func BenchmarkTally(b *testing.B) {
-	for _, relays := range []int{10, 100, 1000} {
+	for _, relays := range []int{10, 100, 1000, 10000} {
 		b.Run(fmt.Sprintf("relays=%d", relays), func(b *testing.B) {
 			ballot := newBallot(5, relays)
 			for b.Loop() {
