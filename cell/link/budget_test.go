@@ -118,10 +118,7 @@ func total(paths []*path, span time.Duration) float64 {
 // TestStuckUploadsEnd: uploads fill a relay and then stand still. Others go on within the budget, and in the end without them.
 func TestStuckUploadsEnd(t *testing.T) {
 	flowTest(t, func(t *testing.T) {
-		bad, honest, cells := 20, 4, int64(2000)
-		if slow {
-			bad, cells = 100, 16000
-		}
+		const bad, honest, cells = 20, 4, 2000
 		n := &network{t: t}
 		g, m := n.node("guard"), n.node("middle")
 		b := budget(cells)
