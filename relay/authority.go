@@ -3,6 +3,7 @@ package relay
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"net"
 	"net/netip"
 	"sync"
@@ -65,6 +66,11 @@ func (n *Authority) Stats() *Stats { return n.relay.Stats() }
 
 // Status is what the authority knows now.
 func (n *Authority) Status() authority.Status { return n.authority.Status() }
+
+// Renew makes the authority sign with another key from now on.
+func (n *Authority) Renew(cert directory.Certificate, key ed25519.PrivateKey) error {
+	return n.authority.Renew(cert, key)
+}
 
 // Run works until ctx ends and returns when the last goroutine of the node is gone.
 func (n *Authority) Run(ctx context.Context) error {

@@ -3,29 +3,17 @@ package main
 import (
 	"context"
 	"crypto/ecdh"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"peel/cell"
 	"peel/cmd/peel/internal/conf"
-	"peel/directory"
-	"peel/directory/authority"
 	"peel/relay"
-)
-
-// The files of an authority's key folder, besides its link key.
-const (
-	identityFile    = "identity.key"
-	signingFile     = "signing.key"
-	certificateFile = "certificate"
-	linkFile        = "link.key"
 )
 
 // listsFile is an authority's lists, as peel init makes it.
@@ -41,6 +29,24 @@ func authorityCommand() *cobra.Command {
 		},
 	}
 	configFlag(c, &path)
+	c.AddCommand(authorityStatus())
+	return c
+}
+
+func authorityStatus() *cobra.Command {
+	var node which
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "status", Short: "Show how a running authority's voting goes", Args: cobra.NoArgs,
+		Long: `Shows of the period being voted on, and of the one before: whose votes and signatures are here and whose are missing, how many
+relays each authority gives which flag, evidence of authorities that signed two things, and when the certificate ends.`,
+		Example: "  peel authority status --config authority1/authority.toml",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return node.show(c.Context(), "/authority", asJSON, c.OutOrStdout())
+		},
+	}
+	node.flags(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
@@ -53,10 +59,11 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ac, err := authorityKeys(f.Keys)
+	ac, err := authorityKeys(f.Keys, time.Now())
 	if err != nil {
 		return err
 	}
+	ac.Remedy = fmt.Sprintf("run: peel keys rotate --config %s --identity FILE (or see peel keys --help, if the identity must not come here)", path)
 	ac.Dir = f.State
 	ac.PrivateAddrs, ac.Params, ac.Lists = f.Private, f.Params, f.Lists
 	if ac.Allow, err = f.Allowed(); err != nil {
@@ -89,28 +96,19 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	}
 	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
 	relayWindow(window, a.ID().String(), a.Stats())
-	window.Section("authority", func() any { return a.Status() })
-	reload := func(context.Context) error { return a.Reload() }
+	authorityWindow(window, a)
+	reload := func(context.Context) error { return errors.Join(a.Reload(), renew(a, f.Keys)) }
 	window.Action("reload", reload)
 	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) })
 	cfg.Log.Info("authority ends")
 	return err
 }
 
-// authorityKeys reads the signing key and its certificate, or, where there is none yet, the identity that makes them.
-func authorityKeys(dir string) (authority.Config, error) {
-	var c authority.Config
-	text, err := os.ReadFile(filepath.Join(dir, certificateFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		c.Identity, err = relay.LoadKey[ed25519.PrivateKey](filepath.Join(dir, identityFile))
-		return c, err
+// renew has a running authority sign with the newest key of its folder. One that has its identity at hand renews by itself.
+func renew(a *relay.Authority, dir string) error {
+	next, err := authorityKeys(dir, time.Now())
+	if err != nil || next.Certificate.Identity.IsZero() {
+		return err
 	}
-	if err != nil {
-		return c, fmt.Errorf("certificate: %w", err)
-	}
-	if c.Certificate, err = directory.ParseCertificate(text); err != nil {
-		return c, fmt.Errorf("%s: %w", filepath.Join(dir, certificateFile), err)
-	}
-	c.SigningKey, err = relay.LoadKey[ed25519.PrivateKey](filepath.Join(dir, signingFile))
-	return c, err
+	return a.Renew(next.Certificate, next.SigningKey)
 }

@@ -151,12 +151,18 @@ func initClientCommand() *cobra.Command {
 }
 
 func initAuthorityCommand() *cobra.Command {
-	var nickname string
-	var advertise string
+	var nickname, advertise string
+	var here bool
+	var phrase passphrase
 	f := conf.Authority{Network: "../network.toml", Keys: "keys", State: "state", Lists: []string{listsFile}, Measure: true, Log: "info"}
 	c := &cobra.Command{
 		Use: "authority DIR --nickname NAME --advertise ADDRESS", Short: "Make a directory authority's folder", Args: cobra.ExactArgs(1),
-		Long: "Makes an authority's keys and prints its part of the network file. When the parts of all authorities are in\none network.toml, put that where the authority's configuration says, on every node alike.",
+		Long: `Makes an authority's keys and prints its part of the network file. When the parts of all authorities are in
+one network.toml, put that where the authority's configuration says, on every node alike.
+
+The identity goes into DIR/` + sealedFile + `, which only a passphrase opens: move it to a machine without a network. It is
+needed again to certify a signing key, now and at least every 89 days (peel keys --help). With --identity-here it
+stays in the key folder, unprotected, and the authority certifies its signing keys by itself: for tests.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := args[0]
 			if err := directory.CheckNickname(nickname); err != nil {
@@ -172,7 +178,7 @@ func initAuthorityCommand() *cobra.Command {
 			if err := newFolder(dir); err != nil {
 				return err
 			}
-			_, identity, err := ed25519.GenerateKey(rand.Reader)
+			identity, err := newIdentity(dir, here, &phrase, c)
 			if err != nil {
 				return err
 			}
@@ -180,29 +186,48 @@ func initAuthorityCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := writeAuthority(dir, f, identity, link); err != nil {
+			if err := writeAuthority(dir, f, link); err != nil {
 				return err
 			}
 			fmt.Fprint(c.OutOrStdout(), "# A part of network.toml. That file begins with the network's name and with how many authorities must sign:\n"+
 				"# all of fewer than four, 3 of 4, 4 of 5, 5 of 7, 6 of 9.\n#\n#   name = \"my-network\"\n#   threshold = 1\n\n")
 			fmt.Fprintf(c.OutOrStdout(), "[[authority]]\nnickname = %q\nidentity = %q\nlink_key = %q\naddresses = [%q]\n",
-				nickname, cell.NodeID(identity.Public().(ed25519.PublicKey)), cell.Key(link.PublicKey().Bytes()), addr)
+				nickname, idOf(identity), cell.Key(link.PublicKey().Bytes()), addr)
+			if !here {
+				fmt.Fprintf(c.ErrOrStderr(), "the identity is in %[1]s: keep it, and its passphrase, off this machine.\nOnce network.toml is there: peel keys rotate --config %[2]s --identity %[1]s\n",
+					filepath.Join(dir, sealedFile), filepath.Join(dir, "authority.toml"))
+			}
 			return nil
 		},
 	}
 	c.Flags().StringVar(&nickname, "nickname", "", "a `name` of 1 to 19 letters and digits")
+	c.Flags().BoolVar(&here, "identity-here", false, "keep the identity unprotected in the key folder: for tests")
+	phrase.flags(c)
 	c.Flags().StringVar(&advertise, "advertise", "", "`address` where others reach the authority")
 	c.Flags().StringSliceVar(&f.Listen, "listen", []string{"0.0.0.0:9001"}, "`address` where links arrive")
 	return c
 }
 
-// writeAuthority writes an authority's file and the keys it begins with.
-func writeAuthority(dir string, f conf.Authority, identity ed25519.PrivateKey, link *ecdh.PrivateKey) error {
+// newIdentity makes an authority's identity: in the key folder, or in a file that only a passphrase opens.
+func newIdentity(dir string, here bool, phrase *passphrase, c errWriter) (ed25519.PrivateKey, error) {
 	kdir := filepath.Join(dir, "keys")
 	if err := os.MkdirAll(kdir, 0o700); err != nil {
-		return err
+		return nil, err
 	}
-	if err := relay.SaveKey(filepath.Join(kdir, identityFile), identity); err != nil {
+	if !here {
+		return newSealedIdentity(filepath.Join(dir, sealedFile), phrase, c)
+	}
+	_, id, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return id, relay.SaveKey(filepath.Join(kdir, identityFile), id)
+}
+
+// writeAuthority writes an authority's file and link key.
+func writeAuthority(dir string, f conf.Authority, link *ecdh.PrivateKey) error {
+	kdir := filepath.Join(dir, "keys")
+	if err := os.MkdirAll(kdir, 0o700); err != nil {
 		return err
 	}
 	if err := relay.SaveKey(filepath.Join(kdir, linkFile), link); err != nil {

@@ -109,3 +109,21 @@ its state folder. Only the user that the node runs as, and root, may ask.`,
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
+
+func reloadCommand() *cobra.Command {
+	var node which
+	c := &cobra.Command{
+		Use: "reload", Short: "Have a running node read its files again", Args: cobra.NoArgs,
+		Long: `Has a running node read again what it can change while it runs: an authority its certificates and signing keys.
+If something is wrong with them it goes on as before, and the command says why.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			a, err := node.ask()
+			if err != nil {
+				return err
+			}
+			return a.Post(c.Context(), "reload")
+		},
+	}
+	node.flags(c)
+	return c
+}

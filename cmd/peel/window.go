@@ -6,6 +6,7 @@ import (
 
 	"peel/client"
 	"peel/cmd/peel/internal/admin"
+	"peel/directory/authority"
 	"peel/relay"
 )
 
@@ -38,6 +39,59 @@ func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 		admin.Metric{Name: "peel_relay_links_refused_total", Help: "Links not taken, rounded down to 8.", Rise: true, Round: 8, Value: counted(&t.LinksRefused)},
 		admin.Metric{Name: "peel_relay_panics_total", Help: "Panics that were contained: each is a bug.", Rise: true, Value: counted(&t.Panics)},
 	)
+}
+
+// authorityWindow shows how the voting goes.
+func authorityWindow(s *admin.Server, a *relay.Authority) {
+	s.Section("authority", func() any { return a.Status() })
+	s.Page("authority", func() any { return a.Status() })
+	of := func(n func(authority.Status) int) func() float64 {
+		return func() float64 { return float64(n(a.Status())) }
+	}
+	s.Metric(
+		admin.Metric{Name: "peel_authority_certificate_end_seconds", Help: "When the certificate of the signing key ends, in seconds since 1970.",
+			Value: func() float64 { return float64(a.Status().Certificate.NotAfter.Unix()) }},
+		admin.Metric{Name: "peel_authority_descriptors", Help: "Relays whose descriptors are here.", Value: of(func(s authority.Status) int { return s.Relays })},
+		admin.Metric{Name: "peel_authority_evidence", Help: "Proofs here that an authority signed two things for one period.", Value: of(func(s authority.Status) int { return len(s.Evidence) })},
+		admin.Metric{Name: "peel_authority_votes", Help: "Votes of the last period that are here.", Value: of(func(s authority.Status) int {
+			if s.Before == nil {
+				return 0
+			}
+			return len(s.Before.Votes)
+		})},
+		admin.Metric{Name: "peel_authority_signatures", Help: "Signatures of the last period's consensus that are here.", Value: of(func(s authority.Status) int {
+			if s.Before == nil {
+				return 0
+			}
+			return len(s.Before.Signatures)
+		})},
+		admin.Metric{Name: "peel_authority_consensus_valid_until_seconds", Help: "When the newest consensus here ends, in seconds since 1970; 0: there is none.", Value: func() float64 {
+			if c := a.Status().Consensus; c != nil {
+				return float64(c.ValidUntil.Unix())
+			}
+			return 0
+		}},
+		admin.Metric{Name: "peel_authority_relays", Help: "Relays that this authority gives a flag in its newest vote.", Label: "flag", Values: func() map[string]float64 {
+			s := a.Status()
+			counts := s.Flags
+			if len(counts) == 0 && s.Before != nil {
+				counts = s.Before.Flags
+			}
+			for _, c := range counts {
+				if c.Authority == s.Authority {
+					return map[string]float64{"running": float64(c.Running), "valid": float64(c.Valid), "guard": float64(c.Guard), "exit": float64(c.Exit),
+						"fast": float64(c.Fast), "stable": float64(c.Stable), "hsdir": float64(c.HSDir), "badexit": float64(c.BadExit), "middleonly": float64(c.MiddleOnly)}
+				}
+			}
+			return nil
+		}},
+	)
+	s.Ready(func() error {
+		if a.Status().Consensus == nil {
+			return errors.New("no consensus yet")
+		}
+		return nil
+	})
 }
 
 // clientWindow shows a client.

@@ -176,6 +176,11 @@ func (s *Server) Action(name string, do func(context.Context) error) {
 	})
 }
 
+// Page adds a GET that answers with what show returns, as JSON.
+func (s *Server) Page(name string, show func() any) {
+	s.mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, show()) })
+}
+
 // Handle adds a handler behind the same checks as all others. The pattern is one of http.ServeMux.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
 

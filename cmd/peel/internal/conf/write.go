@@ -35,8 +35,9 @@ func (c *Authority) Text() string {
 	var b text
 	b.line("# A directory authority of a peel network. Start it with: peel authority --config THIS-FILE")
 	b.key("network", c.Network, "The network file: who the authorities are. Paths are relative to this file.")
-	b.key("keys", c.Keys, "The folder of the authority's signing key, its certificate and its link key. The identity key is not",
-		"needed to run: move it off this machine.")
+	b.key("keys", c.Keys, "The folder of the authority's signing keys, their certificates and its link key. If identity.key is in it as well, as in",
+		"test networks, the authority certifies its signing keys by itself, and whoever takes this machine is the authority.",
+		"Else it needs a new certificate at least every 89 days, and warns from 14 days before: see peel keys --help.")
 	b.key("state", c.State, `Where descriptors, votes and the directory are kept between runs. "": nowhere.`)
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
 	b.list("allow", c.Allow, "Identities of the relays that may join. []: all, unless a list says otherwise.")

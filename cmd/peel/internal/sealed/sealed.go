@@ -21,8 +21,8 @@ type Cost struct {
 	Threads      uint8
 }
 
-// Usual is what Seal asks for: RFC 9106's second choice with four times its memory. Half a second on a core.
-var Usual = Cost{Time: 3, Memory: 256 << 10, Threads: 4}
+// Usual is what Seal should be asked for: what RFC 9106 recommends where 2 GiB are too much.
+var Usual = Cost{Time: 3, Memory: 64 << 10, Threads: 4}
 
 // Least and Most bound what a file may ask for: less would be no protection, more could exhaust the machine of whoever opens a
 // file that somebody else wrote.

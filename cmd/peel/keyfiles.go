@@ -1,0 +1,275 @@
+package main
+
+import (
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"peel/cell"
+	"peel/cmd/peel/internal/sealed"
+	"peel/directory"
+	"peel/directory/authority"
+	"peel/directory/cache"
+	"peel/relay"
+)
+
+// The files of an authority's key folder. Of the signing keys and certificates there may be more, as signing-….key and certificate-….
+const (
+	identityFile    = "identity.key"
+	signingFile     = "signing.key"
+	certificateFile = "certificate"
+	linkFile        = "link.key"
+
+	sealedFile = "identity.sealed" // where peel init puts an identity that is to be moved away
+)
+
+// The kinds of sealed files.
+const (
+	kindIdentity = "identity"
+	kindKeys     = "keys"
+)
+
+// short is a signing key as it stands in names of files.
+func short(k directory.SigningKey) string {
+	return strings.NewReplacer("+", "-", "/", "_").Replace(k.String()[:10])
+}
+
+// mostFile bounds what the verbs read of a file.
+const mostFile = 1 << 20
+
+func readFile(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > mostFile {
+		return nil, fmt.Errorf("%s: not a file of at most %d bytes", path, mostFile)
+	}
+	return os.ReadFile(path)
+}
+
+// putNew writes a file that must not have been there, as a whole or not at all. Only its owner can read it.
+func putNew(path string, text []byte) error {
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = fs.ErrExist
+		}
+		return fmt.Errorf("%s: %w: nothing was written", path, err)
+	}
+	return cache.WriteFile(path, text)
+}
+
+// signingPairs are the certificates of a key folder whose signing keys are there too. Files that hold no certificate are told of.
+func signingPairs(dir string) (pairs []authority.Config, err error) {
+	keys := map[directory.SigningKey]ed25519.PrivateKey{}
+	names, err := filepath.Glob(filepath.Join(dir, "signing*.key"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		k, err := relay.LoadKey[ed25519.PrivateKey](name)
+		if err != nil {
+			return nil, err
+		}
+		keys[directory.SigningKey(k.Public().(ed25519.PublicKey))] = k
+	}
+	if names, err = filepath.Glob(filepath.Join(dir, certificateFile+"*")); err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		text, err := readFile(name)
+		if err != nil {
+			return nil, err
+		}
+		c, err := directory.ParseCertificate(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if k := keys[c.SigningKey]; k != nil {
+			pairs = append(pairs, authority.Config{Certificate: c, SigningKey: k})
+		}
+	}
+	return pairs, nil
+}
+
+// authorityKeys are what an authority signs with: of the pairs in its folder that are valid the one that ends last, and the identity, where
+// that is at hand.
+func authorityKeys(dir string, now time.Time) (c authority.Config, err error) {
+	pairs, err := signingPairs(dir)
+	if err != nil {
+		return c, err
+	}
+	best := authority.Config{}
+	for _, p := range pairs {
+		better := p.Certificate.NotAfter.After(best.Certificate.NotAfter)
+		if good, was := p.Certificate.Valid(now) == nil, best.Certificate.Valid(now) == nil; good != was {
+			better = good
+		}
+		if better {
+			best = p
+		}
+	}
+	id, err := relay.LoadKey[ed25519.PrivateKey](filepath.Join(dir, identityFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return best, nil
+	case err != nil:
+		return c, err
+	case best.Certificate.Valid(now) != nil:
+		best = authority.Config{} // the identity makes a new pair
+	}
+	best.Identity = id
+	return best, nil
+}
+
+// pemOf is a private key as PKCS #8 in PEM.
+func pemOf(key any) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(der)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// A namedKey is a key and the name of its file.
+type namedKey struct {
+	name string
+	key  any // ed25519.PrivateKey or *ecdh.PrivateKey
+}
+
+// pack writes keys as the secret of a sealed file (spec/keys.md, section 2).
+func pack(keys []namedKey) ([]byte, error) {
+	var b []byte
+	for _, k := range keys {
+		text, err := pemOf(k.key)
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, k.name+"\n"...), text...)
+	}
+	return b, nil
+}
+
+// unpack reads what pack wrote.
+func unpack(secret []byte) (keys []namedKey, err error) {
+	for len(secret) > 0 {
+		block, rest := pem.Decode(secret)
+		if block == nil || block.Type != "PRIVATE KEY" || len(block.Headers) > 0 {
+			return nil, errors.New("a key in it cannot be read")
+		}
+		name, _, _ := strings.Cut(string(secret), "\n")
+		if name != filepath.Base(name) || !strings.HasSuffix(name, ".key") || strings.HasPrefix(name, ".") {
+			return nil, fmt.Errorf("a key in it is called %q", name)
+		}
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		keys, secret = append(keys, namedKey{name, key}), rest
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("there is no key in it")
+	}
+	return keys, nil
+}
+
+func idOf(k ed25519.PrivateKey) cell.NodeID { return cell.NodeID(k.Public().(ed25519.PublicKey)) }
+
+// sealIdentity writes an identity under a passphrase into a new file.
+func sealIdentity(path string, id ed25519.PrivateKey, phrase []byte) error {
+	secret, err := pack([]namedKey{{identityFile, id}})
+	if err != nil {
+		return err
+	}
+	defer clear(secret)
+	text, err := sealed.Seal(kindIdentity, idOf(id).String(), secret, phrase, sealed.Usual)
+	if err != nil {
+		return &usageError{err}
+	}
+	return putNew(path, text)
+}
+
+// openSealed opens a sealed file of a kind ("": any).
+func openSealed(path, kind string, p *passphrase, c errWriter) (*sealed.File, []namedKey, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := sealed.Parse(text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if kind != "" && f.Kind != kind {
+		return nil, nil, fmt.Errorf("%s holds %s, not %s", path, f.Kind, kind)
+	}
+	phrase, err := p.get(path, false, c.ErrOrStderr())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer clear(phrase)
+	secret, err := f.Open(phrase)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	defer clear(secret)
+	keys, err := unpack(secret)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, k := range keys {
+		if id, ok := k.key.(ed25519.PrivateKey); ok && k.name == identityFile && idOf(id).String() != f.Public {
+			return nil, nil, fmt.Errorf("%s says it is of %s, but the identity in it is %v", path, f.Public, idOf(id))
+		}
+	}
+	return f, keys, nil
+}
+
+// loadIdentity reads an identity, sealed or in PEM.
+func loadIdentity(path string, p *passphrase, c errWriter) (ed25519.PrivateKey, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if !sealed.Is(text) {
+		return relay.LoadKey[ed25519.PrivateKey](path)
+	}
+	_, keys, err := openSealed(path, kindIdentity, p, c)
+	if err != nil {
+		return nil, err
+	}
+	id, ok := keys[0].key.(ed25519.PrivateKey)
+	if !ok || len(keys) != 1 {
+		return nil, fmt.Errorf("%s holds something else than an identity", path)
+	}
+	return id, nil
+}
+
+// folderKeys are all keys of a folder.
+func folderKeys(dir string) (keys []namedKey, err error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.key"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range names {
+		name := filepath.Base(path)
+		if id, err := relay.LoadKey[ed25519.PrivateKey](path); err == nil {
+			keys = append(keys, namedKey{name, id})
+			continue
+		}
+		k, err := relay.LoadKey[*ecdh.PrivateKey](path)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, namedKey{name, k})
+	}
+	return keys, nil
+}

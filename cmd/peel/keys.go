@@ -1,0 +1,477 @@
+package main
+
+import (
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peel/cell"
+	"peel/cmd/peel/internal/conf"
+	"peel/cmd/peel/internal/sealed"
+	"peel/directory"
+	"peel/directory/cache"
+	"peel/relay"
+)
+
+// errWriter is what a verb asks on.
+type errWriter interface{ ErrOrStderr() io.Writer }
+
+func keysCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "keys", Short: "Make, show, renew and back up keys",
+		Long: `Makes, shows, renews and backs up the keys of nodes.
+
+An authority's identity stays on a machine without a network, in a file that only a
+passphrase opens. It certifies a signing key for at most 90 days. To renew it:
+
+  authority$ peel keys rotate --config authority.toml        makes a key, says what to run
+  offline$   peel keys certify --identity identity.sealed --network network.toml \
+                 --signing-key KEY --out certificate-new
+  authority$ peel keys import --config authority.toml certificate-new
+  authority$ peel reload --config authority.toml
+
+or, where the identity's medium is put into the authority for a moment, in one step:
+
+  authority$ peel keys rotate --config authority.toml --identity /media/identity.sealed
+
+A passphrase comes from --passphrase-file, from $PEEL_PASSPHRASE, or from the terminal.`,
+	}
+	verbsOnly(c)
+	c.AddCommand(keysCreate(), keysShow(), keysCertify(), keysRotate(), keysExport(), keysImport(), keysBackup())
+	return c
+}
+
+func keysCreate() *cobra.Command {
+	var phrase passphrase
+	c := &cobra.Command{
+		Use: "create FILE", Short: "Make an identity, in a file that only a passphrase opens", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := newSealedIdentity(args[0], &phrase, c)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "identity %v in %s\nkeep two copies of it, and the passphrase, apart from each other and from any network\n", idOf(id), args[0])
+			return nil
+		},
+	}
+	phrase.flags(c)
+	return c
+}
+
+func newSealedIdentity(path string, p *passphrase, c errWriter) (ed25519.PrivateKey, error) {
+	phrase, err := p.get("the new identity in "+path, true, c.ErrOrStderr())
+	if err != nil {
+		return nil, err
+	}
+	defer clear(phrase)
+	_, id, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return id, sealIdentity(path, id, phrase)
+}
+
+func keysShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show PATH...", Short: "Show what keys and certificates are, their public halves only", Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var failed error
+			for _, path := range args {
+				if err := showPath(c.OutOrStdout(), path, time.Now()); err != nil {
+					failed = errors.Join(failed, err)
+				}
+			}
+			return failed
+		},
+	}
+}
+
+func showPath(w io.Writer, path string, now time.Time) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return showFile(w, path, now)
+	}
+	var names []string
+	for _, glob := range []string{"*.key", "*.keys", "*.sealed", certificateFile + "*"} {
+		more, err := filepath.Glob(filepath.Join(path, glob))
+		if err != nil {
+			return err
+		}
+		names = append(names, more...)
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%s: no keys here", path)
+	}
+	var failed error
+	for _, name := range names {
+		failed = errors.Join(failed, showFile(w, name, now))
+	}
+	return failed
+}
+
+func showFile(w io.Writer, path string, now time.Time) error {
+	text, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case sealed.Is(text):
+		f, err := sealed.Parse(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		fmt.Fprintf(w, "%s: sealed %s of %s (argon2id: %d passes over %d MiB)\n", path, f.Kind, f.Public, f.Cost.Time, f.Cost.Memory>>10)
+	case strings.HasPrefix(string(text), "peel-certificate "):
+		cert, err := directory.ParseCertificate(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		state := fmt.Sprintf("%d days left", cert.NotAfter.Sub(now)/(24*time.Hour))
+		if err := cert.Valid(now); err != nil {
+			state = "NOT VALID NOW"
+		}
+		fmt.Fprintf(w, "%s: certificate of %v for signing key %v\n  network %v, %s to %s: %s\n", path, cert.Identity, cert.SigningKey,
+			cert.Network, cert.NotBefore.Format(time.DateTime), cert.NotAfter.Format(time.DateTime), state)
+	default:
+		return showKey(w, path)
+	}
+	return nil
+}
+
+func showKey(w io.Writer, path string) error {
+	if k, err := relay.LoadKey[ed25519.PrivateKey](path); err == nil {
+		if strings.HasPrefix(filepath.Base(path), "signing") {
+			fmt.Fprintf(w, "%s: signing key %v\n", path, directory.SigningKey(idOf(k)))
+		} else {
+			fmt.Fprintf(w, "%s: identity %v\n", path, idOf(k))
+		}
+		return nil
+	}
+	k, err := relay.LoadKey[*ecdh.PrivateKey](path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s: X25519 key %v\n", path, cell.Key(k.PublicKey().Bytes()))
+	return nil
+}
+
+// usualDays is for how long a signing key is certified if nobody says.
+const usualDays = 60
+
+// certify makes a certificate that holds from a day ago, for others' clocks, for some days.
+func certify(id ed25519.PrivateKey, network cell.NetworkID, key directory.SigningKey, days int, now time.Time) (directory.Certificate, error) {
+	most := int(directory.MaxCertificateLife/(24*time.Hour)) - 1
+	if days < 1 || days > most {
+		return directory.Certificate{}, &usageError{fmt.Errorf("--days %d: must be 1 to %d", days, most)}
+	}
+	now = now.UTC().Truncate(time.Second)
+	return directory.Certificate{
+		Network: network, SigningKey: key, NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(time.Duration(days) * 24 * time.Hour),
+	}.Certify(id)
+}
+
+func keysCertify() *cobra.Command {
+	var phrase passphrase
+	var identity, network, key, out string
+	var days int
+	c := &cobra.Command{
+		Use: "certify --identity FILE --network FILE --signing-key KEY", Short: "Certify a signing key with an authority's identity", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			n, err := conf.LoadNetwork(network)
+			if err != nil {
+				return inUse(err)
+			}
+			k, err := cell.ParseKey(key)
+			if err != nil {
+				return &usageError{fmt.Errorf("--signing-key: %w", err)}
+			}
+			id, err := loadIdentity(identity, &phrase, c)
+			if err != nil {
+				return err
+			}
+			if _, ok := n.Authority(idOf(id)); !ok {
+				return fmt.Errorf("%v is not among the authorities of %s: the certificate would count for nothing", idOf(id), network)
+			}
+			cert, err := certify(id, n.ID(), directory.SigningKey(k), days, time.Now())
+			if err != nil {
+				return err
+			}
+			if out == "" {
+				_, err = c.OutOrStdout().Write(cert.Append(nil))
+				return err
+			}
+			return putNew(out, cert.Append(nil))
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&identity, "identity", "", "the identity's `file`, sealed or not")
+	f.StringVar(&network, "network", "network.toml", "the network `file`")
+	f.StringVar(&key, "signing-key", "", "the public half that peel keys rotate printed")
+	f.IntVar(&days, "days", usualDays, "how long the certificate holds")
+	f.StringVar(&out, "out", "", "where it is written (default: printed)")
+	required(c, "identity", "signing-key")
+	phrase.flags(c)
+	return c
+}
+
+func required(c *cobra.Command, flags ...string) {
+	for _, f := range flags {
+		if err := c.MarkFlagRequired(f); err != nil {
+			panic(err) // cannot be: the flag was just added
+		}
+	}
+}
+
+func keysRotate() *cobra.Command {
+	var phrase passphrase
+	var config, identity string
+	var days int
+	c := &cobra.Command{
+		Use: "rotate --config FILE", Short: "Make an authority's next signing key", Args: cobra.NoArgs,
+		Long: `Makes an authority's next signing key, beside the one in use, and certifies it if the identity is given.
+The authority takes it up when it starts or by peel reload. The old one counts until its certificate ends.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var f conf.Authority
+			if err := conf.Load(config, &f); err != nil {
+				return inUse(err)
+			}
+			n, err := conf.LoadNetwork(f.Network)
+			if err != nil {
+				return inUse(err)
+			}
+			return rotate(c, config, f.Keys, f.Network, n, identity, days, &phrase)
+		},
+	}
+	configFlag(c, &config)
+	c.Flags().StringVar(&identity, "identity", "", "the identity's `file`, sealed or not (default: say what to run where it is)")
+	c.Flags().IntVar(&days, "days", usualDays, "how long the certificate holds")
+	phrase.flags(c)
+	return c
+}
+
+func rotate(c *cobra.Command, config, dir, networkFile string, n *directory.Network, identity string, days int, phrase *passphrase) error {
+	var id ed25519.PrivateKey
+	if identity != "" {
+		var err error
+		if id, err = loadIdentity(identity, phrase, c); err != nil {
+			return err
+		}
+		if _, ok := n.Authority(idOf(id)); !ok {
+			return fmt.Errorf("%v is not among the authorities of %s: the certificate would count for nothing", idOf(id), networkFile)
+		}
+	}
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	k := directory.SigningKey(pub)
+	var cert directory.Certificate
+	if id != nil {
+		if cert, err = certify(id, n.ID(), k, days, time.Now()); err != nil {
+			return err
+		}
+	}
+	if err := relay.SaveKey(filepath.Join(dir, "signing-"+short(k)+".key"), key); err != nil {
+		return err
+	}
+	out := c.OutOrStdout()
+	if id == nil {
+		fmt.Fprintf(out, `made signing key %[1]v. Where the identity is, run
+
+  peel keys certify --identity identity.sealed --network network.toml --signing-key %[1]v --days %[2]d --out certificate-%[3]s
+
+bring the certificate here, and run
+
+  peel keys import --config %[4]s certificate-%[3]s
+  peel reload --config %[4]s
+`, k, days, short(k), config)
+		return nil
+	}
+	if err := putNew(filepath.Join(dir, certificateFile+"-"+short(k)), cert.Append(nil)); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "signing key %v, certified until %s\nthe authority takes it up when it starts, or now by: peel reload --config %s\n", k, cert.NotAfter.Format(time.DateTime), config)
+	return nil
+}
+
+func keysExport() *cobra.Command {
+	var phrase passphrase
+	var out string
+	c := &cobra.Command{
+		Use: "export FILE --out FILE", Short: "Seal an identity that lies unprotected, or seal one anew", Args: cobra.ExactArgs(1),
+		Long: "Writes the identity of a file, sealed under a passphrase, to another file. The first is left as it is: erase it when the\nother is where it belongs. A file that is sealed already is opened with $PEEL_OLD_PASSPHRASE or on the terminal.",
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := loadIdentity(args[0], &passphrase{env: "PEEL_OLD_PASSPHRASE"}, c)
+			if err != nil {
+				return err
+			}
+			p, err := phrase.get("the identity in "+out, true, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			defer clear(p)
+			if err := sealIdentity(out, id, p); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "identity %v in %s; %s is still there: erase it when that one is safe\n", idOf(id), out, args[0])
+			return nil
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "the new `file`")
+	required(c, "out")
+	phrase.flags(c)
+	return c
+}
+
+func keysBackup() *cobra.Command {
+	var phrase passphrase
+	var out string
+	c := &cobra.Command{
+		Use: "backup FOLDER --out FILE", Short: "Seal all keys of a folder in one file", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			keys, err := folderKeys(args[0])
+			if err != nil {
+				return err
+			}
+			public := "unnamed"
+			for _, k := range keys {
+				if id, ok := k.key.(ed25519.PrivateKey); ok && k.name == identityFile {
+					public = idOf(id).String()
+				}
+			}
+			if len(keys) == 0 {
+				return fmt.Errorf("%s: no keys here", args[0])
+			}
+			p, err := phrase.get("the backup in "+out, true, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			defer clear(p)
+			secret, err := pack(keys)
+			if err != nil {
+				return err
+			}
+			defer clear(secret)
+			text, err := sealed.Seal(kindKeys, public, secret, p, sealed.Usual)
+			if err != nil {
+				return err
+			}
+			if err := putNew(out, text); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%d keys in %s; peel keys import brings them back\n", len(keys), out)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "the new `file`")
+	required(c, "out")
+	phrase.flags(c)
+	return c
+}
+
+func keysImport() *cobra.Command {
+	var phrase passphrase
+	var config, dir string
+	c := &cobra.Command{
+		Use: "import FILE (--config FILE | --keys FOLDER)", Short: "Put a certificate, or the keys of a backup, into a key folder", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			var network *directory.Network
+			if config != "" {
+				var f conf.Authority
+				if err := conf.Load(config, &f); err != nil {
+					return inUse(err)
+				}
+				var err error
+				if network, err = conf.LoadNetwork(f.Network); err != nil {
+					return inUse(err)
+				}
+				dir = f.Keys
+			}
+			if dir == "" {
+				return &usageError{errors.New("say where to: --config of an authority, or --keys FOLDER")}
+			}
+			text, err := readFile(args[0])
+			if err != nil {
+				return err
+			}
+			if sealed.Is(text) {
+				return restore(c, args[0], dir, &phrase)
+			}
+			return importCertificate(c.OutOrStdout(), text, args[0], dir, network, time.Now())
+		},
+	}
+	c.Flags().StringVarP(&config, "config", "c", "", "the authority's configuration `file`")
+	c.Flags().StringVar(&dir, "keys", "", "the key `folder`")
+	c.MarkFlagsMutuallyExclusive("config", "keys")
+	phrase.flags(c)
+	return c
+}
+
+// importCertificate puts a certificate beside its signing key.
+func importCertificate(w io.Writer, text []byte, from, dir string, n *directory.Network, now time.Time) error {
+	cert, err := directory.ParseCertificate(text)
+	if err != nil {
+		return fmt.Errorf("%s: neither a certificate nor a sealed file: %w", from, err)
+	}
+	if n != nil && cert.Network != n.ID() {
+		return fmt.Errorf("%s is for network %v, this is %v: certify for this one", from, cert.Network, n.ID())
+	}
+	if err := cert.Valid(now); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	keys, err := filepath.Glob(filepath.Join(dir, "signing*.key"))
+	if err != nil {
+		return err
+	}
+	for _, path := range keys {
+		k, err := relay.LoadKey[ed25519.PrivateKey](path)
+		if err != nil {
+			return err
+		}
+		if directory.SigningKey(idOf(k)) != cert.SigningKey {
+			continue
+		}
+		name := filepath.Join(dir, certificateFile+"-"+short(cert.SigningKey))
+		if err := cache.WriteFile(name, text); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s: holds until %s\n", name, cert.NotAfter.Format(time.DateTime))
+		return nil
+	}
+	return fmt.Errorf("%s is for signing key %v, which is not in %s: peel keys rotate makes one there", from, cert.SigningKey, dir)
+}
+
+// restore puts the keys of a sealed file into a folder that has none of them.
+func restore(c *cobra.Command, from, dir string, p *passphrase) error {
+	_, keys, err := openSealed(from, "", p, c)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if _, err := os.Lstat(filepath.Join(dir, k.name)); err == nil {
+			return fmt.Errorf("%s is there already: nothing was written; move it away first", filepath.Join(dir, k.name))
+		}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if err := relay.SaveKey(filepath.Join(dir, k.name), k.key); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%d keys put into %s\n", len(keys), dir)
+	return nil
+}
