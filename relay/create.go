@@ -118,7 +118,7 @@ func (r *Relay) respond(h *handshake) {
 
 // onionKey finds the key that a CREATE names; nil: not one of ours, or no longer.
 func (r *Relay) onionKey(id cell.KeyID) *ecdh.PrivateKey {
-	for _, k := range r.onion {
+	for _, k := range r.onion.Load().keys {
 		if k.id == id {
 			return k.key
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"peel/cell"
 )
@@ -24,6 +25,7 @@ type Keys struct {
 	Link     *ecdh.PrivateKey   // X25519
 	Onion    *ecdh.PrivateKey   // X25519
 	Previous *ecdh.PrivateKey   // X25519; nil: none
+	Made     time.Time          // when Onion was made; zero: just now
 }
 
 // NewKeys makes the keys of a new relay.
@@ -67,12 +69,11 @@ func (k Keys) check(authority bool) error {
 	return nil
 }
 
-// The files of a key folder, each a PKCS #8 key in PEM that openssl can read too.
+// The files of a key folder, each with PKCS #8 keys in PEM that openssl can read too.
 const (
 	identityFile = "identity.key"
 	linkFile     = "link.key"
-	onionFile    = "onion.key"
-	previousFile = "onion.previous.key"
+	onionFile    = "onion.keys" // the current one and the one before, so that both change at once
 )
 
 // Save writes the keys as files that only their owner can read (0600) into the folder dir, which is made (0700) if it
@@ -84,33 +85,33 @@ func (k Keys) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("relay: key folder: %w", err)
 	}
-	files := []struct {
-		name string
-		key  any
-	}{{identityFile, k.Identity}, {linkFile, k.Link}, {onionFile, k.Onion}}
-	if k.Previous != nil {
-		files = append(files, struct {
-			name string
-			key  any
-		}{previousFile, k.Previous})
-	}
-	for _, f := range files {
-		path := filepath.Join(dir, f.name)
+	for _, name := range []string{identityFile, linkFile, onionFile} {
+		path := filepath.Join(dir, name)
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("relay: key file %s: %w: choose another folder, or move the old keys away", path, cmp.Or(err, fs.ErrExist))
 		}
 	}
-	for _, f := range files {
-		if err := SaveKey(filepath.Join(dir, f.name), f.key); err != nil {
-			return err
-		}
+	made := k.Made
+	if made.IsZero() {
+		made = time.Now()
 	}
-	return nil
+	// The identity comes last: a folder that has it is whole.
+	if err := saveOnion(dir, onionKeys{k.Onion, k.Previous, made.UTC().Truncate(time.Second)}); err != nil {
+		return err
+	}
+	if err := SaveKey(filepath.Join(dir, linkFile), k.Link); err != nil {
+		return err
+	}
+	return SaveKey(filepath.Join(dir, identityFile), k.Identity)
 }
 
-// LoadKeys reads what Save wrote. It refuses files that others than their owner can read.
+// LoadKeys reads what Save wrote. It refuses a folder or files that others than their owner can read. It never makes a key: where one is
+// missing or damaged, that is an error.
 func LoadKeys(dir string) (Keys, error) {
 	var k Keys
+	if err := CheckKeyFolder(dir); err != nil {
+		return Keys{}, err
+	}
 	var err error
 	if k.Identity, err = LoadKey[ed25519.PrivateKey](filepath.Join(dir, identityFile)); err != nil {
 		return Keys{}, err
@@ -118,36 +119,77 @@ func LoadKeys(dir string) (Keys, error) {
 	if k.Link, err = LoadKey[*ecdh.PrivateKey](filepath.Join(dir, linkFile)); err != nil {
 		return Keys{}, err
 	}
-	if k.Onion, err = LoadKey[*ecdh.PrivateKey](filepath.Join(dir, onionFile)); err != nil {
+	path := filepath.Join(dir, onionFile)
+	text, err := readKey(path)
+	if err != nil {
 		return Keys{}, err
 	}
-	k.Previous, err = LoadKey[*ecdh.PrivateKey](filepath.Join(dir, previousFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Keys{}, err
+	defer clear(text)
+	o, err := parseOnionKeys(text)
+	if err != nil {
+		return Keys{}, fmt.Errorf("relay: %s: %w", path, err)
 	}
+	k.Onion, k.Previous, k.Made = o.current, o.previous, o.since
+	sweep(dir)
 	return k, nil
 }
 
-// SaveKey writes one Ed25519 or X25519 private key to a new file that only its owner can read.
+// CheckKeyFolder refuses a folder that others than its owner can read or write.
+func CheckKeyFolder(dir string) error {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("relay: key folder: %w", err)
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("relay: %s: not a folder of keys", dir)
+	}
+	if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("relay: %s: others than its owner can look into this folder of private keys (mode %04o): run chmod 700 %s", dir, st.Mode().Perm(), dir)
+	}
+	return nil
+}
+
+// sweep removes what a crash left of files that were being written: there are keys in them.
+func sweep(dir string) {
+	for _, glob := range []string{"." + onionFile + "*", newKey + "*"} {
+		names, _ := filepath.Glob(filepath.Join(dir, glob))
+		for _, name := range names {
+			os.Remove(name)
+		}
+	}
+}
+
+// newKey begins the name of a key file that is being written.
+const newKey = ".new-key-"
+
+// SaveKey writes one Ed25519 or X25519 private key to a new file that only its owner can read. A crash leaves the whole file or none.
 func SaveKey(path string, key any) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return fmt.Errorf("relay: %s: %w", path, err)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	defer clear(der)
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("relay: key file %s: %w", path, fs.ErrExist)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), newKey)
 	if err != nil {
 		return fmt.Errorf("relay: key file: %w", err)
 	}
+	defer os.Remove(f.Name())
 	err = pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	clear(der)
 	if err == nil {
 		err = f.Sync()
 	}
 	if e := f.Close(); err == nil {
 		err = e
 	}
+	if err == nil {
+		if err = os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+			err = os.Rename(f.Name(), path) // a file system without links
+		}
+	}
 	if err != nil {
-		os.Remove(path) // a part of a key is of no use, and in the way of the next try
 		return fmt.Errorf("relay: key file: %w", err)
 	}
 	return nil
@@ -156,22 +198,31 @@ func SaveKey(path string, key any) error {
 // mostKeyFile is more bytes than a key file has.
 const mostKeyFile = 4096
 
-// LoadKey reads one private key of the kind K, which is ed25519.PrivateKey or *ecdh.PrivateKey (X25519).
-func LoadKey[K ed25519.PrivateKey | *ecdh.PrivateKey](path string) (K, error) {
-	var none K
+// readKey reads a file that only its owner can read.
+func readKey(path string) ([]byte, error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return none, fmt.Errorf("relay: key file: %w", err)
+		return nil, fmt.Errorf("relay: key file: %w", err)
 	}
 	if !st.Mode().IsRegular() || st.Size() > mostKeyFile {
-		return none, fmt.Errorf("relay: %s: not a key file", path)
+		return nil, fmt.Errorf("relay: %s: not a key file", path)
 	}
 	if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
-		return none, fmt.Errorf("relay: %s: others than its owner can read this private key (mode %04o): run chmod 600 %s", path, st.Mode().Perm(), path)
+		return nil, fmt.Errorf("relay: %s: others than its owner can read this private key (mode %04o): run chmod 600 %s", path, st.Mode().Perm(), path)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return none, fmt.Errorf("relay: key file: %w", err)
+		return nil, fmt.Errorf("relay: key file: %w", err)
+	}
+	return b, nil
+}
+
+// LoadKey reads one private key of the kind K, which is ed25519.PrivateKey or *ecdh.PrivateKey (X25519).
+func LoadKey[K ed25519.PrivateKey | *ecdh.PrivateKey](path string) (K, error) {
+	var none K
+	b, err := readKey(path)
+	if err != nil {
+		return none, err
 	}
 	defer clear(b)
 	block, rest := pem.Decode(b)

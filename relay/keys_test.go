@@ -24,6 +24,16 @@ func someKeys(t *testing.T) Keys {
 	return k
 }
 
+// folder is one that only its owner can look into.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "keys")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func equal(a, b Keys) bool {
 	return a.Identity.Equal(b.Identity) && a.Link.Equal(b.Link) && a.Onion.Equal(b.Onion) &&
 		(a.Previous == nil) == (b.Previous == nil) && (a.Previous == nil || a.Previous.Equal(b.Previous))
@@ -63,7 +73,7 @@ func TestKeysAreReadAsTheyWereWritten(t *testing.T) {
 
 func TestKeysAreNeverOverwritten(t *testing.T) {
 	for _, there := range []string{identityFile, linkFile, onionFile} {
-		dir := t.TempDir()
+		dir := folder(t)
 		if err := os.WriteFile(filepath.Join(dir, there), []byte("precious"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +171,7 @@ func TestKeyFilesThatAreRefused(t *testing.T) {
 			if runtime.GOOS == "windows" && c.says == "chmod 600" {
 				t.Skip("no modes here")
 			}
-			dir := t.TempDir()
+			dir := folder(t)
 			if err := someKeys(t).Save(dir); err != nil {
 				t.Fatal(err)
 			}
@@ -197,11 +207,11 @@ func TestAKeyFileCutAnywhereIsRefused(t *testing.T) {
 }
 
 func TestAPreviousKeyThatCannotBeReadIsNotIgnored(t *testing.T) {
-	dir := t.TempDir()
+	dir := folder(t)
 	if err := someKeys(t).Save(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, previousFile), []byte("?"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, onionFile), []byte("?"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := LoadKeys(dir); err == nil {

@@ -137,7 +137,7 @@ func (r *Relay) descriptor(now time.Time) ([]byte, error) {
 	d := directory.Descriptor{
 		Network: r.network, Nickname: c.Nickname, Contact: c.Contact, Version: Version, Published: now.UTC().Truncate(time.Second),
 		LinkKey:  cell.Key(c.Keys.Link.PublicKey().Bytes()),
-		OnionKey: cell.Key(c.Keys.Onion.PublicKey().Bytes()),
+		OnionKey: cell.Key(r.onion.Load().current.PublicKey().Bytes()),
 		Addrs:    c.Addrs, Bandwidth: c.Bandwidth, Observed: r.observed.Load(), Family: directory.SortFamily(c.Family), Policy: c.Exit,
 	}
 	b, err := d.Sign(c.Keys.Identity)
@@ -148,7 +148,7 @@ func (r *Relay) descriptor(now time.Time) ([]byte, error) {
 }
 
 // keepPublished sends the descriptor to every authority at the start and again after half to a whole period (of ten
-// minutes at least), and soon again to those that could not be reached.
+// minutes at least), at once when the onion key is another, and soon again to those that could not be reached.
 func (r *Relay) keepPublished(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -156,6 +156,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 		wg.Go(func() {
 			retry := firstRetry
 			for {
+				keys := r.onion.Load()
 				wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
 				err := errPanic
 				r.guard("publish", func() { err = r.publish(ctx, a) })
@@ -168,6 +169,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 				}
 				select {
 				case <-time.After(wait/2 + rand.N(wait/2)):
+				case <-keys.replaced:
 				case <-ctx.Done():
 					return
 				}

@@ -49,6 +49,10 @@ type Config struct {
 	Measure     bool
 	MeasureFrom netip.Addr
 
+	// KeyDir is the folder of Keys, as Save writes it, where new onion keys are written before they are used. "": nowhere, so that
+	// they are lost at the end of Run.
+	KeyDir string
+
 	Dir   string                                                            // folder for the consensus; "": nothing is written
 	Dial  func(ctx context.Context, network, addr string) (net.Conn, error) // of links; nil: net.Dialer
 	Tap   func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
@@ -82,7 +86,7 @@ type Relay struct {
 	id         cell.NodeID
 	network    cell.NetworkID
 	log        *slog.Logger
-	onion      []onionKey
+	onion      atomic.Pointer[honoured]
 	linkCfg    link.Config
 	pool       *link.Pool
 	exit       *exit.Dialer // nil: no exit
@@ -152,13 +156,13 @@ func New(cfg Config) (*Relay, error) {
 			return nil, errors.New("relay: an authority's node needs the authority's identity")
 		}
 		r.id = cfg.ID
-		r.addOnion(cfg.Keys.Link)
+		r.honour(onionKeys{current: cfg.Keys.Link})
 	} else {
 		r.id = cfg.Keys.ID()
-		r.addOnion(cfg.Keys.Onion)
-		if cfg.Keys.Previous != nil {
-			r.addOnion(cfg.Keys.Previous)
+		if cfg.Keys.Made.IsZero() {
+			cfg.Keys.Made = time.Now()
 		}
+		r.honour(onionKeys{cfg.Keys.Onion, cfg.Keys.Previous, cfg.Keys.Made})
 		if len(cfg.Addrs) == 0 {
 			r.cfg.Addrs = listenerAddrs(cfg.Listeners)
 		}
@@ -209,10 +213,6 @@ func (cfg *Config) dialer() func(context.Context, string, string) (net.Conn, err
 	return cfg.Dial
 }
 
-func (r *Relay) addOnion(k *ecdh.PrivateKey) {
-	r.onion = append(r.onion, onionKey{cell.Key(k.PublicKey().Bytes()).ID(), k})
-}
-
 func listenerAddrs(ls []net.Listener) []netip.AddrPort {
 	var addrs []netip.AddrPort
 	for _, l := range ls {
@@ -251,6 +251,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	if r.cfg.Directory == nil {
 		wg.Go(func() { r.keepDirectory(ctx) })
 		wg.Go(func() { r.keepPublished(ctx) })
+		wg.Go(func() { r.keepOnion(ctx) })
 		wg.Go(func() { r.keepObserved(ctx) })
 	}
 	<-ctx.Done()

@@ -103,6 +103,9 @@ func signingPairs(dir string) (pairs []authority.Config, err error) {
 // authorityKeys are what an authority signs with: of the pairs in its folder that are valid the one that ends last, and the identity, where
 // that is at hand.
 func authorityKeys(dir string, now time.Time) (c authority.Config, err error) {
+	if err := relay.CheckKeyFolder(dir); err != nil {
+		return c, err
+	}
 	pairs, err := signingPairs(dir)
 	if err != nil {
 		return c, err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -453,6 +454,14 @@ func importCertificate(w io.Writer, text []byte, from, dir string, n *directory.
 	return fmt.Errorf("%s is for signing key %v, which is not in %s: peel keys rotate makes one there", from, cert.SigningKey, dir)
 }
 
+// ofRelay says whether keys are those of a relay. Its onion keys live for days only, and are not in a backup.
+func ofRelay(keys []namedKey) bool {
+	has := func(prefix string) bool {
+		return slices.ContainsFunc(keys, func(k namedKey) bool { return strings.HasPrefix(k.name, prefix) })
+	}
+	return has(identityFile) && has(linkFile) && !has("signing")
+}
+
 // restore puts the keys of a sealed file into a folder that has none of them.
 func restore(c *cobra.Command, from, dir string, p *passphrase) error {
 	_, keys, err := openSealed(from, "", p, c)
@@ -469,6 +478,11 @@ func restore(c *cobra.Command, from, dir string, p *passphrase) error {
 	}
 	for _, k := range keys {
 		if err := relay.SaveKey(filepath.Join(dir, k.name), k.key); err != nil {
+			return err
+		}
+	}
+	if ofRelay(keys) {
+		if err := relay.SaveOnionKey(dir); err != nil {
 			return err
 		}
 	}

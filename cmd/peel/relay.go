@@ -37,7 +37,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg := relay.Config{
-		Network: network, Keys: keys, Nickname: f.Nickname, Contact: f.Contact, Dir: f.State, Log: logger(w, f.Log).With("node", f.Nickname),
+		Network: network, Keys: keys, Nickname: f.Nickname, Contact: f.Contact, Dir: f.State, KeyDir: f.Keys, Log: logger(w, f.Log).With("node", f.Nickname),
 	}
 	if cfg.Addrs, err = f.Addrs(); err != nil {
 		return err
@@ -72,6 +72,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	}
 	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0, "memory_budget_MiB", cfg.Memory>>20)
 	relayWindow(window, r.ID().String(), r.Stats())
+	keysWindow(window, r)
 	err = together(ctx, r.Run, window.Run)
 	cfg.Log.Info("relay ends")
 	return err

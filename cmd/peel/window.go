@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"peel/client"
 	"peel/cmd/peel/internal/admin"
@@ -39,6 +40,22 @@ func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 		admin.Metric{Name: "peel_relay_links_refused_total", Help: "Links not taken, rounded down to 8.", Rise: true, Round: 8, Value: counted(&t.LinksRefused)},
 		admin.Metric{Name: "peel_relay_panics_total", Help: "Panics that were contained: each is a bug.", Rise: true, Value: counted(&t.Panics)},
 	)
+}
+
+// keysWindow shows how old a relay's onion key is.
+func keysWindow(s *admin.Server, r *relay.Relay) {
+	s.Section("keys", func() any {
+		made, next, previous := r.OnionKeys()
+		return struct {
+			Made     time.Time `json:"onion_key_made"`
+			Next     time.Time `json:"onion_key_next"`
+			Previous bool      `json:"previous_honoured"`
+		}{made.UTC(), next.UTC(), previous}
+	})
+	s.Metric(admin.Metric{Name: "peel_relay_onion_key_made_seconds", Help: "When the onion key in use was made, in seconds since 1970.", Value: func() float64 {
+		made, _, _ := r.OnionKeys()
+		return float64(made.Unix())
+	}})
 }
 
 // authorityWindow shows how the voting goes.
