@@ -146,7 +146,8 @@ func initClientCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&network, "network", "network.toml", "the network `file`")
-	c.Flags().StringVar(&f.SOCKS, "socks", "127.0.0.1:9250", "`address` of the SOCKS5 port")
+	c.Flags().StringVar(&f.SOCKS, "socks", "127.0.0.1:9250", "`address` of the port for SOCKS and HTTP CONNECT")
+	c.Flags().StringVar(&f.DNS, "dns", "", "`address` of a DNS port (default: none)")
 	return c
 }
 
@@ -274,7 +275,7 @@ func initNetworkCommand() *cobra.Command {
 	f.IntVar(&size.Authorities, "authorities", size.Authorities, "directory authorities")
 	f.IntVar(&size.Relays, "relays", size.Relays, "relays, exits included")
 	f.IntVar(&size.Exits, "exits", size.Exits, "relays that are exits")
-	f.StringVar(&socks, "socks", "127.0.0.1:9250", "`address` of the client's SOCKS5 port")
+	f.StringVar(&socks, "socks", "127.0.0.1:9250", "`address` of the client's port for SOCKS and HTTP CONNECT")
 	f.Uint16Var(&port, "port", 9001, "port of every node on its own address")
 	f.DurationVar(&period, "period", 5*time.Second, "`time` from one directory to the next, whole seconds")
 	return c

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -21,6 +22,7 @@ import (
 
 	"peel/client"
 	"peel/client/path"
+	"peel/cmd/peel/internal/conf"
 	"peel/testnet"
 )
 
@@ -35,10 +37,10 @@ func testnetCommand() *cobra.Command {
 		Long: `Starts directory authorities, relays and a client in this process, joined over
 loopback with the formats and keys of a real network; waits for the authorities to
 agree; fetches a page from a web server of its own through three relays; and stays,
-with a SOCKS5 port for your programs, until Ctrl-C.
+with a port for your programs (SOCKS, HTTP CONNECT), until Ctrl-C.
 
-With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS set,
-and ends with its exit status.`,
+With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS set
+(with --dns also PEEL_DNS), and ends with its exit status.`,
 		Example: `  peel testnet
   peel testnet --relays 20 --exits 5 --socks 127.0.0.1:0
   peel testnet -- curl -sS http://127.0.0.1:8000/file`,
@@ -57,7 +59,8 @@ and ends with its exit status.`,
 	f.IntVar(&t.size.Authorities, "authorities", t.size.Authorities, "directory authorities")
 	f.IntVar(&t.size.Relays, "relays", t.size.Relays, "relays, exits included")
 	f.IntVar(&t.size.Exits, "exits", t.size.Exits, "relays that are exits")
-	f.StringVar(&t.socks, "socks", "127.0.0.1:9250", "`address` of the SOCKS5 port; port 0 picks a free one")
+	f.StringVar(&t.socks, "socks", "127.0.0.1:9250", "`address` of the port for SOCKS and HTTP CONNECT; port 0 picks a free one")
+	f.StringVar(&t.dns, "dns", "", "`address` of a DNS port; port 0 picks a free one (default: none)")
 	f.StringVar(&t.dir, "dir", "", "`folder` for keys, documents and logs (default: a temporary one, removed at the end)")
 	f.DurationVar(&t.duration, "duration", 0, "end by itself after this `time`, such as 30s; 0: stay until Ctrl-C")
 	f.StringVar(&t.log, "log", "info", "how much the nodes' logs tell: error, warn, info or debug")
@@ -69,7 +72,8 @@ and ends with its exit status.`,
 // localnet is the testnet verb at work.
 type localnet struct {
 	size           testnet.Size
-	socks, dir     string
+	socks, dns     string
+	dir            string
 	log            string
 	duration       time.Duration
 	json           bool
@@ -92,6 +96,7 @@ type event struct {
 	TTFB    float64 `json:"ttfb_ms,omitempty"`
 	Rate    float64 `json:"MBps,omitempty"`
 	SOCKS   string  `json:"socks,omitempty"`
+	DNS     string  `json:"dns,omitempty"`
 	Dir     string  `json:"dir,omitempty"`
 }
 
@@ -132,13 +137,26 @@ func (t *localnet) run(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, t.duration)
 		defer cancel()
 	}
-	port, err := listenSOCKS(t.socks, "--socks")
+	d := new(doors)
+	defer d.close()
+	l, err := listenSOCKS(t.socks, "--socks")
 	if err != nil {
 		return err
 	}
-	defer port.Close()
-	if openToOthers(port.Addr()) {
+	d.ports = []port{{Listener: l}}
+	if openToOthers(l.Addr()) {
 		fmt.Fprintf(t.stderr, "peel: warning: --socks %s is open to other machines: whoever reaches it can use it\n", t.socks)
+	}
+	if t.dns != "" {
+		if err := conf.Check(&conf.Client{Network: "-", DNS: t.dns}); err != nil {
+			return &usageError{fmt.Errorf("--%w", err)}
+		}
+		if d.udp, d.tcp, err = listenDNS(t.dns); err != nil {
+			return fmt.Errorf("--%w", err)
+		}
+		if openToOthers(d.udp.LocalAddr()) {
+			fmt.Fprintf(t.stderr, "peel: warning: --dns %s is open to other machines: whoever reaches it can use it\n", t.dns)
+		}
 	}
 	remove, err := t.folder()
 	if err != nil {
@@ -160,7 +178,7 @@ func (t *localnet) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := n.Client().SOCKSServer(logs.open("socks"))
+	servers := d.servers(n.Client(), logs.open("socks"))
 	if logs.err != nil {
 		return fmt.Errorf("testnet: %w", logs.err)
 	}
@@ -173,12 +191,14 @@ func (t *localnet) run(ctx context.Context) error {
 			cancel(err)
 		}
 	})
-	wg.Go(func() {
-		if err := server.Serve(ctx, port); err != nil {
-			cancel(err)
-		}
-	})
-	err = t.use(ctx, n, port.Addr().String())
+	for _, serve := range servers {
+		wg.Go(func() {
+			if err := serve(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	err = t.use(ctx, n, d)
 	var status *exitError
 	switch cause := context.Cause(ctx); {
 	case errors.As(err, &status): // the command's, whatever ended it
@@ -193,16 +213,23 @@ func (t *localnet) run(ctx context.Context) error {
 }
 
 // use waits for the network, shows that it works, and runs the command or stays.
-func (t *localnet) use(ctx context.Context, n *testnet.Net, socks string) error {
+func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors) error {
 	if err := n.Client().Ready(ctx); err != nil {
 		return err
 	}
 	if err := t.fetch(ctx, n.Client()); err != nil {
 		return fmt.Errorf("testnet: fetching a page through the network: %w", err)
 	}
-	t.say(event{Event: "ready", SOCKS: socks, Dir: t.dir, Text: "ready: socks5://" + socks})
+	ready := event{Event: "ready", SOCKS: d.ports[0].Addr().String(), Dir: t.dir}
+	if d.udp != nil {
+		ready.DNS = d.udp.LocalAddr().String()
+	}
+	var text strings.Builder
+	d.announce(&text)
+	ready.Text = strings.TrimSuffix(text.String(), "\n")
+	t.say(ready)
 	if t.command != nil {
-		return runCommand(ctx, t.command, socks)
+		return runCommand(ctx, t.command, ready.SOCKS, ready.DNS)
 	}
 	<-ctx.Done()
 	return nil
@@ -264,12 +291,15 @@ func hops(p path.Path) []hop {
 }
 
 // runCommand runs a program that finds the network in its environment; its status becomes ours.
-func runCommand(ctx context.Context, args []string, socks string) error {
+func runCommand(ctx context.Context, args []string, socks, dns string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	url := "socks5h://" + socks
 	cmd.Env = append(os.Environ(), "ALL_PROXY="+url, "all_proxy="+url, "HTTP_PROXY="+url, "http_proxy="+url,
 		"HTTPS_PROXY="+url, "https_proxy="+url, "NO_PROXY=", "no_proxy=", "PEEL_SOCKS="+socks)
+	if dns != "" {
+		cmd.Env = append(cmd.Env, "PEEL_DNS="+dns)
+	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
 	return commandStatus(args[0], cmd.Run())
