@@ -125,3 +125,48 @@ func runSchedule(t *testing.T, seed int, net *dirtest.Net) (calm, published, ste
 	}
 	return calm, published, s.steps
 }
+
+// For an hour hardly anything gets through to one authority more than may be missing, or from it: there is
+// no consensus then, and one at the latest in the second period after it. The last one before can be
+// used for much longer than that.
+func TestFloodedAuthorities(t *testing.T) {
+	for _, n := range []int{5, 9} {
+		net := dirtest.New(uint64(n), 2, dirtest.Authorities(n), dirtest.At(hour(1)), dirtest.Schedule(directory.Schedule{Start: hour(1)}))
+		missed := 0
+		for seed := range 10 {
+			s := newSim(t, fmt.Sprintf("seed %d of %d authorities", seed, n), net, uint64(seed))
+			flooded := n - net.Network.Threshold + 1
+			begin := hour(2).Add(time.Duration(s.rng.IntN(3600)) * time.Second)
+			end := begin.Add(time.Hour)
+			s.link = func(from, to int) (time.Duration, bool) {
+				if (from < flooded || to < flooded) && !s.now.Before(begin) && s.now.Before(end) {
+					return time.Minute + time.Duration(s.rng.Int64N(int64(5*time.Minute))), s.rng.IntN(10) > 0
+				}
+				return time.Duration(s.rng.Int64N(int64(time.Second))), s.rng.IntN(50) == 0
+			}
+			for _, node := range s.nodes {
+				s.at(minute(30), node.start)
+			}
+			last := hour(0)
+			for h := 1; h <= 6; h++ {
+				s.runUntil(hour(h).Add(10 * time.Minute))
+				if len(s.published[hour(h)]) > 0 {
+					last = hour(h)
+				} else {
+					missed++
+				}
+				old := hour(h).Sub(last)
+				if hour(h).Before(begin) && old > 0 || old > 3*time.Hour+directory.Grace {
+					s.fatal("the newest consensus at %v is of %v", hour(h), last)
+				}
+				if hour(h).Sub(end) >= 2*time.Hour && old > 0 {
+					s.fatal("two periods after the flood, at %v, there is no consensus", hour(h))
+				}
+			}
+		}
+		t.Logf("%d authorities: %d of 60 periods without a consensus", n, missed)
+		if missed == 0 || missed > 20 {
+			t.Errorf("%d authorities: %d periods without a consensus: it was no flood, or it did not end", n, missed)
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package cache
+
+import (
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/dirtest"
+)
+
+var skewSeed = flag.Uint64("skew-seed", 4, "of TestClocksOfAMonth")
+
+// Clients with clocks up to thirty days off are given fresh, stale, future and replayed directories: each
+// takes what it should, and who refuses one for its time is told of the clock. A client that hears other
+// nodes' clocks is told by how much its own is wrong, and never that it is when it is right.
+func TestClocksOfAMonth(t *testing.T) {
+	cases := 1000
+	if os.Getenv("PEEL_SLOW") != "" {
+		cases = 10_000
+	}
+	rng := rand.New(rand.NewPCG(*skewSeed, 4))
+	net := dirtest.New(1, 1, dirtest.Authorities(1))
+	base := net.Consensus.ValidAfter
+	made := map[int][]byte{} // consensuses by hour, signed
+	at := func(hour int) []byte {
+		if made[hour] == nil {
+			c := *net.Consensus
+			c.ValidAfter = base.Add(time.Duration(hour) * time.Hour)
+			c.FreshUntil, c.ValidUntil = c.ValidAfter.Add(time.Hour), c.ValidAfter.Add(3*time.Hour)
+			made[hour] = net.Sign(&c, 1)
+		}
+		return made[hour]
+	}
+	const month = 30 * 24
+	within := func(d time.Duration) time.Duration { return time.Duration(rng.Int64N(2*int64(d))) - d }
+	count := map[string]int{}
+	for i := range cases {
+		noon := base.Add(24*time.Hour + time.Duration(rng.IntN(3600))*time.Second)
+		skew := within(month * time.Hour)
+		if i%2 == 0 {
+			skew = within(40 * time.Hour) // where it matters most
+		}
+		if i%8 == 0 {
+			skew = within(10 * time.Minute)
+		}
+		now := noon.Add(skew)
+		c, err := New(Config{Network: net.Network})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What it is given: the newest, and what is older or comes from the future of all.
+		have := -1000 // none
+		hours := []int{24, 24 - rng.IntN(48), 24 + rng.IntN(3), 24 - rng.IntN(5)}
+		rng.Shuffle(len(hours), func(a, b int) { hours[a], hours[b] = hours[b], hours[a] })
+		var clock directory.Clock
+		for n := range 3 {
+			clock.Heard(cell.NodeID{byte(n + 1)}, -skew+within(2*time.Second))
+		}
+		for _, h := range hours {
+			after := base.Add(time.Duration(h) * time.Hour)
+			changed, err := c.Put(at(h), now)
+			want := "taken"
+			switch {
+			case now.Before(after.Add(-directory.MaxSkew)):
+				want = "future"
+			case now.After(after.Add(3*time.Hour + directory.Grace)):
+				want = "expired"
+			case have == h:
+				want = "known"
+			case have > h:
+				want = "old"
+			}
+			got := "taken"
+			switch {
+			case errors.Is(err, directory.ErrFuture):
+				got = "future"
+			case errors.Is(err, directory.ErrExpired):
+				got = "expired"
+			case errors.Is(err, ErrOld):
+				got = "old"
+			case err != nil:
+				got = err.Error()
+			case !changed:
+				got = "known"
+			}
+			count[want]++
+			if got != want {
+				t.Fatalf("case %d (repeat with -skew-seed=%d): clock %v off, directory of hour %d, has that of hour %d: %s, want %s", i, *skewSeed, skew, h, have, got, want)
+			}
+			if want == "taken" {
+				have = h
+			}
+			if want != "future" && want != "expired" {
+				continue
+			}
+			said := clock.Explain(err).Error()
+			wrong := skew.Abs() > directory.MaxSkew+3*time.Second
+			right := skew.Abs() < directory.MaxSkew-3*time.Second
+			switch {
+			case !strings.Contains(said, "clock"):
+				t.Fatalf("case %d: clock %v off, not told of it: %s", i, skew, said)
+			case wrong && (!strings.Contains(said, "this clock is wrong") || strings.Contains(said, "behind those") != (skew < 0)):
+				t.Fatalf("case %d: clock %v off, told: %s", i, skew, said)
+			case right && !strings.Contains(said, "agrees"):
+				t.Fatalf("case %d: clock %v off, told: %s", i, skew, said)
+			}
+		}
+	}
+	t.Logf("%d cases: %v", cases, count)
+	for _, kind := range []string{"taken", "future", "expired", "old", "known"} {
+		if count[kind] < cases/100 {
+			t.Errorf("%d directories %s: too few to say anything", count[kind], kind)
+		}
+	}
+}
