@@ -9,5 +9,5 @@ import "runtime"
 // the order of events, which one thread shows as well. It is slow, so fewer schedules are run.
 func init() {
 	runtime.GOMAXPROCS(1)
-	*schedules = 10
+	*schedules, *seeds, *malformed = 10, 20, 400
 }
