@@ -28,8 +28,8 @@ func GuardsFile(id cell.NetworkID) string { return "guards-" + id.String()[:16] 
 type guardFile struct {
 	name    string // "": nowhere
 	turn    chan struct{}
-	written []byte // by whom has the turn
-	next    time.Time
+	written []byte    // by whom has the turn
+	next    time.Time // when it is to be written at the latest; under the pool's mu
 }
 
 // loadGuards reads the guards of earlier runs. A file that is broken is put aside and told of, so that new guards are
@@ -110,6 +110,9 @@ func (p *pool) keepGuards() {
 	}
 	if err := cache.WriteFile(f.name, text); err != nil {
 		p.core.log.Warn("the guards could not be kept for the next start: it would choose others", "why", err)
+		p.mu.Lock()
+		f.next = time.Now().Add(time.Minute)
+		p.mu.Unlock()
 		return
 	}
 	f.written = text

@@ -430,3 +430,31 @@ func TestExcludedRelaysAreInNoPath(t *testing.T) {
 		}
 	})
 }
+
+// A folder that cannot be written to for a while stops nothing, and the guards are written when it can.
+func TestGuardsAreWrittenWhenTheyCanBe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 24)
+		dir := t.TempDir()
+		c := w.client(Config{Dir: dir})
+		name := filepath.Join(dir, GuardsFile(w.Network.ID()))
+		if err := os.MkdirAll(filepath.Join(name, "in the way"), 0o700); err != nil { // no file takes the place of a folder
+			t.Fatal(err)
+		}
+		run(t, c)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set, err := guard.Parse(text, w.Network.ID()); err != nil || set.List()[0].ID != preferred(t, c).ID {
+			t.Errorf("%v", err)
+		}
+	})
+}

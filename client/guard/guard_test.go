@@ -58,13 +58,6 @@ func pick(t testing.TB, s *Set, now time.Time) cell.NodeID {
 	return g
 }
 
-func (s *Set) ids() (ids []cell.NodeID) {
-	for _, m := range s.order {
-		ids = append(ids, m.id)
-	}
-	return ids
-}
-
 func TestSampleIsBounded(t *testing.T) {
 	for _, x := range []struct{ network, want int }{
 		{0, 0}, {1, 1}, {3, 3}, {12, 12}, {20, 20}, {21, 20}, {100, 20}, {1000, 20},
@@ -595,5 +588,91 @@ func TestAnyOrderKeepsTheBounds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// Where few of the network's relays are allowed, these are drawn with the same chances among each other.
+func TestFewAllowedKeepTheirWeights(t *testing.T) {
+	var rs []Relay
+	for i := range 50 {
+		rs = append(rs, Relay{id(i), 1_000_000})
+	}
+	for i := range 4 {
+		rs = append(rs, Relay{id(100 + i), uint64(i + 1)})
+	}
+	l, rng, counts := NewList(rs), seeded(8), [4]float64{}
+	const rounds = 10_000
+	for range rounds {
+		s := New(network)
+		s.Update(l, func(n cell.NodeID) bool { return number(n) >= 100 }, t0, rng)
+		if len(s.sample) != 4 {
+			t.Fatal(len(s.sample))
+		}
+		counts[number(s.sample[0].id)-100]++
+	}
+	chi := 0.0
+	for i, got := range counts {
+		want := rounds * float64(i+1) / 10
+		chi += (got - want) * (got - want) / want
+	}
+	if chi > 23 { // 3 degrees of freedom: exceeded once in 25,000
+		t.Errorf("chi-square %.1f: %v", chi, counts)
+	}
+}
+
+// Two that failed may be the network, also when the one that answers stands between them.
+func TestTwoSuspectsAroundOneThatAnswers(t *testing.T) {
+	s := made(t, relays(100), 1)
+	a, b, c := s.order[0].id, s.order[1].id, s.order[2].id
+	s.Failed(a, t0, seeded(1))
+	s.Failed(c, t0, seeded(1))
+	if s.Succeeded(b, nil, t0.Add(time.Second), seeded(1)) != Better || pick(t, s, t0.Add(time.Second)) != a {
+		t.Error("the first is not tried again")
+	}
+}
+
+// While guards are to be checked, no circuit of a later one is used; when nobody checks them, after fifteen seconds.
+func TestLaterGuardsStandBackForAWhile(t *testing.T) {
+	s := made(t, relays(100), 1)
+	for _, m := range s.order[:3] {
+		s.Failed(m.id, t0, seeded(1))
+	}
+	later := s.order[3].id
+	for _, x := range []struct {
+		after time.Duration
+		want  Verdict
+	}{{0, Better}, {time.Second, Better}, {14 * time.Second, Better}, {16 * time.Second, Keep}} {
+		if got := s.Succeeded(later, nil, t0.Add(x.after), seeded(1)); got != x.want {
+			t.Errorf("after %v: %v, want %v", x.after, got, x.want)
+		}
+	}
+	// One that would not do for the circuit is not waited for.
+	s = made(t, relays(100), 1)
+	first := s.order[0].id
+	s.Failed(first, t0, seeded(1))
+	s.Failed(s.order[1].id, t0, seeded(1))
+	s.order[1].state = up
+	s.Failed(s.order[5].id, t0, seeded(1))
+	if s.Succeeded(s.order[1].id, func(n cell.NodeID) bool { return n == first }, t0, seeded(1)) != Keep {
+		t.Error("the circuit waits for a guard with which it cannot be made")
+	}
+}
+
+func TestSuccessForgivesAll(t *testing.T) {
+	s := made(t, relays(100), 1)
+	m := s.order[0]
+	now := t0
+	fail(t, s, now, func(cell.NodeID) bool { return true })
+	for range 6 {
+		fail(t, s, now, func(n cell.NodeID) bool { return n != m.id })
+		now = m.retry
+	}
+	if m.failures < 5 {
+		t.Fatalf("%d failures count", m.failures)
+	}
+	fail(t, s, now, func(cell.NodeID) bool { return true })
+	fail(t, s, now, func(n cell.NodeID) bool { return n != m.id })
+	if wait := m.retry.Sub(now); wait > firstRetry {
+		t.Errorf("it waits %v", wait)
 	}
 }

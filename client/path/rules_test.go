@@ -333,3 +333,37 @@ func BenchmarkChooseWithGuard(b *testing.B) {
 		}
 	}
 }
+
+// Where relays may share an address, one still is in a path only once, and families still count.
+func TestOneAddressForAll(t *testing.T) {
+	es := four(t)
+	for i := range es {
+		es[i].Addrs = es[0].Addrs
+		es[i].Flags |= directory.Guard
+		es[i].Policy = policy(t, "accept *:443")
+	}
+	es[0].Family, es[1].Family = []cell.NodeID{id(1)}, []cell.NodeID{id(0)}
+	c := consensus(es...)
+	c.Params = directory.Params{directory.ParamDistinctSubnets.Name: 0}
+	x, err := NewIndex(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := seeded(1)
+	for i := range 1000 {
+		u := Usage{Port: 443}
+		if i%2 == 0 {
+			u.Guard = id(i % 5)
+		}
+		p, err := x.Choose(u, rng.Uint64N)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p[0] == p[1] || p[1] == p[2] || p[0] == p[2] {
+			t.Fatalf("%s: one is there twice", names(p))
+		}
+		if s := names(p); strings.Contains(s, "r0") && strings.Contains(s, "r1") {
+			t.Fatalf("%s: two of one family", s)
+		}
+	}
+}
