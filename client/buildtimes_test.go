@@ -136,6 +136,11 @@ func TestLateBuildIsNotWaitedFor(t *testing.T) {
 		if took := time.Since(begin); took > 2*time.Second {
 			t.Errorf("the stream waited %v", took)
 		}
+		c.pool.mu.Lock()
+		if n := len(c.pool.faults); n != 0 {
+			t.Errorf("%d relays are blamed", n)
+		}
+		c.pool.mu.Unlock()
 		time.Sleep(2 * buildLimit)
 		if d := <-took; d < buildLimit {
 			t.Errorf("the late one was given up after %v: its time is not learned", d)

@@ -304,7 +304,7 @@ func TestWeightsWithAGivenGuard(t *testing.T) {
 }
 
 func FuzzParseRelays(f *testing.F) {
-	for _, s := range []string{id(1).String(), "192.0.2.1", "192.0.2.0/24", "2001:db8::/32", "::ffff:1.2.3.4/112", "fe80::1%a", ""} {
+	for _, s := range []string{id(1).String(), "192.0.2.1", "192.0.2.0/24", "192.0.2.1/24", "2001:db8::/32", "::ffff:1.2.3.4/112", "fe80::1%a", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
