@@ -105,15 +105,21 @@ func (r *Relay) respond(h *handshake) {
 	}
 	k := secrets.Expand(circuit.KeyLabel, 2*layer.KeySize)
 	secrets.Erase()
-	t := &transit{relay: r, prev: h.circ, joined: make(chan struct{})}
-	t.fwd = layer.NewRelay((*[layer.KeySize]byte)(k[:layer.KeySize]), cell.BodySize)
-	t.back = layer.NewRelay((*[layer.KeySize]byte)(k[layer.KeySize:]), cell.BodySize)
+	t := newTransit(r, h.circ, k)
 	clear(k)
-	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams, Budget: r.budget})
 	r.remember(t)
 	h.circ.Attach(fromPrev{t})
 	h.circ.Reply(reply) // an error is told to the receiver as well
 	r.stats.Circuits.Add(1)
+}
+
+// newTransit makes a circuit of the keys that the handshake agreed on.
+func newTransit(r *Relay, prev *link.Circ, k []byte) *transit {
+	t := &transit{relay: r, prev: prev, joined: make(chan struct{})}
+	t.fwd = layer.NewRelay((*[layer.KeySize]byte)(k[:layer.KeySize]), cell.BodySize)
+	t.back = layer.NewRelay((*[layer.KeySize]byte)(k[layer.KeySize:]), cell.BodySize)
+	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams, Budget: r.budget})
+	return t
 }
 
 // onionKey finds the key that a CREATE names; nil: not one of ours, or no longer.

@@ -120,6 +120,7 @@ type Stats struct {
 	Circuits, HandshakesFailed, HandshakesShed atomic.Uint64
 	Exits, ExitsFailed                         atomic.Uint64
 	LinksRefused, Panics                       atomic.Uint64
+	Breaches                                   atomic.Uint64 // circuits ended for what came on them: no honest node sends it
 	Cells                                      atomic.Uint64 // of circuits: passed on or ended here, both ways
 }
 

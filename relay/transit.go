@@ -74,6 +74,9 @@ func (t *transit) survive(do func() error) {
 	err := errPanic
 	t.relay.guard("circuit", func() { err = do() })
 	if err != nil {
+		if err != errPanic { // that is counted as such
+			t.relay.stats.Breaches.Add(1)
+		}
 		t.relay.log.Debug("circuit ended", "why", err)
 		t.destroy()
 	}

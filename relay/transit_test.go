@@ -53,10 +53,30 @@ func TestBreachesEndTheCircuitAlone(t *testing.T) {
 				if a, b := w.circuits(0), w.circuits(1); a != 1 || b != 1 {
 					t.Errorf("%d and %d circuits are left, and not the other one alone", a, b)
 				}
+				if n := w.relays[0].Stats().Breaches.Load() + w.relays[1].Stats().Breaches.Load(); n != 1 {
+					t.Errorf("%d breaches were counted, and not one", n)
+				}
 				other.mustGoOn()
 			})
 		})
 	}
+}
+
+// What a neighbour may not send ends its link, and the circuits on that; those on other links go on.
+func TestBreachOfALinkLeavesTheOthersAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		other, x := w.far(0, 1), w.far(0, 1) // each has a link of its own to the first relay
+		before := w.circuits(0)
+		pipes := w.pipes[w.hops[0].Addrs[0].String()]
+		pipes[len(pipes)-1].Write([]byte{0, 5, 1, 2, 3, 4, 5}) // a record that is no whole number of cells
+		<-x.circ.Conn().Done()
+		synctest.Wait()
+		if a := w.circuits(0); before != 2 || a != 1 {
+			t.Errorf("%d circuits before, %d after: want 2, and 1", before, a)
+		}
+		other.mustGoOn()
+	})
 }
 
 func TestRekeyIsAnsweredByEveryHop(t *testing.T) {

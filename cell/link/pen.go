@@ -58,7 +58,7 @@ func (c *Conn) signal() { c.wake <- struct{}{} }
 // flush writes what there is as far as that takes no waiting, and leaves the rest to the link's writer. The caller has the
 // pen, and no lock.
 func (c *Conn) flush() {
-	if !c.pen.port.prompt() {
+	if c.pen.port.now == nil {
 		c.signal()
 		return
 	}
@@ -124,7 +124,7 @@ func (w *pen) work(brief bool) (idle bool, err error) {
 			return idle, err
 		}
 		if brief {
-			n, err := w.port.WriteNow(record)
+			n, err := w.port.now.WriteNow(record)
 			if err != nil {
 				return false, lost(err)
 			}

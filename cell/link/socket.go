@@ -38,21 +38,25 @@ func holdUnsent(nc net.Conn, cells int) {
 type port struct {
 	nc      net.Conn
 	in, out *transfer // nil: nc is no socket that the system lets us use so
+	now     nowWriter // nil: nc cannot be asked not to wait
 }
 
+// A nowWriter writes what can be written without waiting.
+type nowWriter interface{ WriteNow([]byte) (int, error) }
+
+// newPort makes a port of nc. A pipe in memory may be a nowWriter.
 func newPort(nc net.Conn) *port {
 	p := &port{nc: nc}
 	if t, ok := nc.(*net.TCPConn); ok {
 		p.in, p.out = transfers(t)
 	}
+	if p.out != nil {
+		p.now = p.out
+	} else {
+		p.now, _ = nc.(nowWriter)
+	}
 	return p
 }
-
-// prompt says whether WriteNow can write.
-func (p *port) prompt() bool { return p.out != nil }
-
-// WriteNow writes what nc takes without waiting.
-func (p *port) WriteNow(b []byte) (int, error) { return p.out.run(b, false) }
 
 func (p *port) Write(b []byte) (int, error) {
 	if p.out == nil {

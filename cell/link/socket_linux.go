@@ -75,6 +75,9 @@ func (t *transfer) run(b []byte, wait bool) (int, error) {
 	return t.n, err
 }
 
+// WriteNow implements nowWriter.
+func (t *transfer) WriteNow(b []byte) (int, error) { return t.run(b, false) }
+
 // once goes on until the socket would block, which is false if we are to wait.
 func (t *transfer) once(fd uintptr) bool {
 	for {

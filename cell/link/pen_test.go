@@ -1,0 +1,218 @@
+package link_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/cell/link/linktest"
+)
+
+// prompt is a connection that takes no more than some bytes at once; what the link writes so is counted.
+type prompt struct {
+	*linktest.Conn
+	most  int
+	err   error
+	calls atomic.Int64
+	short atomic.Int64
+}
+
+func (p *prompt) WriteNow(b []byte) (int, error) {
+	p.calls.Add(1)
+	if p.err != nil {
+		return 0, p.err
+	}
+	if len(b) > p.most {
+		p.short.Add(1)
+		b = b[:p.most]
+	}
+	return p.Conn.Write(b)
+}
+
+// promptChain is client – relay – exit, where the relay's ends of both links are prompt.
+func promptChain(t *testing.T, h *host, most int) (client, exit *link.Conn, prev, next *prompt) {
+	t.Helper()
+	join := func(ha, hb link.Handler, relayDials bool) (la, lb *link.Conn, p *prompt) {
+		na, nb := linktest.Pipe(linktest.Options{Window: 4 << 20})
+		p = &prompt{Conn: nb, most: most}
+		var a, b net.Conn = na, p
+		if relayDials {
+			p.Conn = na
+			a, b = p, nb
+		}
+		la, lb = linktest.Join(t, a, b, linktest.Config(t, "a"), linktest.Config(t, "b"), linktest.Handlers{A: ha, B: hb})
+		return la, lb, p
+	}
+	out, exit, next := join(nil, h, true)
+	client, _, prev = join(nil, &transit{t, out}, false)
+	return client, exit, prev, next
+}
+
+// TestReadersWriteWhatConnectionsTakeAtOnce: a reader writes on what comes; what the next connection does not take at once
+// follows, in order, from the writer. Own cells keep their place.
+func TestReadersWriteWhatConnectionsTakeAtOnce(t *testing.T) {
+	for _, most := range []int{1 << 20, 2000, 1} {
+		t.Run(fmt.Sprintf("at most %d bytes", most), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := &host{take: true}
+				client, exit, prev, next := promptChain(t, h, most)
+				e := openCirc(t, client)
+				e.take = true
+				settle(time.Second)
+				e.sendAll(3000)
+				settle(5 * time.Second)
+				h.end(0).sendAll(3000)
+				settle(5 * time.Second)
+				if !slices.Equal(h.end(0).got(), count(3000)) || !slices.Equal(e.got(), count(3000)) {
+					t.Errorf("%d and %d cells came", len(h.end(0).got()), len(e.got()))
+				}
+				for _, p := range []*prompt{prev, next} {
+					if p.calls.Load() == 0 || (p.short.Load() > 0) != (most < 1<<20) {
+						t.Errorf("%d writes at once, %d of them short", p.calls.Load(), p.short.Load())
+					}
+				}
+				alive(t, client, exit)
+			})
+		})
+	}
+}
+
+// TestWriteErrorEndsTheLinkThatHasIt: a reader that cannot write to another link ends that link, and goes on.
+func TestWriteErrorEndsTheLinkThatHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{take: true}
+		client, exit, _, next := promptChain(t, h, 1<<20)
+		e := openCirc(t, client)
+		settle(time.Second)
+		next.err = errors.New("broken")
+		e.sendAll(10)
+		settle(time.Second)
+		over(t, exit, link.ReasonLost)
+		alive(t, client)
+		if got := e.ended(); len(got) != 1 {
+			t.Errorf("the circuit over it ended %d times", len(got))
+		}
+	})
+}
+
+// TestCellsOfOurOwnDoNotOvertake: a circuit that forwards cells, and sends some itself from within Receive, keeps the order
+// in which it did so, and hears of room when they are queued.
+func TestCellsOfOurOwnDoNotOvertake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{take: true}
+		out, exit := pair(t, h, nil, linktest.Options{})
+		mixed := &mixed{}
+		client, _ := linktest.Pair(t, linktest.Config(t, "client"), linktest.Config(t, "relay"),
+			linktest.Handlers{B: mixed}, linktest.Options{})
+		mixed.next = out
+		e := openCirc(t, client)
+		settle(time.Second)
+		e.sendAll(100)
+		settle(5 * time.Second)
+		got := h.end(0).got()
+		if len(got) != 200 {
+			t.Fatalf("%d cells came, want 100 and an own one after each", len(got))
+		}
+		// The own cell that goes with number n has the number 1000 + n, and may come late but not early.
+		last, lastOwn := -1, 999
+		for _, n := range got {
+			switch {
+			case n < 1000 && n == last+1:
+				last = n
+			case n == lastOwn+1 && n-1000 <= last:
+				lastOwn = n
+			default:
+				t.Fatalf("%d came after %d and %d", n, last, lastOwn)
+			}
+		}
+		alive(t, client, exit)
+	})
+}
+
+// mixed forwards all, and wants to send a cell of its own after each.
+type mixed struct {
+	next *link.Conn
+	in   *link.Circ
+
+	mu   sync.Mutex // from Room to Send
+	out  *link.Circ
+	want int // cells that should have been sent
+	sent int
+}
+
+func (m *mixed) Create(c *link.Circ, _ cell.Create) {
+	m.mu.Lock()
+	m.in = c
+	m.out, _ = m.next.Open(backSide{m}, aCreate)
+	m.mu.Unlock()
+	c.Attach(m)
+	c.Reply(aReply)
+}
+
+func (m *mixed) Created([]byte)            {}
+func (m *mixed) Room()                     {}
+func (m *mixed) Closed(cell.DestroyReason) {}
+func (m *mixed) Receive(cells []cell.Cell) {
+	m.mu.Lock()
+	m.out.Forward(m.in, cells)
+	m.want += len(cells)
+	m.mu.Unlock()
+	m.pump()
+}
+
+func (m *mixed) pump() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.sent < m.want && m.out.Room() > 0 && m.out.Send(numberCells(1000+m.sent, 1)) == nil {
+		m.sent++
+	}
+}
+
+// backSide hears of room on the way out.
+type backSide struct{ m *mixed }
+
+func (b backSide) Created([]byte)            {}
+func (b backSide) Receive([]cell.Cell)       {}
+func (b backSide) Closed(cell.DestroyReason) {}
+func (b backSide) Room()                     { b.m.pump() }
+
+// BenchmarkLinksInParallel is a node with several links, each with a circuit of its own, that share what a node's links
+// share. With -cpu 1,2 it shows that they do not wait for each other: twice the cores, twice the cells.
+func BenchmarkLinksInParallel(b *testing.B) {
+	const links = 4
+	budget := link.NewBudget(64 << 20)
+	var from [links]*source
+	var to [links]*sink
+	for i := range links {
+		na, nb := tcp(b)
+		cfg := linktest.Config(b, "b")
+		cfg.Budget = budget
+		to[i] = &sink{done: make(chan struct{}, 1)}
+		la, _ := linktest.Join(b, na, nb, &link.Config{}, cfg, linktest.Handlers{B: to[i]})
+		from[i] = &source{cells: numberCells(0, 32), created: make(chan struct{})}
+		var err error
+		from[i].mu.Lock()
+		from[i].circ, err = la.Open(from[i], aCreate)
+		from[i].mu.Unlock()
+		if err != nil {
+			b.Fatal(err)
+		}
+		<-from[i].created
+	}
+	b.SetBytes(cell.Size)
+	b.ReportAllocs()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for i := range links {
+		wg.Go(func() { run(from[i], to[i], int64(b.N/links+1)) })
+	}
+	wg.Wait()
+}
