@@ -3,6 +3,7 @@ package authority
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -209,6 +210,10 @@ func TestChangedCommitmentIsFoundOut(t *testing.T) {
 		l.wantReveals(l.rounds(1), want)
 		if l.broken[4] < 4 || len(l.broken) != 1 {
 			t.Errorf("changed in round %d: found out %v", from, l.broken)
+		}
+		if st := l.of[0].status(l.net, l.after); st.Phase != "commit" || st.Round != 1 || len(st.Committed) != 5 || len(st.Revealed) != 0 ||
+			!slices.Equal(st.Changed, []string{"authority5"}) {
+			t.Errorf("changed in round %d: the status says %+v", from, st)
 		}
 	}
 }

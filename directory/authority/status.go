@@ -27,6 +27,38 @@ type Status struct {
 	Evidence  []Evidence `json:"evidence"`
 
 	Certificate CertificateStatus `json:"certificate"` // of our own signing key
+	Random      Randomness        `json:"shared_random"`
+}
+
+// Randomness is how far the making of the next shared random value came (spec/sharedrandom.md).
+type Randomness struct {
+	Run       uint64   `json:"run"`
+	Round     int      `json:"round"`
+	Phase     string   `json:"phase"`             // "commit" or "reveal"
+	Committed []string `json:"committed"`         // whose commitment for the next value is known here
+	Revealed  []string `json:"revealed"`          // and whose secret
+	Changed   []string `json:"changed,omitempty"` // who named another commitment than its first, for this value or the last
+	Reveals   int      `json:"current_reveals"`   // how many secrets the value in use was made of; 0: a fallback
+}
+
+// status says how far the making of the next value came, in the round of a period.
+func (r *random) status(n *directory.Network, validAfter time.Time) Randomness {
+	s := Randomness{Phase: "commit", Committed: []string{}, Revealed: []string{}, Reveals: r.shared.Current.Reveals}
+	if s.Run, s.Round = n.Schedule.Run(validAfter); s.Round >= directory.CommitRounds {
+		s.Phase = "reveal"
+	}
+	for _, info := range n.Authorities {
+		if c, ok := r.commitments[commitKey{s.Run, info.ID}]; ok {
+			s.Committed = append(s.Committed, info.Nickname)
+			if c.Revealed() {
+				s.Revealed = append(s.Revealed, info.Nickname)
+			}
+		}
+		if r.broken[commitKey{s.Run, info.ID}] || r.broken[commitKey{s.Run - 1, info.ID}] {
+			s.Changed = append(s.Changed, info.Nickname)
+		}
+	}
+	return s
 }
 
 // Outcome is how far the voting of a period came. Period is when its consensus begins to hold.
@@ -125,6 +157,7 @@ func (a *Authority) Status() Status {
 		s.Consensus = &Published{c.ValidAfter, c.ValidUntil, c.Relays, len(c.Signatures), c.Header.Digest().String()}
 	}
 	s.Evidence = a.voter.accused()
+	s.Random = a.voter.random.status(a.cfg.Network, p.ValidAfter)
 	s.Lists = a.store.lists.Load().counts()
 	return s
 }
