@@ -97,7 +97,13 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
 	relayWindow(window, a.ID().String(), a.Stats())
 	authorityWindow(window, a)
-	reload := func(context.Context) error { return errors.Join(a.Reload(), renew(a, f.Keys)) }
+	reload := func(context.Context) error {
+		renewed := renew(a, f.Keys)
+		if renewed != nil {
+			cfg.Log.Warn("no other signing key was taken up", "why", renewed)
+		}
+		return errors.Join(a.Reload(), renewed)
+	}
 	window.Action("reload", reload)
 	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) })
 	cfg.Log.Info("authority ends")
