@@ -103,6 +103,7 @@ func TestEquivocatingAuthority(t *testing.T) {
 		if n := w.agreed(hour(1)); n != 4 {
 			t.Fatalf("%d of 4 honest authorities have a consensus", n)
 		}
+		c := w.nodes[0].auth.Consensus() // before it is restarted
 		for _, n := range w.nodes[:4] {
 			s := n.auth.Status()
 			if !slices.Equal(s.Before.Equivocated, []string{"authority5"}) || len(s.Before.Votes) != 4 {
@@ -116,7 +117,6 @@ func TestEquivocatingAuthority(t *testing.T) {
 			n.start()
 			n.wantProof(t, directory.TwoVotes, 4, hour(1))
 		}
-		c := w.nodes[0].auth.Consensus()
 		if len(c.Entries) != 12 || c.Params["half"] != 0 {
 			t.Errorf("%d relays and parameters %v: a vote of the dishonest one counted", len(c.Entries), c.Params)
 		}
