@@ -195,7 +195,6 @@ func (a *answering) Create(c *link.Circ, _ cell.Create) {
 // sends is the Receiver of a circuit that only sends.
 type sends struct {
 	ready chan struct{}
-	room  chan struct{}
 }
 
 func (s *sends) Created([]byte)            { close(s.ready) }
