@@ -14,6 +14,16 @@ type request struct {
 	usage path.Usage    // without a port: any exit
 	token any           // of whom
 	not   []cell.NodeID // exits that would not do
+
+	besides *held // a circuit that is asked already; nil: none. Its exit would not do either
+}
+
+// excluded are the exits that would not do.
+func (r *request) excluded() []cell.NodeID {
+	if r.besides == nil || len(r.besides.path) == 0 {
+		return r.not
+	}
+	return append(slices.Clone(r.not), r.besides.path[len(r.besides.path)-1].ID)
 }
 
 // held is a circuit of the pool, or one being built.
@@ -62,7 +72,7 @@ func (h *held) serves(r request, f faults, now time.Time) bool {
 	}
 	u := r.usage
 	u.Avoid = f.after(h.born)
-	return u.Fits(h.path) && !slices.Contains(r.not, h.path[len(h.path)-1].ID)
+	return u.Fits(h.path) && h != r.besides && !slices.Contains(r.excluded(), h.path[len(h.path)-1].ID)
 }
 
 // better orders circuits that serve: a built one before one being built, one in use for the token before a spare one,

@@ -30,6 +30,7 @@ type Config struct {
 	Spare    int        // circuits kept ready, at most 64; 0: 3
 	Circuits int        // at most so many at a time, those being built included; 0: 1024
 	Memory   int64      // bytes that came and that applications have not read yet, at most, in all (spec/queues.md, section 5); 0: 256 MiB
+	NoRacing bool       // a stream whose answer is late is not tried on a second circuit meanwhile: no target is connected to twice
 
 	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to the first relay; nil: net.Dialer
 	Progress func(Progress)                                                    // how the start goes on; called from Run's goroutines, must not block

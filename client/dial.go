@@ -37,11 +37,9 @@ func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Con
 			return nil, err
 		}
 	}
-	var s *stream.Stream
-	way, err := c.try(ctx, usageOf(b.Host, b.Port), func(ctx context.Context, ci *circuit.Circuit) (err error) {
-		s, err = ci.Dial(ctx, b)
-		return err
-	})
+	s, way, err := try(c, ctx, usageOf(b.Host, b.Port), func(ctx context.Context, ci *circuit.Circuit) (*stream.Stream, error) {
+		return ci.Dial(ctx, b)
+	}, func(s *stream.Stream) { s.Close() })
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +60,10 @@ func PathOf(c net.Conn) path.Path {
 	return nil
 }
 
-// try has do ask something of a circuit for u, and of another where that may do better.
-func (c *Client) try(ctx context.Context, u path.Usage, do func(context.Context, *circuit.Circuit) error) (path.Path, error) {
+// try has do ask something of a circuit for u, and of another where that may do better. drop ends what was got and is not needed.
+func try[T any](c *Client, ctx context.Context, u path.Usage, do func(context.Context, *circuit.Circuit) (T, error), drop func(T)) (none T, way path.Path, err error) {
 	if c.refused != nil {
-		return nil, c.refused
+		return none, nil, c.refused
 	}
 	r := request{usage: u, token: c.token}
 	var last error
@@ -75,28 +73,26 @@ func (c *Client) try(ctx context.Context, u path.Usage, do func(context.Context,
 			var end *stream.EndError
 			switch {
 			case errors.As(last, &end): // what the far end said tells more than that no other is left to ask
-				return nil, fmt.Errorf("client: %w", last)
+				return none, nil, fmt.Errorf("client: %w", last)
 			case last != nil:
-				return nil, fmt.Errorf("%w (before that: %v)", err, last)
+				return none, nil, fmt.Errorf("%w (before that: %v)", err, last)
 			}
-			return nil, err
+			return none, nil, err
 		}
-		attempt, cancel := context.WithTimeout(ctx, answerWithin)
-		err = do(attempt, h.circuit)
-		cancel()
-		c.pool.release(h)
+		first := ask(ctx, c.pool, r, h, do, drop)
+		h, err = first.h, first.err
 		if err == nil {
 			c.pool.carried(h, true)
-			return h.path, nil
+			return first.got, h.path, nil
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("client: %w", err)
+			return none, nil, fmt.Errorf("client: %w", err)
 		}
 		var end *stream.EndError
 		c.pool.carried(h, errors.As(err, &end))
 		switch other(err, u) {
 		case nothing:
-			return nil, fmt.Errorf("client: %w", err)
+			return none, nil, fmt.Errorf("client: %w", err)
 		case otherCircuit:
 			c.pool.discard(h)
 		case otherExit:
@@ -104,7 +100,7 @@ func (c *Client) try(ctx context.Context, u path.Usage, do func(context.Context,
 		}
 		last = err
 	}
-	return nil, fmt.Errorf("client: tried %d circuits: %w", dialAttempts, last)
+	return none, nil, fmt.Errorf("client: tried %d circuits: %w", dialAttempts, last)
 }
 
 // remedy is what may do better after an error.

@@ -47,6 +47,7 @@ type pool struct {
 	circs   map[*held]struct{}
 	guards  *guard.Set
 	times   buildTimes
+	answers answers
 	ports   ports
 	faults  faults
 	ctx     context.Context // of run; nil before
@@ -56,6 +57,8 @@ type pool struct {
 	retry   time.Time          // no spare circuit is begun before
 	ended   []*circuit.Circuit // dropped, to be closed when mu is let go
 	noted   *relays            // this consensus was said to have expired
+
+	races, racesWon uint64 // streams asked for on a second circuit; those whose second answered first
 }
 
 func newPool(c *core, guards *guard.Set, f *guardFile) *pool {
@@ -335,7 +338,7 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	case relays == nil || p.ctx == nil:
 		return nil, ErrNotRunning
 	}
-	way, skipped, err := p.choose(relays, r.usage, r.not, now)
+	way, skipped, err := p.choose(relays, r.usage, r.excluded(), now)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}

@@ -68,11 +68,9 @@ func (c *Client) LookupAddr(ctx context.Context, addr netip.Addr) ([]cell.Answer
 
 // resolve asks an exit, and keeps those of its answers that fit.
 func (c *Client) resolve(ctx context.Context, r cell.Resolve, fits func(cell.Answer) bool) ([]cell.Answer, error) {
-	var resolved cell.Resolved
-	_, err := c.try(ctx, path.Usage{}, func(ctx context.Context, ci *circuit.Circuit) (err error) {
-		resolved, err = ci.Resolve(ctx, r)
-		return err
-	})
+	resolved, _, err := try(c, ctx, path.Usage{}, func(ctx context.Context, ci *circuit.Circuit) (cell.Resolved, error) {
+		return ci.Resolve(ctx, r)
+	}, func(cell.Resolved) {})
 	if err != nil {
 		return nil, err
 	}

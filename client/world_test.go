@@ -40,6 +40,7 @@ type world struct {
 
 	handOut func(authority int, w http.ResponseWriter, r *http.Request)     // nil: Text
 	caches  func(relay cell.NodeID, w http.ResponseWriter, r *http.Request) // of relays; nil: they have no directory
+	delayed func() time.Duration                                            // how long an exit takes to connect; nil: no time
 	down    atomic.Bool                                                     // nothing can be dialled
 	dials   atomic.Int64
 	running sync.WaitGroup
@@ -164,8 +165,9 @@ type node struct {
 	onion     *ecdh.PrivateKey
 	authority int // from 1; 0: a relay
 
-	refuse atomic.Bool // DESTROY instead of CREATED
-	mute   atomic.Bool // answers no BEGIN_DIR
+	refuse atomic.Bool  // DESTROY instead of CREATED
+	mute   atomic.Bool  // answers no BEGIN_DIR
+	taken  atomic.Int64 // bytes for the world
 	mu     sync.Mutex
 	pool   *link.Pool
 	ends   []*end
@@ -310,10 +312,20 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 			}})
 			return
 		}
+		if n.world.delayed != nil {
+			time.Sleep(n.world.delayed())
+		}
 		s.Connected(cell.Connected{})
-		io.Copy(s, s)
+		io.Copy(s, io.TeeReader(s, countBytes{&n.taken}))
 		s.CloseWrite()
 	})
+}
+
+type countBytes struct{ n *atomic.Int64 }
+
+func (c countBytes) Write(b []byte) (int, error) {
+	c.n.Add(int64(len(b)))
+	return len(b), nil
 }
 
 // directory answers one request.

@@ -52,7 +52,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		memory = clientMemory(available())
 	}
 	c, err := client.New(client.Config{
-		Network: network, Memory: memory, Dir: f.State, Log: log, Paths: rules,
+		Network: network, Memory: memory, Dir: f.State, Log: log, Paths: rules, NoRacing: f.NoRacing,
 		Progress: func(p client.Progress) { log.Info(p.String()) },
 	})
 	if err != nil {

@@ -67,6 +67,7 @@ type Client struct {
 	Exclude      []string `toml:"exclude"`
 	ExcludeExits []string `toml:"exclude_exits"`
 	Lenient      bool     `toml:"exclude_lenient"`
+	NoRacing     bool     `toml:"no_racing"`
 
 	Admin string `toml:"admin"`
 	Log   string `toml:"log"`

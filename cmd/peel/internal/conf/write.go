@@ -98,6 +98,8 @@ func (c *Client) Text() string {
 		"exclude, the more your paths differ from those of others: exclude little.")
 	b.list("exclude_exits", c.ExcludeExits, "The same for the last relay of a path only.")
 	b.flag("exclude_lenient", c.Lenient, "Whether those two may be broken where nothing else works. false: then it fails, and says why.")
+	b.flag("no_racing", c.NoRacing, "A connection that takes much longer to come about than most is tried on a second circuit as well, and the faster one is",
+		"used: the target may see a second connection that ends at once. true: never.")
 	b.key("memory_budget", c.Memory, `How much may wait for your programs to read it, such as "256 MiB": when more does, the download that holds`,
 		`most is ended. "": an eighth of what the machine has, 1 GiB at most.`)
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,

@@ -1,0 +1,203 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"peel/circuit"
+	"peel/circuit/stream"
+)
+
+// When a stream that was not answered yet is tried on a second circuit as well (spec/client.md, section 6).
+const (
+	raceShare  = 0.8                    // of the streams are answered within some time;
+	raceTimes  = 2                      // one that takes so many times that is late
+	raceLeast  = 300 * time.Millisecond // what is quicker than this need not be raced
+	raceMost   = 10 * time.Second       // what takes longer is late anywhere
+	raceUntold = 3 * time.Second        // late, before enough is known
+	raceEnough = 20                     // answers, and the time is learned
+	raceMemory = 200                    // answers that count: when there are more, all are halved
+
+	racePrice  = 5              // streams that pay for one race
+	raceSaving = 10 * racePrice // that may be saved up
+)
+
+// answers learns how long streams wait for their answer here, and keeps races few.
+type answers struct {
+	counts [timeBins]int
+	total  int
+	saved  int // streams that have not been spent on a race
+}
+
+// late is how long a stream waits before another circuit is tried.
+func (a *answers) late() time.Duration {
+	if a.total < raceEnough {
+		return raceUntold
+	}
+	sum := 0
+	for i, n := range a.counts {
+		if sum += n; float64(sum) >= raceShare*float64(a.total) {
+			end := time.Duration(float64(firstTime) * math.Pow(timeStep, float64(i)))
+			return min(max(raceTimes*end, raceLeast), raceMost)
+		}
+	}
+	return raceMost
+}
+
+// add counts an answer that took so long, or one that was not waited for any longer.
+func (a *answers) add(d time.Duration) {
+	a.counts[bin(d)]++
+	if a.total++; a.total <= raceMemory {
+		return
+	}
+	a.total = 0
+	for i := range a.counts {
+		a.counts[i] /= 2
+		a.total += a.counts[i]
+	}
+}
+
+// begun notes a stream that is asked for.
+func (a *answers) begun() { a.saved = min(a.saved+1, raceSaving) }
+
+// race says whether a stream may be raced now, and takes what that costs.
+func (a *answers) race() bool {
+	if a.saved < racePrice {
+		return false
+	}
+	a.saved -= racePrice
+	return true
+}
+
+// tried is what came of asking something of one circuit.
+type tried[T any] struct {
+	h      *held // nil: there was none to be had
+	got    T
+	err    error
+	took   time.Duration
+	second bool // it is the one that was begun because the first was late
+}
+
+// answered says whether it decides the race: somebody at the far end answered, and another would say no better.
+func (t *tried[T]) answered(r request) bool {
+	return t.err == nil || t.h != nil && other(t.err, r.usage) == nothing
+}
+
+// ask has do ask something of h, which the pool gave for r. When the answer is late it asks another circuit as well, with
+// the same guard unless the guards say otherwise; the first answer counts, drop ends what came of the other, and a circuit that lost
+// although it was first takes no more streams. It returns when both are through.
+func ask[T any](ctx context.Context, p *pool, r request, h *held, do func(context.Context, *circuit.Circuit) (T, error), drop func(T)) tried[T] {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan tried[T], 2)
+	on := func(h *held, second bool) {
+		ctx, cancel := context.WithTimeout(ctx, answerWithin)
+		defer cancel()
+		begun := time.Now()
+		got, err := do(ctx, h.circuit)
+		p.release(h)
+		done <- tried[T]{h, got, err, time.Since(begun), second}
+	}
+	go on(h, false)
+	late := time.NewTimer(p.begun())
+	defer late.Stop()
+	var first tried[T]
+	for running := 1; ; {
+		select {
+		case first = <-done:
+			running--
+			if running > 0 && !first.answered(r) { // the other may do better
+				next := <-done
+				running--
+				if next.answered(r) || first.h == nil {
+					first, next = next, first
+				}
+				if next.h != nil && ctx.Err() == nil && other(next.err, r.usage) == otherCircuit {
+					p.discard(next.h)
+				}
+			}
+		case <-late.C:
+			if !p.mayRace() {
+				continue
+			}
+			running++
+			go func() {
+				r := r
+				r.besides = h
+				second, err := p.get(ctx, r)
+				if err != nil {
+					done <- tried[T]{err: err, second: true}
+					return
+				}
+				on(second, true)
+			}()
+			continue
+		}
+		cancel()
+		if running > 0 {
+			if lost := <-done; lost.h != nil {
+				if lost.err == nil {
+					drop(lost.got)
+				}
+				p.lost(lost.h, lost.took, lost.second)
+			}
+		}
+		var end *stream.EndError
+		if first.err == nil || errors.As(first.err, &end) {
+			p.won(first.took, first.second)
+		}
+		return first
+	}
+}
+
+// begun notes a stream, and says after which time its answer is late.
+func (p *pool) begun() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers.begun()
+	return p.answers.late()
+}
+
+// mayRace says whether a stream that is late may be tried on a second circuit.
+func (p *pool) mayRace() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.core.cfg.NoRacing || !p.answers.race() {
+		return false
+	}
+	p.races++
+	return true
+}
+
+// won counts the time of an answer.
+func (p *pool) won(took time.Duration, second bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers.add(took)
+	if second {
+		p.racesWon++
+	}
+}
+
+// lost notes that a circuit was not as fast as another. One that was asked first is slow: it takes no more streams.
+func (p *pool) lost(h *held, took time.Duration, second bool) {
+	p.mu.Lock()
+	if !second {
+		p.answers.add(took)
+		h.gone = true
+	}
+	p.mu.Unlock()
+	if !second {
+		p.kick()
+	}
+}
+
+// Races counts the streams that were asked for on a second circuit because the first was late, and those of them
+// whose second answered first.
+func (c *Client) Races() (begun, won uint64) {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.pool.races, c.pool.racesWon
+}
