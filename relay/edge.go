@@ -14,17 +14,18 @@ import (
 // elsewhere.
 func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	r := t.relay
+	now := r.settled.Load() // nil: the node of an authority
 	var do func(context.Context)
 	switch {
 	case o.Type == cell.MsgBeginDir:
 		do = func(ctx context.Context) { r.serveDirectory(ctx, s) }
-	case r.exit == nil:
+	case now == nil || now.exit == nil:
 		s.Refuse(cell.EndPolicy)
 		return
 	case o.Type == cell.MsgResolve:
-		do = func(context.Context) { r.resolve(t, s, o.Resolve) }
+		do = func(context.Context) { r.resolve(t, s, now.exit, o.Resolve) }
 	default:
-		do = func(ctx context.Context) { r.carry(ctx, t, s, o.Begin) }
+		do = func(ctx context.Context) { r.carry(ctx, t, s, now.exit, o.Begin) }
 	}
 	if !t.start(r.streams, &task{name: "stream", of: t, do: do, drop: s.Reset}) {
 		s.Refuse(cell.EndBusy)
@@ -35,23 +36,23 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 const mostPending = 64
 
 // resolve looks a name up, for as long as that is of use.
-func (r *Relay) resolve(t *transit, s *stream.Stream, m cell.Resolve) {
+func (r *Relay) resolve(t *transit, s *stream.Stream, by *exit.Dialer, m cell.Resolve) {
 	defer t.pending.Add(-1)
 	if t.pending.Add(1) > mostPending {
 		s.Refuse(cell.EndBusy)
 		return
 	}
-	s.Answer(r.exit.Resolve(s.Context(), m))
+	s.Answer(by.Resolve(s.Context(), m))
 }
 
 // dial connects to the world, for as long as the stream has a use for it. nil: the stream has been told why not.
-func (r *Relay) dial(t *transit, s *stream.Stream, b cell.Begin) (net.Conn, cell.Connected) {
+func (r *Relay) dial(t *transit, s *stream.Stream, by *exit.Dialer, b cell.Begin) (net.Conn, cell.Connected) {
 	defer t.pending.Add(-1)
 	if t.pending.Add(1) > mostPending {
 		s.Refuse(cell.EndBusy)
 		return nil, cell.Connected{}
 	}
-	conn, to, err := r.exit.Dial(s.Context(), b)
+	conn, to, err := by.Dial(s.Context(), b)
 	if err != nil {
 		s.Refuse(exit.Reason(err))
 		return nil, cell.Connected{}
@@ -60,8 +61,8 @@ func (r *Relay) dial(t *transit, s *stream.Stream, b cell.Begin) (net.Conn, cell
 }
 
 // carry connects a stream to the world and copies both ways until both have ended.
-func (r *Relay) carry(ctx context.Context, t *transit, s *stream.Stream, b cell.Begin) {
-	conn, to := r.dial(t, s, b)
+func (r *Relay) carry(ctx context.Context, t *transit, s *stream.Stream, by *exit.Dialer, b cell.Begin) {
+	conn, to := r.dial(t, s, by, b)
 	if conn == nil {
 		r.stats.ExitsFailed.Add(1)
 		return

@@ -113,7 +113,7 @@ func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Tim
 	default:
 		return
 	}
-	if from := r.listing.from(r.cfg.Addrs); !listed && len(from) > 0 {
+	if from := r.listing.from(r.settled.Load().Addrs); !listed && len(from) > 0 {
 		r.log.Warn("authorities see this relay come from another address than it announces: is that the right one, and does it lead here?",
 			"seen", strings.Join(from, " "))
 	}

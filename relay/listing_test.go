@@ -94,6 +94,7 @@ func TestUnreachableRelayHearsWhy(t *testing.T) {
 	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil)), cfg: Config{Network: dirtest.New(1, 0, dirtest.Authorities(1)).Network}}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // nobody answers
+	r.settled.Store(new(settled))
 	r.pool = link.NewPool(link.PoolConfig{})
 	defer r.pool.Close()
 	r.listing.took(time.Unix(0, 0))

@@ -25,6 +25,7 @@ const Version = "peel-0.1.0"
 const (
 	authorityTimeout = 15 * time.Second
 	leastRepublish   = 10 * time.Minute
+	leastBetween     = 5 * time.Second
 	firstRetry       = 200 * time.Millisecond // doubled with each failure, up to a period
 )
 
@@ -133,12 +134,17 @@ func (r *Relay) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cel
 
 // descriptor is what this relay says of itself now, signed.
 func (r *Relay) descriptor(now time.Time) ([]byte, error) {
+	return r.describe(&r.settled.Load().Settings, now)
+}
+
+// describe is what it says with these settings.
+func (r *Relay) describe(s *Settings, now time.Time) ([]byte, error) {
 	c := &r.cfg
 	d := directory.Descriptor{
-		Network: r.network, Nickname: c.Nickname, Contact: c.Contact, Version: Version, Published: now.UTC().Truncate(time.Second),
+		Network: r.network, Nickname: c.Nickname, Contact: s.Contact, Version: Version, Published: now.UTC().Truncate(time.Second),
 		LinkKey:  cell.Key(c.Keys.Link.PublicKey().Bytes()),
 		OnionKey: cell.Key(r.onion.Load().current.PublicKey().Bytes()),
-		Addrs:    c.Addrs, Bandwidth: c.Bandwidth, Observed: r.observed.Load(), Family: directory.SortFamily(c.Family), Policy: c.Exit,
+		Addrs:    s.Addrs, Bandwidth: s.Bandwidth, Observed: r.observed.Load(), Family: directory.SortFamily(s.Family), Policy: s.Exit,
 	}
 	b, err := d.Sign(c.Keys.Identity)
 	if err != nil {
@@ -148,7 +154,8 @@ func (r *Relay) descriptor(now time.Time) ([]byte, error) {
 }
 
 // keepPublished sends the descriptor to every authority at the start and again after half to a whole period (of ten
-// minutes at least), at once when the onion key is another, and soon again to those that could not be reached.
+// minutes at least), at once when the onion key or the
+// settings are others (but no sooner than leastBetween after the one before), and soon again to those that could not be reached.
 func (r *Relay) keepPublished(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -156,7 +163,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 		wg.Go(func() {
 			retry := firstRetry
 			for {
-				keys := r.onion.Load()
+				keys, settings := r.onion.Load(), r.settled.Load()
 				wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
 				err := errPanic
 				r.guard("publish", func() { err = r.publish(ctx, a) })
@@ -170,6 +177,12 @@ func (r *Relay) keepPublished(ctx context.Context) {
 				select {
 				case <-time.After(wait/2 + rand.N(wait/2)):
 				case <-keys.replaced:
+				case <-settings.replaced:
+					select { // an operator who changes much in a short time tells it in one
+					case <-time.After(leastBetween):
+					case <-ctx.Done():
+						return
+					}
 				case <-ctx.Done():
 					return
 				}

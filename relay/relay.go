@@ -89,7 +89,8 @@ type Relay struct {
 	onion      atomic.Pointer[honoured]
 	linkCfg    link.Config
 	pool       *link.Pool
-	exit       *exit.Dialer // nil: no exit
+	changing   sync.Mutex // held while settled is replaced
+	settled    atomic.Pointer[settled]
 	cache      *cache.Cache
 	known      atomic.Pointer[known]
 	informed   chan struct{} // closed when known is of use
@@ -135,9 +136,6 @@ func New(cfg Config) (*Relay, error) {
 	if err := cfg.Keys.check(cfg.Directory != nil); err != nil {
 		return nil, err
 	}
-	if cfg.Bandwidth == 0 {
-		cfg.Bandwidth = defaultBandwidth
-	}
 	if err := cfg.bound(); err != nil {
 		return nil, err
 	}
@@ -164,15 +162,11 @@ func New(cfg Config) (*Relay, error) {
 			cfg.Keys.Made = time.Now()
 		}
 		r.honour(onionKeys{cfg.Keys.Onion, cfg.Keys.Previous, cfg.Keys.Made})
-		if len(cfg.Addrs) == 0 {
-			r.cfg.Addrs = listenerAddrs(cfg.Listeners)
-		}
-		if _, err := r.descriptor(time.Now()); err != nil {
+		s, err := r.settle(cfg.Settings())
+		if err != nil {
 			return nil, err
 		}
-		if err := r.openExit(); err != nil {
-			return nil, err
-		}
+		r.settled.Store(s)
 	}
 	var err error
 	if r.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: r.log}); err != nil {
@@ -188,22 +182,6 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink, Dialed: r.dialed})
 	return r, nil
-}
-
-// openExit makes what dials out, if the policy lets anything out.
-func (r *Relay) openExit() error {
-	if len(r.cfg.Exit) == 0 {
-		return nil
-	}
-	own := make([]netip.Addr, len(r.cfg.Addrs))
-	for i, a := range r.cfg.Addrs {
-		own[i] = a.Addr()
-	}
-	var err error
-	if r.exit, err = exit.New(exit.Config{Policy: r.cfg.Exit, Own: own, Resolver: r.cfg.Resolver}); err != nil {
-		return fmt.Errorf("relay: %w", err)
-	}
-	return nil
 }
 
 // dialer is how links are dialled.

@@ -110,7 +110,7 @@ func (w *world) run(cfg Config) {
 	w.stop = append(w.stop, stop)
 	if cfg.Keys.Onion != nil {
 		w.hops = append(w.hops, circuit.Hop{
-			ID: r.ID(), LinkKey: linktest.Public(cfg.Keys.Link), OnionKey: linktest.Public(cfg.Keys.Onion), Addrs: r.cfg.Addrs,
+			ID: r.ID(), LinkKey: linktest.Public(cfg.Keys.Link), OnionKey: linktest.Public(cfg.Keys.Onion), Addrs: r.settled.Load().Addrs,
 		})
 	}
 }

@@ -1,0 +1,84 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/relay/exit"
+)
+
+// Settings are what of a Config can be changed while the relay runs; their fields mean the same.
+type Settings struct {
+	Addrs     []netip.AddrPort
+	Contact   string
+	Family    []cell.NodeID
+	Bandwidth uint64
+	Exit      directory.Policy
+}
+
+// Settings are those of a configuration.
+func (cfg *Config) Settings() Settings {
+	return Settings{Addrs: cfg.Addrs, Contact: cfg.Contact, Family: cfg.Family, Bandwidth: cfg.Bandwidth, Exit: cfg.Exit}
+}
+
+// settled are settings in use.
+type settled struct {
+	Settings
+	exit     *exit.Dialer  // nil: no exit
+	replaced chan struct{} // closed when others are in use, and the descriptor says something else
+}
+
+// settle checks settings and makes what they need. It changes nothing.
+func (r *Relay) settle(s Settings) (*settled, error) {
+	s.Addrs = append([]netip.AddrPort(nil), s.Addrs...) // of no length: nil, so that Change sees that they are the same
+	s.Family, s.Exit = append([]cell.NodeID(nil), s.Family...), append(directory.Policy(nil), s.Exit...)
+	if s.Bandwidth == 0 {
+		s.Bandwidth = defaultBandwidth
+	}
+	if len(s.Addrs) == 0 {
+		s.Addrs = listenerAddrs(r.cfg.Listeners)
+	}
+	next := &settled{Settings: s, replaced: make(chan struct{})}
+	if _, err := r.describe(&s, time.Now()); err != nil {
+		return nil, err
+	}
+	if len(s.Exit) == 0 {
+		return next, nil
+	}
+	own := make([]netip.Addr, len(s.Addrs))
+	for i, a := range s.Addrs {
+		own[i] = a.Addr()
+	}
+	var err error
+	if next.exit, err = exit.New(exit.Config{Policy: s.Exit, Own: own, Resolver: r.cfg.Resolver}); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	return next, nil
+}
+
+// Change puts other settings in the place of those in use: all of them, or, with an error, none. What they would not take is
+// refused to streams that begin after it; those that run are left alone. The authorities get another descriptor if it says
+// something else. It may be called at any time.
+func (r *Relay) Change(s Settings) error {
+	if r.cfg.Directory != nil {
+		return errors.New("relay: an authority's node has no settings")
+	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	next, err := r.settle(s)
+	if err != nil {
+		return err
+	}
+	now := r.settled.Load()
+	if reflect.DeepEqual(now.Settings, next.Settings) {
+		return nil
+	}
+	r.settled.Store(next)
+	close(now.replaced)
+	return nil
+}
