@@ -32,6 +32,7 @@ var (
 // bootstrap keeps the furthest stage reached; stages only go forward.
 type bootstrap struct {
 	tell    func(Progress)
+	events  *events
 	done    chan struct{} // closed at the last stage
 	telling sync.Mutex    // held while tell is called, so that it hears the stages in order; goes before mu
 
@@ -40,8 +41,8 @@ type bootstrap struct {
 	reason error // what failed last since now was reached, for people who wait
 }
 
-func (b *bootstrap) init(tell func(Progress)) {
-	b.tell, b.done, b.now = tell, make(chan struct{}), stageNone
+func (b *bootstrap) init(tell func(Progress), e *events) {
+	b.tell, b.events, b.done, b.now = tell, e, make(chan struct{}), stageNone
 }
 
 // reach moves on to p, unless the start was as far before.
@@ -60,6 +61,7 @@ func (b *bootstrap) reach(p Progress) {
 	if !forward {
 		return
 	}
+	b.events.tell(Event{Kind: EventBootstrap, Progress: p})
 	if b.tell != nil {
 		b.tell(p)
 	}

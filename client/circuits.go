@@ -14,6 +14,7 @@ type request struct {
 	usage path.Usage    // without a port: any exit
 	token any           // of whom
 	not   []cell.NodeID // exits that would not do
+	era   uint64        // in which it was asked for (NewIdentity)
 
 	besides *held // a circuit that is asked already; nil: none. Its exit would not do either
 }
@@ -28,6 +29,7 @@ func (r *request) excluded() []cell.NodeID {
 
 // held is a circuit of the pool, or one being built.
 type held struct {
+	id    uint64
 	path  path.Path
 	born  time.Time     // when it was begun
 	built chan struct{} // closed when circuit or err is set; they do not change after that
@@ -37,7 +39,8 @@ type held struct {
 	skipped map[cell.NodeID]bool // preferred guards with which no path could be made
 
 	// Under the pool's mu.
-	taken bool // belongs to token; once it does it is never another's
+	era   uint64 // of the streams that may go on it
+	taken bool   // belongs to token; once it does it is never another's
 	token any
 	first time.Time // when it was first taken
 	last  time.Time // when it was last taken or let go
@@ -67,7 +70,7 @@ func (h *held) retires(now time.Time) bool {
 
 // serves says whether a stream for r may go on the circuit. A spare one serves every token.
 func (h *held) serves(r request, f faults, now time.Time) bool {
-	if h.gone || h.taken && h.token != r.token || h.retires(now) || h.dead() || len(h.path) == 0 {
+	if h.gone || h.era != r.era || h.taken && h.token != r.token || h.retires(now) || h.dead() || len(h.path) == 0 {
 		return false
 	}
 	u := r.usage
@@ -89,6 +92,7 @@ func (h *held) better(than *held) bool {
 
 // CircuitInfo describes one open circuit.
 type CircuitInfo struct {
+	ID      uint64
 	Path    path.Path
 	Streams int
 	Age     time.Duration

@@ -34,6 +34,7 @@ type Config struct {
 
 	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to the first relay; nil: net.Dialer
 	Progress func(Progress)                                                    // how the start goes on; called from Run's goroutines, must not block
+	Events   func(Event)                                                       // circuits and the start; called one at a time from a goroutine of Run's, which waits for it to return
 	Tap      func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
 	Log      *slog.Logger                                                      // nil: silent
 }
@@ -96,6 +97,7 @@ type core struct {
 	pool    *pool
 	unread  *stream.Budget // of the streams of all circuits
 	boot    bootstrap
+	events  events
 	clock   directory.Clock
 	virtual *virtual
 	ended   chan struct{} // closed when Run is about to return
@@ -128,7 +130,8 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.boot.init(cfg.Progress)
+	c.events.init(cfg.Events)
+	c.boot.init(cfg.Progress, &c.events)
 	c.pool = newPool(c, guards, file)
 	c.pool.loadTimes(cfg.Dir)
 	return &Client{core: c}, nil
@@ -168,10 +171,15 @@ func (c *Client) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { c.followDirectory(ctx) })
 	wg.Go(func() { c.pool.run(ctx) })
+	telling, told := context.WithCancel(context.Background())
+	var teller sync.WaitGroup
+	teller.Go(func() { c.events.run(telling) })
 	<-ctx.Done()
 	close(c.ended)
 	links.Close()
 	wg.Wait()
+	told()
+	teller.Wait()
 	return nil
 }
 

@@ -65,7 +65,7 @@ func try[T any](c *Client, ctx context.Context, u path.Usage, do func(context.Co
 	if c.refused != nil {
 		return none, nil, c.refused
 	}
-	r := request{usage: u, token: c.token}
+	r := request{usage: u, token: c.token, era: c.pool.nowEra()}
 	var last error
 	for range dialAttempts {
 		h, err := c.pool.get(ctx, r)

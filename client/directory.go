@@ -108,7 +108,7 @@ type fetch struct{ _ byte }
 func (c *core) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cell.NodeID, error) {
 	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
 	defer cancel()
-	h, err := c.pool.get(ctx, request{token: new(fetch), not: not})
+	h, err := c.pool.get(ctx, request{token: new(fetch), not: not, era: c.pool.nowEra()})
 	if err != nil {
 		return nil, cell.NodeID{}, err
 	}

@@ -67,7 +67,7 @@ type dnsToken struct {
 
 // DNSServer is a DNS server whose lookups go through the network.
 func (c *Client) DNSServer(log *slog.Logger) *dns.Server {
-	return &dns.Server{Log: log, Lookup: func(ctx context.Context, q dns.Query) ([]dns.Answer, error) {
+	return &dns.Server{Log: log, Epoch: c.pool.nowEra, Lookup: func(ctx context.Context, q dns.Query) ([]dns.Answer, error) {
 		v := c.within(dnsToken{q.Client, q.Listener})
 		var found []cell.Answer
 		var err error

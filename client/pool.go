@@ -51,6 +51,9 @@ type pool struct {
 	ports   ports
 	faults  faults
 	ctx     context.Context // of run; nil before
+	count   uint64          // circuits, ever
+	era     uint64          // rises with each new identity
+	renewed time.Time       // when it last did; zero: never
 	closed  bool
 	running sync.WaitGroup     // builds; none begins once closed
 	fails   int                // builds that failed since one succeeded
@@ -137,7 +140,7 @@ func (p *pool) tend(now time.Time) time.Duration {
 		}
 	}
 	for ; spare < p.core.cfg.Spare && len(p.circs) < p.core.cfg.Circuits; spare++ {
-		if _, err := p.begin(request{usage: general}, now); err != nil {
+		if _, err := p.begin(request{usage: general, era: p.era}, now); err != nil {
 			p.core.boot.failed(err)
 			break
 		}
@@ -158,7 +161,7 @@ func (p *pool) ahead(now time.Time) {
 		if served || len(p.circs) >= p.core.cfg.Circuits {
 			continue
 		}
-		if _, err := p.begin(request{usage: u}, now); err != nil {
+		if _, err := p.begin(request{usage: u, era: p.era}, now); err != nil {
 			delete(p.ports, port)
 		}
 	}
@@ -179,7 +182,7 @@ func (p *pool) clean(now time.Time) (spare int) {
 			}
 			p.drop(h)
 			continue
-		case h.retires(now) && h.isBuilt():
+		case h.isBuilt() && (h.retires(now) || h.era != p.era):
 			h.gone = true
 		}
 		if h.gone && h.idle() {
@@ -206,6 +209,7 @@ func (p *pool) drop(h *held) {
 	delete(p.circs, h)
 	if h.circuit != nil {
 		p.ended = append(p.ended, h.circuit)
+		p.core.events.tell(Event{Kind: EventCircuitClosed, Circuit: h.id, Path: h.path, Err: h.circuit.Err()})
 	}
 }
 
@@ -342,7 +346,8 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	h := &held{path: way, skipped: skipped, built: make(chan struct{}), born: now, last: now}
+	p.count++
+	h := &held{id: p.count, era: r.era, path: way, skipped: skipped, built: make(chan struct{}), born: now, last: now}
 	p.circs[h] = struct{}{}
 	ctx := p.ctx
 	p.running.Go(func() {
@@ -454,6 +459,7 @@ func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 		p.faults.clear(h.path)
 		if err = p.guardBuilt(h, now); err == nil {
 			h.circuit = c
+			p.core.events.tell(Event{Kind: EventCircuitBuilt, Circuit: h.id, Path: h.path})
 			return
 		}
 		p.ended = append(p.ended, c)
@@ -463,7 +469,12 @@ func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	}
 	h.err = err
 	delete(p.circs, h)
-	if p.ctx.Err() != nil || errors.Is(err, errLate) {
+	kind := EventCircuitFailed
+	if errors.Is(err, errLate) {
+		kind = EventCircuitLate
+	}
+	p.core.events.tell(Event{Kind: kind, Circuit: h.id, Path: h.path, Err: err})
+	if p.ctx.Err() != nil || kind == EventCircuitLate {
 		return
 	}
 	p.fails++
@@ -481,7 +492,7 @@ func (p *pool) list(now time.Time) []CircuitInfo {
 	var cs []CircuitInfo
 	for h := range p.circs {
 		if h.isBuilt() && !h.dead() {
-			cs = append(cs, CircuitInfo{Path: h.path, Streams: h.circuit.Streams(), Age: now.Sub(h.born), Used: h.taken})
+			cs = append(cs, CircuitInfo{ID: h.id, Path: h.path, Streams: h.circuit.Streams(), Age: now.Sub(h.born), Used: h.taken})
 		}
 	}
 	slices.SortFunc(cs, func(a, b CircuitInfo) int { return int(b.Age - a.Age) })

@@ -69,6 +69,15 @@ func (v *virtual) addrs(name string) (netip.Addr, netip.Addr) {
 	return v.at(el.Value.(*stand).place)
 }
 
+// forget takes all names their addresses.
+func (v *virtual) forget() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.byName)
+	clear(v.byPlace)
+	v.order.Init()
+}
+
 // at are the addresses of a place.
 func (v *virtual) at(place uint32) (netip.Addr, netip.Addr) {
 	a4 := virtual4.Addr().As4()

@@ -235,6 +235,7 @@ type end struct {
 	mu    sync.Mutex
 	back  *layer.Layer
 	asked []string // hosts it was asked for
+	said  []byte   // what was sent to them
 }
 
 func (e *end) Created([]byte)            {}
@@ -316,16 +317,34 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 			time.Sleep(n.world.delayed())
 		}
 		s.Connected(cell.Connected{})
-		io.Copy(s, io.TeeReader(s, countBytes{&n.taken}))
+		io.Copy(s, io.TeeReader(s, e))
 		s.CloseWrite()
 	})
 }
 
-type countBytes struct{ n *atomic.Int64 }
-
-func (c countBytes) Write(b []byte) (int, error) {
-	c.n.Add(int64(len(b)))
+// Write notes what was said.
+func (e *end) Write(b []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.node.taken.Add(int64(len(b)))
+	e.said = append(e.said, b[:min(len(b), max(0, 1<<20-len(e.said)))]...)
 	return len(b), nil
+}
+
+// said lists, for each circuit, all that was sent to hosts.
+func (w *world) said() (all []string) {
+	for _, n := range w.nodes {
+		n.mu.Lock()
+		for _, e := range n.ends {
+			e.mu.Lock()
+			if len(e.said) > 0 {
+				all = append(all, string(e.said))
+			}
+			e.mu.Unlock()
+		}
+		n.mu.Unlock()
+	}
+	return all
 }
 
 // directory answers one request.

@@ -22,6 +22,7 @@ type key struct {
 	addr     netip.Addr
 	client   netip.Addr
 	listener string
+	epoch    uint64
 }
 
 // outcome is what came of a lookup: answers, or that there is no such name, or neither: it failed.

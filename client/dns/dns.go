@@ -42,6 +42,8 @@ var ErrNotFound = errors.New("dns: no such name")
 type Server struct {
 	// Lookup finds all addresses of a host, of both kinds, or the names of an address. It must return soon after ctx ends.
 	Lookup func(ctx context.Context, q Query) ([]Answer, error)
+	// Epoch numbers what is kept: answers of one epoch are given in no other. nil: there is one.
+	Epoch func() uint64
 	// Log gets what a user of the server should know; nil means no log. No name and no address is ever written to it.
 	Log *slog.Logger
 
@@ -136,6 +138,13 @@ func (s *Server) lookup(ctx context.Context, k key) outcome {
 	return f.outcome
 }
 
+func (s *Server) epoch() uint64 {
+	if s.Epoch == nil {
+		return 0
+	}
+	return s.Epoch()
+}
+
 // asker is who sent a message, and how long an answer may be.
 type asker struct {
 	client   netip.Addr
@@ -164,7 +173,7 @@ func (s *Server) handle(ctx context.Context, from asker, b []byte) []byte {
 	if !ok {
 		return r.answer(dnsmessage.RCodeNameError, nil, limit)
 	}
-	o := s.lookup(ctx, key{host: host, addr: addr, client: from.client, listener: from.listener})
+	o := s.lookup(ctx, key{host: host, addr: addr, client: from.client, listener: from.listener, epoch: s.epoch()})
 	switch {
 	case o.err != nil:
 		if s.Log != nil {

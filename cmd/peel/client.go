@@ -51,6 +51,8 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	if memory == 0 {
 		memory = clientMemory(available())
 	}
+	newnym, stop := onNewnym()
+	defer stop()
 	c, err := client.New(client.Config{
 		Network: network, Memory: memory, Dir: f.State, Log: log, Paths: rules, NoRacing: f.NoRacing,
 		Progress: func(p client.Progress) { log.Info(p.String()) },
@@ -73,6 +75,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return together(ctx, append(d.servers(c, log), c.Run, window.Run,
+		func(ctx context.Context) error { return heedNewnym(ctx, newnym, c, log) },
 		func(ctx context.Context) error {
 			complain(ctx, c, log)
 			if c.Ready(ctx) == nil {

@@ -96,6 +96,6 @@ Try it:  peel testnet        starts a whole network on this machine`,
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	c.AddCommand(testnetCommand(), relayCommand(), authorityCommand(), clientCommand(), initCommand(), consensusCommand(), statusCommand(), reloadCommand(), keysCommand(), versionCommand())
+	c.AddCommand(testnetCommand(), relayCommand(), authorityCommand(), clientCommand(), initCommand(), consensusCommand(), statusCommand(), reloadCommand(), newnymCommand(), keysCommand(), versionCommand())
 	return c
 }

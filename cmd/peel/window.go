@@ -127,6 +127,7 @@ func clientWindow(s *admin.Server, c *client.Client) {
 		}
 		return b
 	})
+	s.Action("newnym", c.NewIdentity)
 	s.Ready(func() error {
 		if p, _ := c.Bootstrap(); p.Percent < 100 {
 			return errors.New(p.String())
