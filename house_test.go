@@ -55,7 +55,7 @@ var mayImport = map[string][]string{
 	"cmd/peel":                 {"*"},
 	"cmd/peel/internal/admin":  {"directory/cache"}, // files that a crash does not break
 	"cmd/peel/internal/sealed": {},                  // bytes only
-	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/strict"},
+	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict"},
 }
 
 // forTests are packages that only tests import.

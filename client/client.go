@@ -102,6 +102,9 @@ type core struct {
 	virtual *virtual
 	ended   chan struct{} // closed when Run is about to return
 
+	ruling sync.Mutex // goes before the pool's; held while a consensus or rules are taken into use
+	rules  path.Rules
+
 	mu    sync.Mutex
 	links *link.Pool // nil until Run
 	turn  int        // which authority is asked next
@@ -114,7 +117,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &core{
-		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log, ended: make(chan struct{}),
+		cfg: cfg, rules: cfg.Paths, network: cfg.Network.ID(), log: cfg.Log, ended: make(chan struct{}),
 		unread: stream.NewBudget(stream.Limits{Unread: int(min(cfg.Memory, math.MaxInt))}),
 		turn:   rand.N(max(1, len(cfg.Network.Authorities))),
 	}

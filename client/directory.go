@@ -62,7 +62,9 @@ func (c *core) followDirectory(ctx context.Context) {
 
 // use takes a consensus that verified.
 func (c *core) use(d *directory.Consensus) {
-	r, err := newRelays(d, c.cfg.Paths)
+	c.ruling.Lock()
+	defer c.ruling.Unlock()
+	r, err := newRelays(d, c.rules)
 	if err != nil {
 		c.boot.failed(err)
 		c.log.Warn("the relay list is of no use", "why", err)
@@ -76,6 +78,25 @@ func (c *core) use(d *directory.Consensus) {
 	c.pool.relays.Store(r)
 	c.boot.reach(checked)
 	c.pool.kick()
+}
+
+// Change puts other rules for paths in the place of those of the configuration, or, with an error, leaves all as it was. Streams that
+// run are left alone, new ones go on circuits made by the new rules. It may be called at any time.
+func (c *Client) Change(rules path.Rules) error {
+	c.ruling.Lock()
+	defer c.ruling.Unlock()
+	if now := c.pool.relays.Load(); now != nil {
+		next, err := newRelays(now.index.Consensus(), rules)
+		if err != nil {
+			return fmt.Errorf("client: with these rules: %w", err)
+		}
+		c.pool.updateGuards(next.index, time.Now())
+		c.pool.relays.Store(next)
+	}
+	c.rules = rules
+	c.pool.retireAll()
+	c.pool.kick()
+	return nil
 }
 
 // dialDirectory opens a directory stream to an authority, over a circuit of one hop: to each in turn.

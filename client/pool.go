@@ -204,6 +204,16 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// retireAll has no circuit that there is take new streams.
+func (p *pool) retireAll() {
+	p.mu.Lock()
+	defer p.unlock()
+	for h := range p.circs {
+		h.gone = true
+	}
+	p.clean(time.Now())
+}
+
 // drop forgets a circuit, and closes it when mu is let go. The caller holds mu.
 func (p *pool) drop(h *held) {
 	delete(p.circs, h)

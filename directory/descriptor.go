@@ -74,8 +74,8 @@ func (d *Descriptor) check() error {
 	if err := checkVersion(d.Version); err != nil {
 		return err
 	}
-	if err := checkContact(d.Contact); err != nil {
-		return err
+	if err := CheckContact(d.Contact); err != nil {
+		return fmt.Errorf("contact: %w", err)
 	}
 	if err := checkFamily(d.ID, d.Family); err != nil {
 		return err

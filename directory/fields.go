@@ -50,18 +50,18 @@ func checkVersion(s string) error {
 	return nil
 }
 
-// checkContact refuses what is not printable ASCII with single spaces, at most 256 bytes.
-func checkContact(s string) error {
+// CheckContact refuses what is not printable ASCII with single spaces, at most 256 bytes.
+func CheckContact(s string) error {
 	if len(s) > MaxContact {
-		return fmt.Errorf("contact: %d bytes, but at most %d are allowed", len(s), MaxContact)
+		return fmt.Errorf("%d bytes, but at most %d are allowed", len(s), MaxContact)
 	}
 	for _, c := range []byte(s) {
 		if c < 0x20 || c > 0x7e {
-			return fmt.Errorf("contact: only printable ASCII is allowed")
+			return fmt.Errorf("only printable ASCII is allowed")
 		}
 	}
 	if strings.HasPrefix(s, " ") || strings.HasSuffix(s, " ") || strings.Contains(s, "  ") {
-		return fmt.Errorf("contact: no spaces at the ends or two in a row")
+		return fmt.Errorf("no spaces at the ends or two in a row")
 	}
 	return nil
 }

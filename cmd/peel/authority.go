@@ -73,7 +73,8 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg := relay.Config{Network: network, Keys: relay.Keys{Link: link}, Measure: f.Measure, Log: logger(w, f.Log)}
+	log, _ := logger(w, f.Log)
+	cfg := relay.Config{Network: network, Keys: relay.Keys{Link: link}, Measure: f.Measure, Log: log}
 	if cfg.MeasureFrom, err = f.MeasureFrom(); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := logger(errs, f.Log)
+	log, level := logger(errs, f.Log)
 	rules, err := f.Rules()
 	if err != nil {
 		return err
@@ -74,8 +74,29 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	reload := reloading(log, func() error {
+		var next conf.Client
+		if err := conf.Reload(path, &f, &next); err != nil {
+			return err
+		}
+		if err := conf.SameNetwork(next.Network, network); err != nil {
+			return err
+		}
+		rules, err := next.Rules()
+		if err == nil {
+			err = c.Change(rules)
+		}
+		if err != nil {
+			return err
+		}
+		setLevel(level, next.Log)
+		f = next
+		return nil
+	})
+	window.Action("reload", reload)
 	return together(ctx, append(d.servers(c, log), c.Run, window.Run,
 		func(ctx context.Context) error { return heedNewnym(ctx, newnym, c, log) },
+		func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
 		func(ctx context.Context) error {
 			complain(ctx, c, log)
 			if c.Ready(ctx) == nil {

@@ -47,7 +47,7 @@ func run() int {
 
 // ofCobra says whether an error is cobra's own, of a wrong command line; it has no type for them.
 func ofCobra(err error) bool {
-	for _, begin := range []string{"unknown command", "required flag", "accepts "} {
+	for _, begin := range []string{"unknown command", "required flag", "accepts ", "requires at least "} {
 		if strings.HasPrefix(err.Error(), begin) {
 			return true
 		}
@@ -96,6 +96,13 @@ Try it:  peel testnet        starts a whole network on this machine`,
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
-	c.AddCommand(testnetCommand(), relayCommand(), authorityCommand(), clientCommand(), initCommand(), consensusCommand(), statusCommand(), reloadCommand(), newnymCommand(), keysCommand(), versionCommand())
+	c.AddCommand(
+		testnetCommand(), relayCommand(), authorityCommand(), clientCommand(),
+		initCommand(), checkCommand(),
+		statusCommand(), reloadCommand(), newnymCommand(),
+		consensusCommand(),
+		keysCommand(),
+		versionCommand(),
+	)
 	return c
 }

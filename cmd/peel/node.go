@@ -19,19 +19,26 @@ import (
 	"peel/cmd/peel/internal/conf"
 )
 
-// logger writes what a node has to say at a level of the configuration ("": info): in colour on a terminal, as plain
-// key=value lines elsewhere.
-func logger(w io.Writer, level string) *slog.Logger {
-	var l slog.Level
+// logger writes what a node has to say at a level of the configuration ("": info), which can be set later: in colour on a
+// terminal, as plain key=value lines elsewhere.
+func logger(w io.Writer, level string) (*slog.Logger, *slog.LevelVar) {
+	l := new(slog.LevelVar)
+	setLevel(l, level)
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly})), l
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), l
+}
+
+// setLevel sets a level of the configuration.
+func setLevel(l *slog.LevelVar, level string) {
+	to := slog.LevelInfo
 	if level != "" {
-		if err := l.UnmarshalText([]byte(level)); err != nil {
+		if err := to.UnmarshalText([]byte(level)); err != nil {
 			panic(err) // cannot be: the configuration was checked
 		}
 	}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
-		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly}))
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l}))
+	l.Set(to)
 }
 
 // listenLinks opens the addresses where links arrive.

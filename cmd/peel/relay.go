@@ -36,15 +36,13 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg := relay.Config{
-		Network: network, Keys: keys, Nickname: f.Nickname, Contact: f.Contact, Dir: f.State, KeyDir: f.Keys, Log: logger(w, f.Log).With("node", f.Nickname),
-	}
-	if cfg.Addrs, err = f.Addrs(); err != nil {
+	log, level := logger(w, f.Log)
+	cfg := relay.Config{Network: network, Keys: keys, Nickname: f.Nickname, Dir: f.State, KeyDir: f.Keys, Log: log.With("node", f.Nickname)}
+	s, err := relaySettings(&f)
+	if err != nil {
 		return err
 	}
-	if cfg.Bandwidth, err = f.Rate(); err != nil {
-		return err
-	}
+	cfg.Addrs, cfg.Contact, cfg.Family, cfg.Bandwidth, cfg.Exit = s.Addrs, s.Contact, s.Family, s.Bandwidth, s.Exit
 	if cfg.Memory, err = conf.Size(f.Memory, conf.LeastRelayMemory); err != nil {
 		return err
 	}
@@ -52,12 +50,6 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		cfg.Memory = relayMemory(available())
 	}
 	keepWithin(cfg.Memory)
-	if cfg.Exit, err = f.Policy(); err != nil {
-		return err
-	}
-	if cfg.Family, err = f.Relatives(); err != nil {
-		return err
-	}
 	window, err := openAdmin("relay", f.State, f.Admin, cfg.Log)
 	if err != nil {
 		return err
@@ -73,7 +65,43 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0, "memory_budget_MiB", cfg.Memory>>20)
 	relayWindow(window, r.ID().String(), r.Stats())
 	keysWindow(window, r)
-	err = together(ctx, r.Run, window.Run)
+	reload := reloading(cfg.Log, func() error {
+		var next conf.Relay
+		if err := conf.Reload(path, &f, &next); err != nil {
+			return err
+		}
+		if err := conf.SameNetwork(next.Network, network); err != nil {
+			return err
+		}
+		s, err := relaySettings(&next)
+		if err == nil {
+			err = r.Change(s)
+		}
+		if err != nil {
+			return err
+		}
+		setLevel(level, next.Log)
+		f = next
+		return nil
+	})
+	window.Action("reload", reload)
+	err = together(ctx, r.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) })
 	cfg.Log.Info("relay ends")
 	return err
+}
+
+// relaySettings are what of a configuration can be changed while the relay runs.
+func relaySettings(f *conf.Relay) (s relay.Settings, err error) {
+	s.Contact = f.Contact
+	if s.Addrs, err = f.Addrs(); err != nil {
+		return s, err
+	}
+	if s.Bandwidth, err = f.Rate(); err != nil {
+		return s, err
+	}
+	if s.Exit, err = f.Policy(); err != nil {
+		return s, err
+	}
+	s.Family, err = f.Relatives()
+	return s, err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
@@ -43,4 +44,19 @@ func reloadOnHangup(ctx context.Context, reload func(context.Context) error) err
 	<-ctx.Done()
 	onHangup.CompareAndSwap(&do, nil)
 	return nil
+}
+
+// reloading makes a node read its configuration again: once at a time, all of it or nothing, and told in the log.
+func reloading(log *slog.Logger, do func() error) func(context.Context) error {
+	var mu sync.Mutex
+	return func(context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := do(); err != nil {
+			log.Warn("configuration not reloaded, the node goes on as before", "why", err)
+			return err
+		}
+		log.Info("configuration reloaded")
+		return nil
+	}
 }

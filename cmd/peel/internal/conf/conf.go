@@ -112,6 +112,10 @@ func Load(path string, into file) error {
 	if err != nil {
 		return &Error{path, err}
 	}
+	return load(path, text, into)
+}
+
+func load(path string, text []byte, into file) error {
 	if err := strict.Decode(text, into); err != nil {
 		return &Error{path, err}
 	}
@@ -174,6 +178,9 @@ func (c *Relay) check() (string, error) {
 	}
 	if err := directory.CheckNickname(c.Nickname); err != nil {
 		return "nickname", err
+	}
+	if err := directory.CheckContact(c.Contact); err != nil {
+		return "contact", err
 	}
 	if err := listens(c.Listen); err != nil {
 		return "listen", err

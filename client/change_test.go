@@ -1,0 +1,66 @@
+package client
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell"
+	"peel/client/path"
+)
+
+// Rules that a user changes while the client runs hold for every stream after it, and break none before it.
+func TestRulesChangeWhileStreamsRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := start(t, newWorld(t, 24), Config{})
+		old, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rules path.Rules
+		for _, e := range PathOf(old) {
+			rules.Exclude.IDs = append(rules.Exclude.IDs, e.ID)
+		}
+		if err := c.Change(rules); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 40 {
+			conn, err := c.Isolated(fmt.Sprint(i)).DialContext(t.Context(), "tcp", "www.example:443")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for hop, e := range PathOf(conn) {
+				if rules.Exclude.Has(e) {
+					t.Errorf("%s is at place %d", e.Nickname, hop+1)
+				}
+			}
+			conn.Close()
+		}
+		if err := echo(old); err != nil {
+			t.Errorf("the stream from before: %v", err)
+		}
+
+		var all path.Rules // with which there is no path
+		for _, e := range c.Consensus().Entries {
+			all.Own = append(all.Own, e.ID)
+		}
+		refused := c.Change(all)
+		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatalf("after rules that leave no path (%v): %v", refused, err)
+		}
+		conn.Close()
+		if refused == nil {
+			t.Error("rules that leave no path were taken")
+		}
+		if err := c.Change(path.Rules{}); err != nil {
+			t.Error(err)
+		}
+		old.Close()
+		time.Sleep(2 * upkeep)
+		if err := c.Change(path.Rules{Own: []cell.NodeID{{1}}}); err != nil {
+			t.Error(err)
+		}
+	})
+}
