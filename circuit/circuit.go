@@ -26,6 +26,10 @@ type Config struct {
 	Network cell.NetworkID
 	Budget  *stream.Budget // of what came on their streams and waits to be read; nil: each circuit has its own bound only
 	Log     *slog.Logger   // nil: silent
+
+	// Panicked is told of a panic in a circuit's own code, which ends that circuit; it is called while the panic unwinds. nil: the
+	// panic goes on, and ends the program.
+	Panicked func(value any)
 }
 
 // A Hop is a relay of a circuit. Addrs are where the relay before it reaches it; the first hop needs none.

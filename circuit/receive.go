@@ -32,8 +32,13 @@ func (r receiver) Receive(cells []cell.Cell) {
 	c := r.Circuit
 	c.recv.Lock()
 	circ := c.circ
-	err := c.receive(cells)
+	var err error
+	ok := c.survive(func() { err = c.receive(cells) })
 	c.recv.Unlock()
+	if !ok {
+		c.fail(errPanic)
+		return
+	}
 	if err != nil {
 		c.fail(&ProtocolError{err})
 		return

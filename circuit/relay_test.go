@@ -26,13 +26,14 @@ var testNetwork = cell.NetworkID{1, 2, 3}
 
 // A world is a client and a chain of relays, each linked to the next.
 type world struct {
-	t      *testing.T
-	nodes  []*node
-	hops   []Hop
-	link   *link.Conn // the client's
-	client *link.Config
-	conns  []*linktest.Conn // the near end of what is under each link; the first is the client's
-	early  atomic.Int64     // RELAY_EARLY cells that the client sent
+	t        *testing.T
+	nodes    []*node
+	hops     []Hop
+	link     *link.Conn // the client's
+	client   *link.Config
+	conns    []*linktest.Conn // the near end of what is under each link; the first is the client's
+	panicked func(any)        // Config.Panicked
+	early    atomic.Int64     // RELAY_EARLY cells that the client sent
 }
 
 // newWorld makes a chain of n relays.
@@ -82,7 +83,7 @@ func newWorldOver(t *testing.T, n int, pipe func(i int) (a, b *linktest.Conn)) *
 }
 
 func (w *world) build(ctx context.Context) (*Circuit, error) {
-	return Build(ctx, w.link, Config{Network: testNetwork}, w.hops)
+	return Build(ctx, w.link, Config{Network: testNetwork, Panicked: w.panicked}, w.hops)
 }
 
 func (w *world) mustBuild() *Circuit {

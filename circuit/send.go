@@ -19,8 +19,11 @@ func (c *Circuit) wake() {
 	c.wanted.Store(true)
 	for c.wanted.Load() && c.send.TryLock() {
 		c.wanted.Store(false)
-		c.pump()
+		ok := c.survive(c.pump)
 		c.send.Unlock()
+		if !ok {
+			c.fail(errPanic)
+		}
 	}
 }
 

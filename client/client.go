@@ -12,6 +12,7 @@ import (
 	"net"
 	"reflect"
 	"sync"
+	"sync/atomic"
 
 	"peel/cell"
 	"peel/cell/link"
@@ -98,6 +99,7 @@ type core struct {
 	unread  *stream.Budget // of the streams of all circuits
 	boot    bootstrap
 	events  events
+	panics  atomic.Uint64
 	clock   directory.Clock
 	virtual *virtual
 	ended   chan struct{} // closed when Run is about to return
@@ -163,17 +165,24 @@ var (
 )
 
 // Run keeps a consensus and a few circuits ready until ctx ends; it returns when the last goroutine of the client is
-// gone, and nil. A client runs once: a second call is an error, and harms nothing.
+// gone, and nil. A client runs once: a second call is an error, and harms nothing. A bug that stops it is an error too.
 func (c *Client) Run(ctx context.Context) error {
 	links := c.start()
 	if links == nil {
 		return errors.New("client: Run was called before: make another client")
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	var wg sync.WaitGroup
-	wg.Go(func() { c.followDirectory(ctx) })
-	wg.Go(func() { c.pool.run(ctx) })
+	part := func(what string, run func(context.Context)) {
+		wg.Go(func() {
+			if err := c.contain(what, func() { run(ctx) }); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	part("the directory", c.followDirectory)
+	part("the circuits", c.pool.run)
 	telling, told := context.WithCancel(context.Background())
 	var teller sync.WaitGroup
 	teller.Go(func() { c.events.run(telling) })
@@ -181,8 +190,12 @@ func (c *Client) Run(ctx context.Context) error {
 	close(c.ended)
 	links.Close()
 	wg.Wait()
+	c.pool.end() // again, if a bug ended its run
 	told()
 	teller.Wait()
+	if err := context.Cause(ctx); errors.Is(err, errPanic) {
+		return err
+	}
 	return nil
 }
 
@@ -238,7 +251,7 @@ func (c *core) build(ctx context.Context, p path.Path) (*circuit.Circuit, error)
 	first := link.Peer{ID: hops[0].ID, Key: hops[0].LinkKey, Addrs: hops[0].Addrs}
 	var made *circuit.Circuit
 	err := c.on(ctx, first, func(conn *link.Conn) (err error) {
-		made, err = circuit.Build(ctx, conn, circuit.Config{Network: c.network, Budget: c.unread, Log: c.log}, hops)
+		made, err = circuit.Build(ctx, conn, circuit.Config{Network: c.network, Budget: c.unread, Log: c.log, Panicked: func(p any) { c.panicked("a circuit", p) }}, hops)
 		return err
 	})
 	var at *circuit.BuildError

@@ -102,9 +102,7 @@ func (p *pool) keepGuards() {
 	}
 	f.turn <- struct{}{} // one after the other, so that the last to write has the newest
 	defer func() { <-f.turn }()
-	p.mu.Lock()
-	text := p.guards.Encode()
-	p.mu.Unlock()
+	text := p.encodeGuards()
 	if bytes.Equal(text, f.written) {
 		return
 	}
@@ -118,23 +116,43 @@ func (p *pool) keepGuards() {
 	f.written = text
 }
 
+// encodeGuards is the guards as they are written.
+func (p *pool) encodeGuards() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.guards.Encode()
+}
+
 // tendGuards writes what has changed, at once if it matters.
 func (p *pool) tendGuards(now time.Time) {
-	p.mu.Lock()
-	due := p.guards.Changed() || !now.Before(p.guardFile.next)
-	if due {
-		p.guardFile.next = now.Add(guardsKept)
-	}
-	p.mu.Unlock()
-	if due {
+	if p.guardsDue(now) {
 		p.keepGuards()
 	}
 }
 
+// guardsDue says whether the guards are to be written now.
+func (p *pool) guardsDue(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	due := p.guards.Changed() || !now.Before(p.guardFile.next)
+	if due {
+		p.guardFile.next = now.Add(guardsKept)
+	}
+	return due
+}
+
 // updateGuards makes the guards follow a consensus; they are on disk before any that was drawn is used.
 func (p *pool) updateGuards(x *path.Index, now time.Time) {
+	if p.drawGuards(x, now) {
+		p.core.log.Warn("no guard is left that the configuration allows: excluded ones are used, as it says they may")
+	}
+	p.keepGuards()
+}
+
+// drawGuards has the guards follow a consensus, and says whether that took excluded ones.
+func (p *pool) drawGuards(x *path.Index, now time.Time) bool {
 	p.mu.Lock()
-	broken := false
+	defer p.mu.Unlock()
 	for _, lenient := range []bool{false, true} {
 		guards := x.Guards(lenient)
 		relays, excluded := make([]guard.Relay, len(guards)), map[cell.NodeID]bool{}
@@ -146,15 +164,10 @@ func (p *pool) updateGuards(x *path.Index, now time.Time) {
 		}
 		p.guards.Update(guard.NewList(relays), func(id cell.NodeID) bool { return !excluded[id] }, now, chance)
 		if _, err := p.guards.Pick(nil, now); err == nil {
-			broken = lenient
-			break
+			return lenient
 		}
 	}
-	p.mu.Unlock()
-	if broken {
-		p.core.log.Warn("no guard is left that the configuration allows: excluded ones are used, as it says they may")
-	}
-	p.keepGuards()
+	return false
 }
 
 // choose draws a path that begins with the guard to be used now. not would not do as exits. The guards that no path can

@@ -96,12 +96,17 @@ func (p *pool) run(ctx context.Context) {
 		}
 		timer.Stop()
 	}
+	p.end()
+	p.keepGuards()
+	p.keepTimes()
+}
+
+// end closes all circuits; none is begun after it.
+func (p *pool) end() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
 	p.running.Wait()
-	p.keepGuards()
-	p.keepTimes()
 	p.mu.Lock()
 	for h := range p.circs {
 		p.drop(h)
@@ -361,8 +366,14 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	p.circs[h] = struct{}{}
 	ctx := p.ctx
 	p.running.Go(func() {
-		c, err := p.make(ctx, way)
-		p.settle(h, c, err, time.Now())
+		var c *circuit.Circuit
+		var err error
+		if bug := p.core.contain("making a circuit", func() { c, err = p.make(ctx, way) }); bug != nil {
+			c, err = nil, bug
+		}
+		if bug := p.core.contain("settling a circuit", func() { p.settle(h, c, err, time.Now()) }); bug != nil {
+			p.abandon(h, c, bug)
+		}
 		close(h.built)
 		p.kick()
 	})
@@ -411,7 +422,11 @@ func (p *pool) inTime(ctx context.Context, way path.Path) (*circuit.Circuit, err
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	done, begun := make(chan built, 1), time.Now()
 	p.running.Go(func() {
-		c, err := p.build(ctx, way)
+		var c *circuit.Circuit
+		var err error
+		if bug := p.core.contain("building a circuit", func() { c, err = p.build(ctx, way) }); bug != nil {
+			c, err = nil, bug
+		}
 		done <- built{c, err}
 	})
 	timer := time.NewTimer(limit)
@@ -493,6 +508,17 @@ func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	p.guardFailed(h, err, now)
 	p.core.boot.failed(err)
 	p.core.log.Debug("circuit not built", "why", err)
+}
+
+// abandon gives up a circuit for which settle did not come to its end.
+func (p *pool) abandon(h *held, c *circuit.Circuit, bug error) {
+	p.mu.Lock()
+	defer p.unlock()
+	h.circuit, h.err = nil, bug
+	delete(p.circs, h)
+	if c != nil {
+		p.ended = append(p.ended, c)
+	}
 }
 
 // list describes the circuits that are open.

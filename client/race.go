@@ -96,7 +96,11 @@ func ask[T any](ctx context.Context, p *pool, r request, h *held, do func(contex
 		ctx, cancel := context.WithTimeout(ctx, answerWithin)
 		defer cancel()
 		begun := time.Now()
-		got, err := do(ctx, h.circuit)
+		var got T
+		var err error
+		if bug := p.core.contain("asking a circuit", func() { got, err = do(ctx, h.circuit) }); bug != nil {
+			err = bug
+		}
 		p.release(h)
 		done <- tried[T]{h, got, err, time.Since(begun), second}
 	}
@@ -126,7 +130,11 @@ func ask[T any](ctx context.Context, p *pool, r request, h *held, do func(contex
 			go func() {
 				r := r
 				r.besides = h
-				second, err := p.get(ctx, r)
+				var second *held
+				var err error
+				if bug := p.core.contain("a second circuit", func() { second, err = p.get(ctx, r) }); bug != nil {
+					err = bug
+				}
 				if err != nil {
 					done <- tried[T]{err: err, second: true}
 					return
