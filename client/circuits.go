@@ -97,6 +97,57 @@ type CircuitInfo struct {
 	Streams int
 	Age     time.Duration
 	Used    bool // a stream has been put on it
+	Purpose Purpose
+	Closing bool // it takes no more streams, and goes with its last
+}
+
+// Purpose is what a circuit is for.
+type Purpose string
+
+const (
+	PurposeSpare     Purpose = "spare"     // kept ready; whoever comes next gets it
+	PurposeStreams   Purpose = "streams"   // of one isolation
+	PurposeDirectory Purpose = "directory" // one fetch of the directory
+)
+
+// purpose is that of a circuit. The caller holds the pool's mu.
+func (h *held) purpose() Purpose {
+	if !h.taken {
+		return PurposeSpare
+	}
+	if _, ok := h.token.(*fetch); ok {
+		return PurposeDirectory
+	}
+	return PurposeStreams
+}
+
+// Counts are what a client has now.
+type Counts struct {
+	Circuits int // that are open
+	Spare    int // those of them that served nobody yet
+	Building int // besides
+	Streams  int // that are open
+}
+
+// Counts counts circuits and streams.
+func (c *Client) Counts() (n Counts) {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for h := range p.circs {
+		switch {
+		case !h.isBuilt():
+			n.Building++
+			continue
+		case h.dead():
+			continue
+		case !h.taken:
+			n.Spare++
+		}
+		n.Circuits++
+		n.Streams += h.circuit.Streams()
+	}
+	return n
 }
 
 // Circuits lists the circuits that are open now, the oldest first.

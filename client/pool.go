@@ -528,7 +528,7 @@ func (p *pool) list(now time.Time) []CircuitInfo {
 	var cs []CircuitInfo
 	for h := range p.circs {
 		if h.isBuilt() && !h.dead() {
-			cs = append(cs, CircuitInfo{ID: h.id, Path: h.path, Streams: h.circuit.Streams(), Age: now.Sub(h.born), Used: h.taken})
+			cs = append(cs, CircuitInfo{ID: h.id, Path: h.path, Streams: h.circuit.Streams(), Age: now.Sub(h.born), Used: h.taken, Purpose: h.purpose(), Closing: h.gone})
 		}
 	}
 	slices.SortFunc(cs, func(a, b CircuitInfo) int { return int(b.Age - a.Age) })

@@ -94,7 +94,9 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		return nil
 	})
 	window.Action("reload", reload)
-	return together(ctx, append(d.servers(c, log), c.Run, window.Run,
+	servers := d.servers(c, log)
+	doorsWindow(window, d)
+	return together(ctx, append(servers, c.Run, window.Run,
 		func(ctx context.Context) error { return heedNewnym(ctx, newnym, c, log) },
 		func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
 		func(ctx context.Context) error {

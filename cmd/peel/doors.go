@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"peel/client"
+	"peel/client/dns"
 	"peel/client/socks"
 	"peel/cmd/peel/internal/conf"
 )
@@ -116,6 +117,9 @@ type doors struct {
 	ports []port
 	udp   net.PacketConn // nil: no DNS
 	tcp   net.Listener
+
+	socks *socks.Server // with servers, as names
+	names *dns.Server   // nil: no DNS
 }
 
 type port struct {
@@ -175,15 +179,15 @@ func (d *doors) close() {
 
 // servers are what runs at the sockets, for together.
 func (d *doors) servers(c *client.Client, log *slog.Logger) (all []func(context.Context) error) {
-	server := c.SOCKSServer(log)
+	d.socks = c.SOCKSServer(log)
 	for _, p := range d.ports {
-		all = append(all, func(ctx context.Context) error { return server.ServeRules(ctx, p.Listener, p.rules) })
+		all = append(all, func(ctx context.Context) error { return d.socks.ServeRules(ctx, p.Listener, p.rules) })
 	}
 	if d.udp != nil {
-		names := c.DNSServer(log)
+		d.names = c.DNSServer(log)
 		all = append(all,
-			func(ctx context.Context) error { return names.ServePacket(ctx, d.udp) },
-			func(ctx context.Context) error { return names.ServeListener(ctx, d.tcp) })
+			func(ctx context.Context) error { return d.names.ServePacket(ctx, d.udp) },
+			func(ctx context.Context) error { return d.names.ServeListener(ctx, d.tcp) })
 	}
 	return all
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/net/proxy"
+
+	"peel/cmd/peel/internal/admin"
 )
 
 // page is what the scripts' web server gives.
@@ -28,9 +31,10 @@ var page = strings.Repeat("through three hops\n", 1<<16)
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"peel":     main,
-		"get":      get,
-		"wait-for": waitFor,
+		"peel":       main,
+		"get":        get,
+		"wait-for":   waitFor,
+		"wait-ready": waitReady,
 	})
 }
 
@@ -49,6 +53,21 @@ func waitFor() {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
+}
+
+// waitReady waits until the node of a socket says that it is ready, for a minute at most.
+func waitReady() {
+	a, err := admin.NewAsker(os.Args[1])
+	for end := time.Now().Add(time.Minute); err == nil; time.Sleep(10 * time.Millisecond) {
+		if _, err = a.Get(context.Background(), "/readyz"); err == nil {
+			return
+		}
+		if time.Now().Before(end) {
+			err = nil
+		}
+	}
+	fmt.Fprintln(os.Stderr, "wait-ready:", err)
+	os.Exit(1)
 }
 
 // get fetches a URL through the SOCKS5 port that PEEL_SOCKS names and prints the SHA-256 of what came.

@@ -45,6 +45,9 @@ func (w *which) flags(c *cobra.Command) {
 	c.MarkFlagsMutuallyExclusive("config", "dir", "socket")
 }
 
+// errNoState is in the error of a node that cannot be asked.
+var errNoState = errors.New(`state is "": a node without a state folder has no socket`)
+
 func (w *which) path() (string, error) {
 	switch {
 	case w.socket != "":
@@ -55,7 +58,7 @@ func (w *which) path() (string, error) {
 			return "", inUse(err)
 		}
 		if state == "" {
-			return "", &usageError{fmt.Errorf("%s: state is \"\": a node without a state folder has no socket", w.config)}
+			return "", &usageError{fmt.Errorf("%s: %w", w.config, errNoState)}
 		}
 		return filepath.Join(state, admin.SocketFile), nil
 	case w.dir != "":

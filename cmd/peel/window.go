@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"peel/client"
 	"peel/cmd/peel/internal/admin"
 	"peel/directory/authority"
 	"peel/relay"
@@ -110,32 +109,4 @@ func authorityWindow(s *admin.Server, a *relay.Authority) {
 		}
 		return nil
 	})
-}
-
-// clientWindow shows a client.
-func clientWindow(s *admin.Server, c *client.Client) {
-	s.Section("bootstrap", func() any {
-		p, why := c.Bootstrap()
-		b := struct {
-			Percent int    `json:"percent"`
-			Stage   string `json:"stage"`
-			Text    string `json:"text"`
-			Why     string `json:"failed_last,omitempty"`
-		}{p.Percent, p.Stage, p.Text, ""}
-		if why != nil {
-			b.Why = why.Error()
-		}
-		return b
-	})
-	s.Action("newnym", c.NewIdentity)
-	s.Ready(func() error {
-		if p, _ := c.Bootstrap(); p.Percent < 100 {
-			return errors.New(p.String())
-		}
-		return nil
-	})
-	s.Metric(admin.Metric{Name: "peel_client_bootstrap_ratio", Help: "How far the start has come, from 0 to 1.", Value: func() float64 {
-		p, _ := c.Bootstrap()
-		return float64(p.Percent) / 100
-	}})
 }
