@@ -71,7 +71,7 @@ func (c *core) use(d *directory.Consensus) {
 		return
 	}
 	checked := stageChecked
-	if note, err := d.Usable(c.cfg.Network, time.Now()); err == nil && note != "" {
+	if note, err := d.SignedHeader.Usable(c.cfg.Network, time.Now()); err == nil && note != "" {
 		checked.Text += "; " + note
 	}
 	c.pool.updateGuards(r.index, time.Now())

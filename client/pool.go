@@ -121,7 +121,7 @@ func (p *pool) noteExpiry(now time.Time) {
 		return
 	}
 	p.noted = r
-	note, err := r.index.Consensus().Usable(p.core.cfg.Network, now)
+	note, err := r.index.Consensus().SignedHeader.Usable(p.core.cfg.Network, now)
 	p.core.log.Warn("the relay list has expired", "note", note, "why", err, "clock", p.core.clock.String())
 }
 

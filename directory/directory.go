@@ -26,10 +26,12 @@ func ParseDigest(s string) (Digest, error) {
 	if len(s) != 2*len(d) {
 		return d, fmt.Errorf("directory: a digest has %d hexadecimal digits, this one %d", 2*len(d), len(s))
 	}
-	if _, err := hex.Decode(d[:], []byte(s)); err != nil {
+	var text [2 * len(d)]byte
+	copy(text[:], s)
+	if _, err := hex.Decode(d[:], text[:]); err != nil {
 		return d, fmt.Errorf("directory: digest: %w", err)
 	}
-	if d.String() != s {
+	if hex.Encode(text[:], d[:]); string(text[:]) != s {
 		return d, fmt.Errorf("directory: a digest is written in lower case")
 	}
 	return d, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -55,6 +56,26 @@ type reader struct {
 	key  string // the next line's keyword, "" at the end
 	val  string // and what follows it
 	next int    // where the line after it begins
+
+	piece    string // a copy of the text from pieceAt on, that lines are cut from: what is kept of them must be cloned
+	pieceAt  int
+	words    []string // fields' own
+	ruled    []Rule   // rules' own
+	versions []string // seen before: few relays have one of their own
+}
+
+const (
+	pieceSize   = 16 << 10 // more than MaxLine
+	maxVersions = 16       // remembered by a reader
+)
+
+// str returns the next n bytes as a string: one copy serves many lines.
+func (r *reader) str(n int) string {
+	if r.pos+n > r.pieceAt+len(r.piece) {
+		r.pieceAt = r.pos
+		r.piece = string(r.text[r.pos:min(len(r.text), r.pos+pieceSize)])
+	}
+	return r.piece[r.pos-r.pieceAt:][:n]
 }
 
 func newReader(doc string, text []byte, limit int) *reader {
@@ -117,7 +138,7 @@ func (r *reader) look() {
 		r.failAt(r.line+1, "is empty or ends in a space")
 		return
 	}
-	r.key, r.val, _ = strings.Cut(string(line), " ")
+	r.key, r.val, _ = strings.Cut(r.str(n), " ")
 	r.next = r.pos + n + 1
 }
 
@@ -223,7 +244,7 @@ func (r *reader) signature(key string) Signature64 {
 	return parsed(r, v, err)
 }
 
-// fields splits what follows a keyword into at most max words.
+// fields splits what follows a keyword into at most max words, which are good until the next call.
 func (r *reader) fields(key string, max int) []string {
 	v := r.take(key)
 	if r.err != nil {
@@ -237,12 +258,17 @@ func (r *reader) fields(key string, max int) []string {
 		r.fail("%d values of %q, but at most %d are allowed", n, key, max)
 		return nil
 	}
-	return strings.Split(v, " ")
+	r.words = r.words[:0]
+	for word := range strings.SplitSeq(v, " ") {
+		r.words = append(r.words, word)
+	}
+	return r.words
 }
 
 func parseTime(s string) (time.Time, error) {
 	t, err := time.Parse(timeFormat, s)
-	if err != nil || t.Format(timeFormat) != s || t.Unix() < 0 {
+	var again [len(timeFormat) + 4]byte
+	if err != nil || string(t.AppendFormat(again[:0], timeFormat)) != s || t.Unix() < 0 {
 		return time.Time{}, fmt.Errorf("time %q: must be written as %s", clip(s), timeFormat)
 	}
 	return t, nil
@@ -256,7 +282,7 @@ func writableTime(t time.Time) bool {
 
 func parseUint(s string, max uint64) (uint64, error) {
 	v, err := strconv.ParseUint(s, 10, 64)
-	if err != nil || strconv.FormatUint(v, 10) != s {
+	if err != nil || s[0] == '0' && s != "0" {
 		return 0, fmt.Errorf("%q is not a whole number", clip(s))
 	}
 	if v > max {
@@ -273,13 +299,17 @@ func (s Signature64) String() string { return base64.RawStdEncoding.EncodeToStri
 
 func parseSignature64(v string) (Signature64, error) {
 	var s Signature64
-	b, err := base64.RawStdEncoding.Strict().DecodeString(v)
-	if err != nil || len(b) != len(s) {
-		return s, fmt.Errorf("a signature is 64 bytes in unpadded base64")
+	var src [86]byte
+	if len(v) == len(src) {
+		copy(src[:], v)
+		if n, err := strictBase64.Decode(s[:], src[:]); err == nil && n == len(s) {
+			return s, nil
+		}
 	}
-	copy(s[:], b)
-	return s, nil
+	return Signature64{}, fmt.Errorf("a signature is 64 bytes in unpadded base64")
 }
+
+var strictBase64 = base64.RawStdEncoding.Strict()
 
 // Contexts keep a signature over one kind of document from being taken for one of another kind.
 const (
@@ -310,6 +340,20 @@ func appendLine(b []byte, key, val string) []byte {
 	b = append(b, key...)
 	b = append(b, ' ')
 	b = append(b, val...)
+	return append(b, '\n')
+}
+
+func appendDigest(b []byte, key string, d Digest) []byte {
+	b = append(b, key...)
+	b = append(b, ' ')
+	b = hex.AppendEncode(b, d[:])
+	return append(b, '\n')
+}
+
+func appendKey(b []byte, key string, k cell.Key) []byte {
+	b = append(b, key...)
+	b = append(b, ' ')
+	b, _ = k.AppendText(b)
 	return append(b, '\n')
 }
 

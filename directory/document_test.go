@@ -84,6 +84,27 @@ func documents() []document {
 			}
 			return v.Append(nil), nil
 		}, signs("peel vote v1\n", n.Authorities[0].Signing)},
+		{"unsigned descriptor", r.Text, directory.MaxDescriptor, func(b []byte) ([]byte, error) {
+			d, err := directory.ParseDescriptorUnsigned(b)
+			if err != nil {
+				return nil, err
+			}
+			return d.Append(nil), nil
+		}, nil},
+		{"unsigned certificate", n.Authorities[0].Certificate.Append(nil), directory.MaxCertificate, func(b []byte) ([]byte, error) {
+			c, err := directory.ParseCertificateUnsigned(b)
+			if err != nil {
+				return nil, err
+			}
+			return c.Append(nil), nil
+		}, nil},
+		{"unsigned vote", vote, directory.MaxVote, func(b []byte) ([]byte, error) {
+			v, err := directory.ParseVoteUnsigned(b)
+			if err != nil {
+				return nil, err
+			}
+			return v.Append(nil), nil
+		}, nil},
 		{"consensus header", n.Consensus.SignedHeader.Append(nil), directory.MaxHeader, func(b []byte) ([]byte, error) {
 			h, err := directory.ParseSignedHeader(b)
 			if err != nil {

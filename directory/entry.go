@@ -4,8 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
-
-	"golang.org/x/mod/sumdb/tlog"
+	"strings"
 
 	"peel/cell"
 )
@@ -27,13 +26,13 @@ type Entry struct {
 // Append appends the entry's text: the bytes that the tree's leaf is the hash of.
 func (e *Entry) Append(b []byte) []byte {
 	b = append(b, "relay "...)
-	b = append(b, e.ID.String()...)
+	b, _ = e.ID.AppendText(b)
 	b = append(b, ' ')
 	b = append(b, e.Nickname...)
 	b = append(b, '\n')
 	b = appendAddrs(b, "addresses", e.Addrs)
-	b = appendLine(b, "link-key", e.LinkKey.String())
-	b = appendLine(b, "onion-key", e.OnionKey.String())
+	b = appendKey(b, "link-key", e.LinkKey)
+	b = appendKey(b, "onion-key", e.OnionKey)
 	b = appendFlags(b, "flags", e.Flags)
 	b = appendUint(b, "bandwidth", e.Bandwidth)
 	b = appendLine(b, "version", e.Version)
@@ -93,7 +92,7 @@ func (r *reader) entry(e *Entry) {
 	}
 	id, err := cell.ParseNodeID(words[0])
 	e.ID = parsed(r, id, err)
-	e.Nickname = parsed(r, words[1], CheckNickname(words[1]))
+	e.Nickname = strings.Clone(parsed(r, words[1], CheckNickname(words[1])))
 	e.Addrs = r.addrs("addresses")
 	e.LinkKey = r.key32("link-key")
 	e.OnionKey = r.key32("onion-key")
@@ -118,18 +117,20 @@ func inOrder(before, id *cell.NodeID) error {
 	return nil
 }
 
-// tree computes the root over leaves that are added one by one (RFC 6962, as package tlog has it),
-// keeping one hash for each full subtree.
+// tree computes the root over leaves that are added one by one, keeping one hash for each full
+// subtree: RFC 6962, as package tlog has it, which leaves garbage behind with every hash.
 type tree struct {
 	n     int64
-	roots []tlog.Hash
+	roots []Digest
+	buf   []byte
 }
 
 func (t *tree) add(text []byte) {
-	h := tlog.RecordHash(text)
+	t.buf = append(append(t.buf[:0], 0), text...)
+	h := DigestOf(t.buf)
 	for n := t.n; n&1 == 1; n >>= 1 {
 		last := len(t.roots) - 1
-		h = tlog.NodeHash(t.roots[last], h)
+		h = node(t.roots[last], h)
 		t.roots = t.roots[:last]
 	}
 	t.roots = append(t.roots, h)
@@ -142,9 +143,17 @@ func (t *tree) root() Digest {
 	}
 	h := t.roots[len(t.roots)-1]
 	for i := len(t.roots) - 2; i >= 0; i-- {
-		h = tlog.NodeHash(t.roots[i], h)
+		h = node(t.roots[i], h)
 	}
-	return Digest(h)
+	return h
+}
+
+func node(left, right Digest) Digest {
+	var b [1 + 2*len(left)]byte
+	b[0] = 1
+	copy(b[1:], left[:])
+	copy(b[1+len(left):], right[:])
+	return DigestOf(b[:])
 }
 
 // Root returns the Merkle root over the entries' texts, in the order given.

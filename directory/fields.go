@@ -117,17 +117,25 @@ func SortFamily(ids []cell.NodeID) []cell.NodeID {
 
 func (r *reader) nickname(key string) string {
 	v := r.take(key)
-	return parsed(r, v, CheckNickname(v))
+	return strings.Clone(parsed(r, v, CheckNickname(v)))
 }
 
 func (r *reader) version(key string) string {
 	v := r.take(key)
-	return parsed(r, v, checkVersion(v))
+	if i := slices.Index(r.versions, v); i >= 0 && r.err == nil {
+		return r.versions[i]
+	}
+	v = strings.Clone(parsed(r, v, checkVersion(v)))
+	if r.err == nil && len(r.versions) < maxVersions {
+		r.versions = append(r.versions, v)
+	}
+	return v
 }
 
 func (r *reader) addrs(key string) []netip.AddrPort {
-	var addrs []netip.AddrPort
-	for _, f := range r.fields(key, MaxAddrs) {
+	fields := r.fields(key, MaxAddrs)
+	addrs := make([]netip.AddrPort, 0, len(fields))
+	for _, f := range fields {
 		a, err := netip.ParseAddrPort(f)
 		if err != nil {
 			r.fail("address %q: not an address and a port", clip(f))
@@ -172,30 +180,32 @@ func appendFamily(b []byte, key string, ids []cell.NodeID) []byte {
 	b = append(b, key...)
 	for _, id := range ids {
 		b = append(b, ' ')
-		b = append(b, id.String()...)
+		b, _ = id.AppendText(b)
 	}
 	return append(b, '\n')
 }
 
 // rules takes the lines of an exit policy: none, or up to MaxRules.
 func (r *reader) rules() Policy {
-	var p Policy
+	if !r.has("accept") && !r.has("reject") {
+		return nil
+	}
+	r.ruled = r.ruled[:0]
 	for r.has("accept") || r.has("reject") {
-		if len(p) == MaxRules {
+		if len(r.ruled) == MaxRules {
 			r.failAt(r.line+1, "more than %d rules", MaxRules)
 			return nil
 		}
 		key := r.key
 		rule, err := parseRule(key == "accept", r.take(key))
-		p = append(p, parsed(r, rule, err))
+		r.ruled = append(r.ruled, parsed(r, rule, err))
 	}
-	return p
+	return slices.Clone(Policy(r.ruled))
 }
 
 func appendRules(b []byte, p Policy) []byte {
 	for _, rule := range p {
-		b = append(b, rule.String()...)
-		b = append(b, '\n')
+		b = append(rule.append(b), '\n')
 	}
 	return b
 }

@@ -81,9 +81,12 @@ func (r *reader) flags(key string) Flags {
 }
 
 func appendFlags(b []byte, key string, f Flags) []byte {
-	if f == 0 {
-		b = append(b, key...)
-		return append(b, '\n')
+	b = append(b, key...)
+	for i, n := range flagNames {
+		if f&(1<<i) != 0 {
+			b = append(b, ' ')
+			b = append(b, n...)
+		}
 	}
-	return appendLine(b, key, f.String())
+	return append(b, '\n')
 }

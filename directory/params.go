@@ -112,7 +112,7 @@ func (r *reader) params() Params {
 		if p == nil {
 			p = Params{}
 		}
-		p[name], last = int32(v), name
+		p[strings.Clone(name)], last = int32(v), name
 	}
 	return p
 }

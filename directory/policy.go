@@ -89,8 +89,9 @@ func parseRule(accept bool, s string) (Rule, error) {
 	if err := r.check(); err != nil {
 		return bad(err.Error())
 	}
-	if got := r.target(); got != s {
-		return bad("must be written as " + got)
+	var buf [64]byte
+	if got := r.appendTarget(buf[:0]); string(got) != s {
+		return bad("must be written as " + string(got))
 	}
 	return r, nil
 }
@@ -159,15 +160,16 @@ func (p Policy) check() error {
 }
 
 // String returns the rule as ParseRule takes it.
-func (r Rule) String() string {
+func (r Rule) String() string { return string(r.append(nil)) }
+
+func (r Rule) append(b []byte) []byte {
 	if r.Accept {
-		return "accept " + r.target()
+		return r.appendTarget(append(b, "accept "...))
 	}
-	return "reject " + r.target()
+	return r.appendTarget(append(b, "reject "...))
 }
 
-func (r Rule) target() string {
-	var b []byte
+func (r Rule) appendTarget(b []byte) []byte {
 	switch ip := r.Prefix.Addr(); {
 	case r.Prefix == (netip.Prefix{}):
 		b = append(b, '*')
@@ -191,7 +193,7 @@ func (r Rule) target() string {
 		b = append(b, '-')
 		b = strconv.AppendUint(b, uint64(r.Hi), 10)
 	}
-	return string(b)
+	return b
 }
 
 // String returns the rules, separated by ", ".

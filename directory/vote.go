@@ -39,7 +39,7 @@ type VoteEntry struct {
 // Append appends the text of the entry in a vote.
 func (e *VoteEntry) Append(b []byte) []byte {
 	b = e.Entry.Append(b)
-	b = appendLine(b, "descriptor", e.Descriptor.String())
+	b = appendDigest(b, "descriptor", e.Descriptor)
 	b = appendTime(b, "published", e.Published)
 	if e.Measured > 0 {
 		b = appendUint(b, "measured", e.Measured)
@@ -179,7 +179,10 @@ func (v *Vote) appendHead(b []byte) []byte {
 
 // ParseVote parses a vote and verifies that the certificate in it was signed by its identity and
 // the vote by the key certified. Whether they are of this network is left to Verify.
-func ParseVote(text []byte) (*Vote, error) {
+func ParseVote(text []byte) (*Vote, error) { return parseVote(text, true) }
+
+// parseVote looks at signatures only if signed is set: tests of what lies behind them do without.
+func parseVote(text []byte, signed bool) (*Vote, error) {
 	r := newReader("vote", text, MaxVote)
 	r.title("peel-vote")
 	v := &Vote{
@@ -208,7 +211,7 @@ func ParseVote(text []byte) (*Vote, error) {
 	if r.err == nil && sigAt < r.pos {
 		r.fail("the text is cut off: no signature at its end")
 	}
-	if r.err == nil {
+	if r.err == nil && signed {
 		r.verifyCertificate(&v.Certificate)
 	}
 	if r.err == nil {
@@ -216,7 +219,7 @@ func ParseVote(text []byte) (*Vote, error) {
 		v.Signature = end.signature("signature")
 		if end.end() != nil {
 			r.failAt(0, "no signature at its end")
-		} else if !verify(contextVote, text[:sigAt], v.Certificate.SigningKey, v.Signature) {
+		} else if signed && !verify(contextVote, text[:sigAt], v.Certificate.SigningKey, v.Signature) {
 			r.failAt(0, "the signature is not by the certified key over this text")
 		}
 	}
