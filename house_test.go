@@ -42,7 +42,8 @@ var mayImport = map[string][]string{
 	"directory/dirtest":   {"cell", "directory"},
 	"directory/cache":     {"cell", "directory"},                                                     // names of nodes only
 	"directory/authority": {"cell", "cell/link", "directory", "directory/cache", "directory/strict"}, // links: reachability
-	"relay/exit":          {"cell", "directory"},                                                     // the policy
+	"relay/exit":          {"cell", "directory", "relay/exit/dns"},                                   // the policy
+	"relay/exit/dns":      {},
 	"relay":               {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay/exit"},
 	"client/path":         {"cell", "directory"},
 	"client/guard":        {"cell", "directory/strict"}, // its file
@@ -55,7 +56,7 @@ var mayImport = map[string][]string{
 	"cmd/peel":                 {"*"},
 	"cmd/peel/internal/admin":  {"directory/cache"}, // files that a crash does not break
 	"cmd/peel/internal/sealed": {},                  // bytes only
-	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict"},
+	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns"},
 }
 
 // forTests are packages that only tests import.

@@ -25,7 +25,7 @@ type Config struct {
 	// need not be listed.
 	Own []netip.Addr
 
-	Resolver   Resolver      // nil: the system's DNS servers, asked by Go; what is in the hosts file is not found
+	Resolver   Resolver      // nil: the system's DNS servers; what is in the hosts file is not found
 	Timeout    time.Duration // for a whole Dial or Resolve; 0: 20 s
 	MaxPending int           // Dials and Resolves under way, of all circuits; 0: 1024; one more is refused as busy
 }
@@ -48,7 +48,7 @@ const (
 // fits is written for them: a range within the special range, or the own address alone.
 type Dialer struct {
 	policy   directory.Policy
-	own      []netip.Addr
+	own      own
 	resolver Resolver
 	timeout  time.Duration
 	pending  chan struct{} // a place for each Dial and Resolve under way
@@ -63,7 +63,10 @@ func New(cfg Config) (*Dialer, error) {
 	}
 	d := &Dialer{policy: slices.Clone(cfg.Policy), resolver: cfg.Resolver, timeout: cfg.Timeout}
 	if d.resolver == nil {
-		d.resolver = newSystem()
+		var err error
+		if d.resolver, err = newSystem(); err != nil {
+			return nil, fmt.Errorf("exit: %w", err)
+		}
 	}
 	if d.timeout <= 0 {
 		d.timeout = defaultTimeout
@@ -74,17 +77,12 @@ func New(cfg Config) (*Dialer, error) {
 	}
 	d.pending = make(chan struct{}, n)
 	d.connect = (&net.Dialer{ControlContext: d.control}).DialContext
+	d.own.interfaces = net.InterfaceAddrs
 	for _, a := range cfg.Own {
-		d.own = append(d.own, a.Unmap().WithZone(""))
+		d.own.published = append(d.own.published, a.Unmap().WithZone(""))
 	}
-	ifaces, err := net.InterfaceAddrs()
-	if err != nil {
+	if err := d.own.refresh(time.Now()); err != nil {
 		return nil, fmt.Errorf("exit: reading the machine's own addresses, which must not be dialled: %w", err)
-	}
-	for _, i := range ifaces {
-		if p, err := netip.ParsePrefix(i.String()); err == nil {
-			d.own = append(d.own, p.Addr().Unmap().WithZone(""))
-		}
 	}
 	return d, nil
 }
@@ -98,13 +96,19 @@ func (d *Dialer) allows(addr netip.Addr, port uint16) bool {
 		if !d.policy.AllowsWithin(r, addr, port) {
 			return false
 		}
-		in, ok := embedded(addr)
-		return !ok || d.allows(in, port)
+	} else if d.own.has(addr, time.Now()) {
+		if !d.allowsOwn(addr, port) {
+			return false
+		}
+	} else if !d.policy.Allows(addr, port) {
+		return false
 	}
-	if slices.Contains(d.own, addr) {
-		return d.allowsOwn(addr, port)
+	for _, in := range embedded(addr) {
+		if !d.allows(in, port) {
+			return false
+		}
 	}
-	return d.policy.Allows(addr, port)
+	return true
 }
 
 func (d *Dialer) allowsOwn(addr netip.Addr, port uint16) bool {
@@ -117,8 +121,15 @@ func (d *Dialer) allowsOwn(addr netip.Addr, port uint16) bool {
 
 // shows says whether an address may be told to a client, whose port is not known.
 func (d *Dialer) shows(addr netip.Addr) bool {
-	r, ok := directory.SpecialRange(addr)
-	return !ok || d.policy.AllowsWithin(r, addr, 0)
+	if r, ok := directory.SpecialRange(addr); ok && !d.policy.AllowsWithin(r, addr, 0) {
+		return false
+	}
+	for _, in := range embedded(addr) {
+		if !d.shows(in) {
+			return false
+		}
+	}
+	return true
 }
 
 // enter takes a place among those under way; leave must be called if it is true.

@@ -2,12 +2,13 @@ package exit
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"peel/relay/exit/dns"
 )
 
 const (
@@ -15,15 +16,16 @@ const (
 	hostsFresh = 5 * time.Second // how long the file is not looked at again
 )
 
-// system is the machine's resolver without its hosts file: what is in that says how the operator calls his machines, and
+// system is the machine's DNS servers without its hosts file, from which they may answer: what is in that says how the operator calls his machines, and
 // is no client's business. Names and addresses in it are answered as if there were no such host.
 type system struct {
 	dns Resolver
 	own *hosts
 }
 
-func newSystem() system {
-	return system{dns: &net.Resolver{PreferGo: true}, own: &hosts{path: hostsPath, now: time.Now}}
+func newSystem() (system, error) {
+	servers, err := dns.New(dns.Config{})
+	return system{dns: servers, own: &hosts{path: hostsPath, now: time.Now}}, err
 }
 
 func (s system) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {

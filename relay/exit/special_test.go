@@ -93,7 +93,18 @@ func TestSpecialRangesMustBeNamed(t *testing.T) {
 		{[]string{"accept [::]/0:*"}, "::1", 80, false},
 		{[]string{"accept [fc00::]/7:*"}, "fd12::1", 80, true},
 		{[]string{"accept [fc00::]/6:*"}, "fd12::1", 80, false},
-		{[]string{"accept [2001::]/32:*"}, "2001::1", 80, true},
+		{[]string{"accept [2001::]/32:*"}, "2001:0:808:808::f7f7:f7f7", 80, false}, // Teredo: the addresses inside, 8.8.8.8 twice, are not allowed
+		{[]string{"accept [2001::]/32:*", "accept *:*"}, "2001:0:808:808::f7f7:f7f7", 80, true},
+		{[]string{"accept [2001::]/32:*", "accept *:*"}, "2001:0:808:808::80ff:fffe", 80, false}, // the client is 127.0.0.1
+		{[]string{"accept [2001::]/32:*", "accept *:*"}, "2001:0:a00:1::f7f7:f7f7", 80, false},   // the server is 10.0.0.1
+		{[]string{"accept [2001:2::]/48:*"}, "2001:2::1", 80, true},
+		{[]string{"accept [64:ff9b:1::]/48:*", "accept *:*"}, "64:ff9b:1:808:8:808:808:808", 80, true}, // wherever it may be, it is an open one
+		{[]string{"accept [64:ff9b:1::]/48:*", "accept *:*"}, "64:ff9b:1:808:8:808:7f00:1", 80, false},
+		{[]string{"accept [64:ff9b:1::]/48:*", "accept *:*"}, "64:ff9b:1:7f00:0:108:808:808", 80, false}, // 127.0.0.1 behind 48 bits
+		{[]string{"accept *:*"}, "2606:4700::5efe:808:808", 80, true},
+		{[]string{"accept *:*"}, "2606:4700::5efe:7f00:1", 80, false}, // ISATAP
+		{[]string{"accept *:*"}, "2606:4700::200:5efe:a00:1", 80, false},
+		{[]string{"accept 127.0.0.1:*", "accept *:*"}, "2606:4700::5efe:7f00:1", 80, true},
 		{[]string{"accept [4000::]/3:*"}, "4000::1", 80, false},
 		{[]string{"accept [4000::]/16:*"}, "4000::1", 80, true},
 		{[]string{"accept [64:ff9b::]/96:*"}, "64:ff9b::808:808", 80, false}, // the address inside is not allowed
