@@ -37,18 +37,22 @@ func ParseRule(s string) (Rule, error) {
 	return r, nil
 }
 
-// ParsePolicy parses rules, one a string.
+// ParsePolicy parses the rules of a configuration, one a string. Such a rule may list ports and ranges, as in
+// "accept *:80,443,6660-6669": that is a rule for each of them, in this order.
 func ParsePolicy(rules []string) (Policy, error) {
-	if len(rules) > MaxRules {
-		return nil, fmt.Errorf("directory: policy of %d rules, but at most %d are allowed", len(rules), MaxRules)
-	}
 	var p Policy
 	for _, s := range rules {
-		r, err := ParseRule(s)
-		if err != nil {
-			return nil, err
+		at := strings.LastIndexByte(s, ':') + 1
+		for ports := range strings.SplitSeq(s[at:], ",") {
+			if len(p) == MaxRules {
+				return nil, fmt.Errorf("directory: policy of more than the %d rules that are allowed", MaxRules)
+			}
+			r, err := ParseRule(s[:at] + ports)
+			if err != nil {
+				return nil, err
+			}
+			p = append(p, r)
 		}
-		p = append(p, r)
 	}
 	return p, nil
 }

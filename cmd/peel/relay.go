@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"io"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
 	"peel/cmd/peel/internal/conf"
 	"peel/relay"
+	"peel/relay/exit"
+	"peel/relay/exit/dns"
 )
 
 func relayCommand() *cobra.Command {
@@ -21,6 +24,25 @@ func relayCommand() *cobra.Command {
 	}
 	configFlag(c, &path)
 	return c
+}
+
+// resolver asks the DNS servers that a relay's file names; nil: the system's do.
+func resolver(f *conf.Relay, log *slog.Logger) (exit.Resolver, error) {
+	servers, err := f.Servers()
+	if err != nil {
+		return nil, err
+	}
+	r, err := dns.New(dns.Config{Servers: servers})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Check(); err != nil && len(f.Exit) > 0 {
+		log.Warn("the exit can look up no names", "why", err)
+	}
+	if len(servers) == 0 {
+		return nil, nil
+	}
+	return r, nil
 }
 
 func runRelay(ctx context.Context, path string, w io.Writer) error {
@@ -50,6 +72,9 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		cfg.Memory = relayMemory(available())
 	}
 	keepWithin(cfg.Memory)
+	if cfg.Resolver, err = resolver(&f, cfg.Log); err != nil {
+		return err
+	}
 	window, err := openAdmin("relay", f.State, f.Admin, cfg.Log)
 	if err != nil {
 		return err

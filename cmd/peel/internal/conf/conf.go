@@ -20,6 +20,7 @@ import (
 	"peel/cmd/peel/internal/admin"
 	"peel/directory"
 	"peel/directory/strict"
+	"peel/relay/exit/dns"
 )
 
 // Relay is relay.toml.
@@ -34,6 +35,7 @@ type Relay struct {
 	Bandwidth string   `toml:"bandwidth"`
 	Memory    string   `toml:"memory_budget"`
 	Exit      []string `toml:"exit_policy"`
+	Resolvers []string `toml:"resolvers"`
 	Family    []string `toml:"family"`
 	Admin     string   `toml:"admin"`
 	Log       string   `toml:"log"`
@@ -120,7 +122,7 @@ func load(path string, text []byte, into file) error {
 		return &Error{path, err}
 	}
 	if key, err := into.check(); err != nil {
-		return &Error{path, strict.At(text, key, err)}
+		return &Error{path, inList(text, strict.At(text, key, err), err)}
 	}
 	v := reflect.ValueOf(into).Elem()
 	for _, name := range []string{"Network", "Keys", "State"} {
@@ -196,6 +198,9 @@ func (c *Relay) check() (string, error) {
 	}
 	if _, err := c.Policy(); err != nil {
 		return "exit_policy", err
+	}
+	if _, err := c.Servers(); err != nil {
+		return "resolvers", err
 	}
 	if _, err := c.Relatives(); err != nil {
 		return "family", err
@@ -290,7 +295,56 @@ func (c *Relay) Rate() (uint64, error) {
 }
 
 // Policy is the exit policy; none: no exit.
-func (c *Relay) Policy() (directory.Policy, error) { return directory.ParsePolicy(c.Exit) }
+func (c *Relay) Policy() (directory.Policy, error) {
+	for _, s := range c.Exit {
+		if _, err := directory.ParsePolicy([]string{s}); err != nil {
+			return nil, &entryError{s, err}
+		}
+	}
+	return directory.ParsePolicy(c.Exit)
+}
+
+// Servers are the DNS servers that an exit asks; none: the system's.
+func (c *Relay) Servers() ([]netip.AddrPort, error) {
+	var all []netip.AddrPort
+	for _, s := range c.Resolvers {
+		a, err := dns.ParseServer(s)
+		if err != nil {
+			return nil, &entryError{s, err}
+		}
+		all = append(all, a)
+	}
+	if len(all) > dns.MostServers {
+		return nil, fmt.Errorf("%d servers, but at most %d are asked", len(all), dns.MostServers)
+	}
+	return all, nil
+}
+
+// entryError is a mistake in one entry of a list.
+type entryError struct {
+	entry string
+	err   error
+}
+
+func (e *entryError) Error() string { return e.err.Error() }
+func (e *entryError) Unwrap() error { return e.err }
+
+// inList moves a mistake from the line of a list's key to that of the entry it is in.
+func inList(text []byte, at, err error) error {
+	var in *entryError
+	var where *strict.Error
+	if !errors.As(err, &in) || !errors.As(at, &where) || where.Line == 0 {
+		return at
+	}
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		if line, _, _ = strings.Cut(line, "#"); n >= where.Line && (strings.Contains(line, strconv.Quote(in.entry)) || strings.Contains(line, "'"+in.entry+"'")) {
+			return &strict.Error{Line: n, Text: where.Text}
+		}
+	}
+	return at
+}
 
 // Relatives are the relays of the same operator.
 func (c *Relay) Relatives() ([]cell.NodeID, error) { return identities(c.Family) }

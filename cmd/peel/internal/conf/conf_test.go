@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -23,7 +24,7 @@ func relayFile() Relay {
 	return Relay{
 		Network: "/n/network.toml", Keys: "/n/keys", State: "/n/state", Nickname: "relay1", Contact: "a \"b\" <c\\d>",
 		Listen: []string{"127.0.0.1:9001", "[::1]:9001"}, Advertise: []string{"192.0.2.1:9001"}, Bandwidth: "20 MB/s", Memory: "2 GiB",
-		Exit: []string{"accept *:80", "accept *:443"}, Family: []string{}, Log: "info",
+		Exit: []string{"accept *:80", "accept *:443"}, Resolvers: []string{"192.0.2.53", "[2001:db8::53]:5353"}, Family: []string{}, Log: "info",
 	}
 }
 
@@ -84,6 +85,8 @@ func TestMistakes(t *testing.T) {
 		{"policy", `"accept *:80"`, `"acept *:80"`, "exit_policy: "},
 		{"policy port 0", `"accept *:80"`, `"accept *:0"`, "exit_policy: "},
 		{"policy inverted", `"accept *:80"`, `"accept *:80-20"`, "exit_policy: "},
+		{"resolver by name", `"192.0.2.53"`, `"dns.example"`, "resolvers: "},
+		{"resolver without brackets", `"[2001:db8::53]:5353"`, `"2001:db8::53:5353:1:2:3:4:5"`, "resolvers: "},
 		{"family", `family = []`, `family = ["me"]`, "family: "},
 		{"log", `"info"`, `"loud"`, "log: "},
 		{"network missing", `network = "/n/network.toml"`, ``, "network: must be given"},
@@ -175,6 +178,21 @@ func TestSizesInMemory(t *testing.T) {
 	for _, text := range []string{"64", "64 KiB", "-1 GiB", "Inf GiB", "GiB", " ", "1 GiB 2"} {
 		if got, err := Size(text, 64<<20); err == nil {
 			t.Errorf("%q: %d", text, got)
+		}
+	}
+}
+
+func TestAMistakeInAListIsToldWithTheLineOfItsEntry(t *testing.T) {
+	good := relayFile()
+	text, after, _ := strings.Cut(good.Text(), `exit_policy = ["accept *:80", "accept *:443"]`)
+	line := strings.Count(text, "\n") + 1
+	for rule, want := range map[string]string{
+		`"accept *:0,80"`: "there is no port 0", `'accept *:443-80'`: "the wrong way round", `"accept [::1:80"`: "is no IPv4 address",
+	} {
+		path := write(t, text+"exit_policy = [\n  # "+rule+"\n  \"reject 192.0.2.1:*\",\n  \"accept *:80,443\", "+rule+",\n]"+after)
+		var got Relay
+		if err := Load(path, &got); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("%s:%d: exit_policy: ", path, line+3)) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want line %d and %q", rule, err, line+3, want)
 		}
 	}
 }

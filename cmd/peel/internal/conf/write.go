@@ -22,7 +22,10 @@ func (c *Relay) Text() string {
 	b.key("memory_budget", c.Memory, `How much memory others can make the relay use, such as "512 MiB" or "2 GiB": how many links, circuits and`,
 		`streams it takes, and how much waits on them, go by it. "": half of what the machine has, 16 GiB at most.`)
 	b.list("exit_policy", c.Exit, `What may leave the network here; the first rule that matches counts, and what none matches is`,
-		`refused. []: nothing, no exit. For the web: ["accept *:80", "accept *:443"]`)
+		`refused. []: nothing, no exit. For the web: ["accept *:80,443"]. A rule names addresses and ports, as in`,
+		`"reject 192.0.2.0/24:*" or "accept [2001:db8::]/32:80,8000-8080". What is no open internet is refused whatever * says.`)
+	b.list("resolvers", c.Resolvers, `DNS servers that an exit asks, such as "192.0.2.53" or "[2001:db8::53]:5353": best one of your own on this machine,`,
+		"as a server sees all names that are asked for here. []: those of the system.")
 	b.list("family", c.Family, "Identities of your other relays. No path uses two of one family.")
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
