@@ -19,10 +19,8 @@ TEXT ·decipherAESNI(SB), NOSPLIT, $0-40
 
 #define MULX(POWER) MUL(POWER, X0, X1, X2, X3, X4, X5)
 
-// hashAESNI: X7 = POLYVAL_KU(T' | CX bytes at DX), where CX > 0.
+// hashAESNI: X7 = the hash that continues on X7 with CX bytes at DX, CX > 0.
 TEXT hashAESNI<>(SB), NOSPLIT, $0-0
-	PRODUCT((R9), keys_ku+BLOCKS(7)(R8), X7)
-
 group:
 	CMPQ    CX, $BLOCKS(8)
 	JLE     tail

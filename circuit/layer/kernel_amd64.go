@@ -11,8 +11,10 @@ func supported() []kernel {
 		return []kernel{generic}
 	case !cpu.X86.HasAVX2 || leaf7()&(vaesBit|vpclmulqdqBit) != vaesBit|vpclmulqdqBit:
 		return []kernel{aesni, generic}
-	default:
+	case !cpu.X86.HasAVX512F || !cpu.X86.HasAVX512BW || !cpu.X86.HasAVX512VL || !cpu.X86.HasBMI2:
 		return []kernel{vaes, aesni, generic}
+	default:
+		return []kernel{vaes512, vaes, aesni, generic}
 	}
 }
 
@@ -33,11 +35,16 @@ func (s *keys) set(kern kernel, k *[64]byte, client bool) {
 		return
 	}
 	expandAMD64(s, k, client)
+	if kern == vaes512 {
+		widenVAES512(s)
+	}
 }
 
 // encipher is ENC, in place; prev becomes the tag that comes out.
 func (s *keys) encipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) {
 	switch kern {
+	case vaes512:
+		encipherVAES512(s, prev, ad, &body[0], len(body))
 	case vaes:
 		encipherVAES(s, prev, ad, &body[0], len(body))
 	case aesni:
@@ -50,6 +57,8 @@ func (s *keys) encipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) 
 // decipher is DEC, in place; prev becomes the tag that went in.
 func (s *keys) decipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) {
 	switch kern {
+	case vaes512:
+		decipherVAES512(s, prev, ad, &body[0], len(body))
 	case vaes:
 		decipherVAES(s, prev, ad, &body[0], len(body))
 	case aesni:
@@ -86,6 +95,15 @@ func encipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
 
 //go:noescape
 func decipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+
+//go:noescape
+func encipherVAES512(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+
+//go:noescape
+func decipherVAES512(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+
+//go:noescape
+func widenVAES512(s *keys)
 
 // prefetch takes all cache lines of the layer.
 //

@@ -30,9 +30,10 @@
 // with one reduction for the eight. Only r waits for the reduction before, so
 // the product that takes it comes last.
 //
-// Tweak. The hash runs over T' | AD | X_R. T'·h is the first r. AD is written
-// over the last byte of the tag, which is in a register by then, so that AD | X_R
-// are n-15 bytes in a row.
+// Tweak. The hash runs over T' | AD | X_R. T'·h is the first r. The n-15 bytes
+// from the last byte of the tag on are hashed as if AD stood in its place: what
+// AD differs from it by is added to r, to which the first block is added. (AD is
+// not stored there, for a load of more than a byte that was just stored waits.)
 //
 // Keystream. The first counter block ends in so many zero bits that block i, of
 // the 256 that a body takes at most, is the first with i added to its last byte,
@@ -44,7 +45,7 @@
 // that such a load never begins before it. The last store overlaps likewise.
 // Branches and addresses depend on lengths alone.
 //
-// Registers, the same in all kernels (X or Y is the width of the kernel):
+// Registers, the same in all kernels (X, Y or Z is the width of the kernel):
 //
 //	R8  keys (the struct; offsets from go_asm.h)     R9  T'
 //	R11 body                                         R12 n
@@ -180,11 +181,15 @@
 
 // TWEAK gives X7, the hash of T' | AD | X_R, by the kernel's hash routine.
 #define TWEAK(HASH) \
-	MOVB ad+16(FP), AX    \
-	MOVB AX, 15(R11)      \
-	LEAQ 15(R11), DX      \
-	LEAQ -15(R12), CX     \
-	CALL HASH<>(SB)
+	PRODUCT((R9), keys_ku+BLOCKS(7)(R8), X7) \
+	MOVBLZX ad+16(FP), AX   \
+	MOVBLZX 15(R11), BX     \
+	XORL    BX, AX          \
+	VMOVD   AX, X0          \
+	VPXOR   X0, X7, X7      \
+	LEAQ    15(R11), DX     \
+	LEAQ    -15(R12), CX    \
+	CALL    HASH<>(SB)
 
 // LEFT puts the left half X14, through AES under KB between two additions of
 // the tweak, into X0.

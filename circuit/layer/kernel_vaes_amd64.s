@@ -48,14 +48,13 @@ TEXT ·decipherVAES(SB), NOSPLIT, $0-40
 	SUBQ    CX, AX              \
 	VPSHUFB (AX), X, X
 
-// hashVAES: X7 = POLYVAL_KU(T' | CX bytes at DX), where CX > 16.
+// hashVAES: X7 = the hash that continues on X7 with CX bytes at DX, CX > 16.
 //
 // The lanes go separate ways until the end: the lower has every other block from
 // the first on, the upper the others, and both use the even powers, so that the
 // sum of the upper lane is too high by one power. The last blocks take the powers
 // that are theirs, which mends it. For this there must be two of them or more.
 TEXT hashVAES<>(SB), NOSPLIT, $0-0
-	PRODUCT((R9), keys_ku+BLOCKS(7)(R8), X7)
 	LEAQ           -1(CX), AX
 	ANDQ           $127, AX
 	CMPQ           AX, $16

@@ -9,9 +9,10 @@ import (
 // uses them. They hold no pointer, so that they are overwritten in place when
 // the keys move on, and nothing of them stays behind.
 type keys struct {
+	high [128]byte // KU^16 … KU^9, for vaes512
+	ku   [128]byte // KU^8 … KU^1, powers by the product of POLYVAL
 	kb   schedule  // KB
 	k    schedule  // K
-	ku   [128]byte // KU^8 … KU^1, powers by the product of POLYVAL
 	b    [16]byte  // B
 	mask [16]byte  // of a first counter block: see counterMask
 }
@@ -35,7 +36,10 @@ const (
 	generic kernel = iota
 	aesni          // amd64: AES-NI, PCLMULQDQ and AVX
 	vaes           // amd64: VAES and VPCLMULQDQ on 256 bits, and AVX2
+	vaes512        // amd64: the same on 512 bits, and AVX-512
 	armv8          // arm64: AES and PMULL
 )
 
-func (k kernel) String() string { return [...]string{"generic", "aesni", "vaes", "armv8"}[k] }
+func (k kernel) String() string {
+	return [...]string{"generic", "aesni", "vaes", "vaes512", "armv8"}[k]
+}

@@ -298,7 +298,7 @@ def main():
         lines.append(",\n".join(cells))
         lines.append("   ]}" + ("," if number + 1 < len(circuits) else ""))
     lines += [" ],", ' "chains": [']
-    lines.append(",\n".join("  " + json.dumps(chain(n)) for n in (530, 1403)))
+    lines.append(",\n".join("  " + json.dumps(chain(n)) for n in (509, 530, 1403)))
     lines += [" ]", "}"]
     sys.stdout.write("\n".join(lines) + "\n")
 
