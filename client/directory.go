@@ -124,12 +124,12 @@ func (c *core) dialDirectory(ctx context.Context) (net.Conn, error) {
 // fetch is the token of a circuit that one directory is fetched over; no two are equal.
 type fetch struct{ _ byte }
 
-// dialRelay opens a directory stream to a relay at the end of a circuit of three hops, which nothing else uses: so the relay
-// does not learn who asks, and what it says of the network it must say to anybody.
+// dialRelay opens a directory stream to a relay at the end of a circuit of three hops, made for it alone: so the relay
+// need be no exit, does not learn who asks, and what it says of the network it must say to anybody.
 func (c *core) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cell.NodeID, error) {
 	ctx, cancel := context.WithTimeout(ctx, directoryTimeout)
 	defer cancel()
-	h, err := c.pool.get(ctx, request{token: new(fetch), not: not, era: c.pool.nowEra()})
+	h, err := c.pool.get(ctx, request{usage: path.Usage{Directory: true}, token: new(fetch), not: not, era: c.pool.nowEra()})
 	if err != nil {
 		return nil, cell.NodeID{}, err
 	}

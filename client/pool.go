@@ -243,7 +243,7 @@ func (p *pool) get(ctx context.Context, r request) (*held, error) {
 	if err := p.core.ready(ctx); err != nil {
 		return nil, err
 	}
-	if r.usage.Port == 0 {
+	if r.usage.Port == 0 && !r.usage.Directory {
 		r.usage.Port = p.relays.Load().port
 	}
 	var last error
@@ -307,7 +307,9 @@ func (p *pool) take(r request, now time.Time) (*held, error) {
 			return nil, err
 		}
 	}
-	p.ports.used(r.usage.Port, now)
+	if !r.usage.Directory {
+		p.ports.used(r.usage.Port, now)
+	}
 	if !best.taken {
 		best.taken, best.token, best.first = true, r.token, now
 		p.kick() // a spare one less

@@ -17,6 +17,7 @@ type Index struct {
 	consensus              *directory.Consensus
 	relays                 []relay // running and valid ones
 	exits, guards, middles position
+	ends                   position              // those that may be the last of a path when no exit is needed
 	at                     map[cell.NodeID]int32 // of relays
 	flagged                bool                  // some relay has the flag Guard
 	entrances              []Guard
@@ -131,6 +132,9 @@ func (r *Rules) index(c *directory.Consensus) (*Index, error) {
 	for i := range x.relays {
 		e, i := x.relays[i].entry, int32(i)
 		x.middles.add(i, weigh(directory.PositionMiddle, e))
+		if !e.Flags.Has(directory.MiddleOnly) && !r.Exits.Has(e) { // with the weights of the middle, which spare exits where these are few
+			x.ends.add(i, weigh(directory.PositionMiddle, e))
+		}
 		if mayGuard(e, x.flagged) {
 			x.guards.add(i, weigh(directory.PositionGuard, e))
 		}

@@ -22,8 +22,11 @@ type Path []*directory.Entry
 type Usage struct {
 	// Addr is the address to connect to; invalid when it is a name, which only the exit resolves.
 	Addr netip.Addr
-	// Port is the port to connect to, not zero.
+	// Port is the port to connect to, not zero but for Directory.
 	Port uint16
+	// Directory is set when the last relay is asked for its directory, which each has, and for nothing else: then it
+	// need be no exit, Addr and Port are not looked at, and the path fits no other usage.
+	Directory bool
 	// Guard is the relay to enter by, if it is not zero. Avoid is not asked about it.
 	Guard cell.NodeID
 	// Avoid says which relays must not be in the path: those that failed a moment ago, and one's
@@ -32,9 +35,9 @@ type Usage struct {
 }
 
 // Fits reports whether p serves u as well: its exit's policy allows the target, and u avoids none of
-// its relays.
+// its relays. For a directory none that is there does: it would be an exit that others need, or was asked already.
 func (u Usage) Fits(p Path) bool {
-	if len(p) != Hops || !u.allowed(p[Hops-1]) {
+	if len(p) != Hops || u.Directory || !u.allowed(p[Hops-1]) {
 		return false
 	}
 	for _, e := range p {
@@ -48,6 +51,8 @@ func (u Usage) Fits(p Path) bool {
 func (u Usage) allowed(e *directory.Entry) bool {
 	within, special := directory.SpecialRange(u.Addr)
 	switch {
+	case u.Directory:
+		return true
 	case special: // an exit that will refuse it need not hear of it
 		return e.Policy.AllowsWithin(within, u.Addr, u.Port)
 	case u.Addr.IsValid():
@@ -92,7 +97,7 @@ func (x *Index) Choose(u Usage, rng func(n uint64) uint64) (Path, error) {
 }
 
 func (x *Index) choose(u Usage, rng func(n uint64) uint64) (Path, error) {
-	if u.Port == 0 {
+	if u.Port == 0 && !u.Directory {
 		return nil, errors.New("path: usage without a port")
 	}
 	given := int32(-1) // the guard asked for
@@ -104,7 +109,10 @@ func (x *Index) choose(u Usage, rng func(n uint64) uint64) (Path, error) {
 		}
 		given, guards = i, &position{relays: []int32{i}, sums: []uint64{0}}
 	}
-	exits := x.exitsFor(u.Port)
+	exits := &x.ends
+	if !u.Directory {
+		exits = x.exitsFor(u.Port)
+	}
 	if len(exits.relays) == 0 {
 		return nil, x.noExit(u, exits)
 	}
@@ -172,6 +180,9 @@ func (s *set) add(i int32) {
 
 // noExit says why there is none.
 func (x *Index) noExit(u Usage, exits *position) error {
+	if u.Directory {
+		return fmt.Errorf("path: none of the %d relays is left to ask for the directory%s", len(x.relays), x.because())
+	}
 	if len(x.exits.relays) == 0 {
 		return fmt.Errorf("path: %w: none of the %d relays lets traffic out%s", ErrNoExit, len(x.relays), x.because())
 	}
