@@ -2,8 +2,12 @@ package relay
 
 import (
 	"context"
+	"maps"
 	"net"
+	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"peel/cell"
 	"peel/circuit/stream"
@@ -17,6 +21,9 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	now := r.settled.Load() // nil: the node of an authority
 	var do func(context.Context)
 	switch {
+	case o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.opens.take(time.Now()):
+		s.Refuse(cell.EndBusy)
+		return
 	case o.Type == cell.MsgBeginDir:
 		do = func(ctx context.Context) { r.serveDirectory(ctx, s) }
 	case now == nil || now.exit == nil:
@@ -32,31 +39,48 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	}
 }
 
-// mostPending is how many dials and look-ups of one circuit may be under way.
-const mostPending = 64
+// Bounds of the dials and look-ups under way, all circuits together and of one.
+const (
+	mostDials   = 1024
+	mostPending = 64
+)
+
+// dialing runs a dial or look-up of a stream in one of the places for them. When all are taken, the circuit that has most
+// loses its newest, or this stream is refused: one circuit cannot take the places of others with names that are slow.
+func (r *Relay) dialing(t *transit, s *stream.Stream, do func()) bool {
+	k := &task{name: "stream", of: t, drop: s.Reset}
+	r.mu.Lock()
+	shed, ok := r.dials.enter(k)
+	r.mu.Unlock()
+	if !ok {
+		s.Refuse(cell.EndBusy)
+		return false
+	}
+	defer func() {
+		r.mu.Lock()
+		r.dials.leave(k)
+		r.mu.Unlock()
+	}()
+	if shed != nil {
+		r.guard(shed.name, func() { shed.drop(cell.EndBusy) })
+	}
+	do()
+	return true
+}
 
 // resolve looks a name up, for as long as that is of use.
 func (r *Relay) resolve(t *transit, s *stream.Stream, by *exit.Dialer, m cell.Resolve) {
-	defer t.pending.Add(-1)
-	if t.pending.Add(1) > mostPending {
-		s.Refuse(cell.EndBusy)
-		return
-	}
-	s.Answer(by.Resolve(s.Context(), m))
+	r.dialing(t, s, func() { s.Answer(by.Resolve(s.Context(), m)) })
 }
 
 // dial connects to the world, for as long as the stream has a use for it. nil: the stream has been told why not.
-func (r *Relay) dial(t *transit, s *stream.Stream, by *exit.Dialer, b cell.Begin) (net.Conn, cell.Connected) {
-	defer t.pending.Add(-1)
-	if t.pending.Add(1) > mostPending {
-		s.Refuse(cell.EndBusy)
-		return nil, cell.Connected{}
-	}
-	conn, to, err := by.Dial(s.Context(), b)
-	if err != nil {
-		s.Refuse(exit.Reason(err))
-		return nil, cell.Connected{}
-	}
+func (r *Relay) dial(t *transit, s *stream.Stream, by *exit.Dialer, b cell.Begin) (conn net.Conn, to cell.Connected) {
+	r.dialing(t, s, func() {
+		var err error
+		if conn, to, err = by.Dial(s.Context(), b); err != nil {
+			s.Refuse(exit.Reason(err))
+		}
+	})
 	return conn, to
 }
 
@@ -68,13 +92,52 @@ func (r *Relay) carry(ctx context.Context, t *transit, s *stream.Stream, by *exi
 		return
 	}
 	r.stats.Exits.Add(1)
-	s.Connected(to)
-	r.splice(ctx, s, conn)
+	r.splice(ctx, s, conn, &outlet{at: netip.AddrPortFrom(to.Addr, b.Port), connected: to})
+}
+
+// outlet is a stream that is connected to the world, in the list of those that another policy may forbid.
+type outlet struct {
+	at        netip.AddrPort
+	connected cell.Connected
+	cut       func(cell.EndReason) // ends both sides; called by any goroutine
+}
+
+// admit puts an outlet into the list, unless the policy that is in force by now forbids it.
+func (r *Relay) admit(o *outlet) bool {
+	r.mu.Lock()
+	r.outlets[o] = struct{}{} // first: a change that comes now sees it, or is seen here
+	r.mu.Unlock()
+	if r.settled.Load().lets(o.at) {
+		return true
+	}
+	r.dismiss(o)
+	return false
+}
+
+func (r *Relay) dismiss(o *outlet) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.outlets, o)
+}
+
+// cutForbidden ends the streams whose address and port the policy in force does not accept any more, and says how many.
+func (r *Relay) cutForbidden() int {
+	r.mu.Lock()
+	all := slices.Collect(maps.Keys(r.outlets))
+	r.mu.Unlock()
+	now, n := r.settled.Load(), 0
+	for _, o := range all {
+		if !now.lets(o.at) {
+			n++
+			r.guard("stream", func() { o.cut(cell.EndPolicy) })
+		}
+	}
+	return n
 }
 
 // splice copies between a stream and the connection it stands for, each way until its end. What is cut off, by either side
 // or by the relay's own end, is reset on the other, so that it never looks whole.
-func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
+func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn, o *outlet) {
 	cut := func(reason cell.EndReason) {
 		s.Reset(reason)
 		if tcp, ok := conn.(*net.TCPConn); ok {
@@ -82,6 +145,14 @@ func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn) {
 		}
 		conn.Close()
 	}
+	o.cut = cut
+	if !r.admit(o) {
+		conn.Close()
+		s.Refuse(cell.EndPolicy)
+		return
+	}
+	defer r.dismiss(o)
+	s.Connected(o.connected)
 	defer atEnd(ctx, func() { cut(cell.EndInternal) })()
 	reset := atEnd(s.Context(), func() { cut(cell.EndReset) }) // what it holds waits for no host any more
 	guarded := func(copy func()) {
@@ -174,4 +245,28 @@ func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream) {
 	case <-ctx.Done():
 		s.Close()
 	}
+}
+
+// Of one circuit, so many streams to the world and look-ups may begin at once, and a second. Whoever opens a page with
+// hundreds of parts stays below.
+const (
+	openBurst = 256
+	openRate  = 100
+)
+
+// bucket lets a circuit begin openBurst streams and look-ups, and then openRate a second. It has no lock and no clock.
+type bucket struct {
+	taken float64 // of openBurst
+	at    time.Time
+}
+
+func (b *bucket) take(now time.Time) bool {
+	if passed := now.Sub(b.at); passed > 0 {
+		b.taken, b.at = max(0, b.taken-passed.Seconds()*openRate), now
+	}
+	if b.taken > openBurst-1 {
+		return false
+	}
+	b.taken++
+	return true
 }

@@ -105,6 +105,8 @@ type Relay struct {
 	mu         sync.Mutex
 	transits   map[*transit]struct{}
 	streams    *tasks // of circuits
+	dials      *tasks // dials and look-ups under way, of circuits
+	outlets    map[*outlet]struct{}
 	extensions *tasks // of links
 	closing    bool
 	wg         sync.WaitGroup // of tasks
@@ -146,6 +148,7 @@ func New(cfg Config) (*Relay, error) {
 		dirStreams: newStreams(), informed: make(chan struct{}),
 		transits: make(map[*transit]struct{}),
 		streams:  newTasks(cfg.MaxTasks, cfg.MaxStreams), extensions: newTasks(cfg.MaxTasks, 0),
+		dials: newTasks(mostDials, mostPending), outlets: make(map[*outlet]struct{}),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)

@@ -55,14 +55,19 @@ func (r *Relay) settle(s Settings) (*settled, error) {
 		own[i] = a.Addr()
 	}
 	var err error
-	if next.exit, err = exit.New(exit.Config{Policy: s.Exit, Own: own, Resolver: r.cfg.Resolver}); err != nil {
+	if next.exit, err = exit.New(exit.Config{Policy: s.Exit, Own: own, Resolver: r.cfg.Resolver, MaxPending: 2 * mostDials}); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	return next, nil
 }
 
-// Change puts other settings in the place of those in use: all of them, or, with an error, none. What they would not take is
-// refused to streams that begin after it; those that run are left alone. The authorities get another descriptor if it says
+// lets says whether a stream may be connected to an address.
+func (s *settled) lets(at netip.AddrPort) bool {
+	return s.exit != nil && s.exit.Allows(at.Addr(), at.Port())
+}
+
+// Change puts other settings in the place of those in use: all of them, or, with an error, none. Streams to addresses and
+// ports that the new policy does not accept are ended; all others run on. The authorities get another descriptor if it says
 // something else. It may be called at any time.
 func (r *Relay) Change(s Settings) error {
 	if r.cfg.Directory != nil {
@@ -80,5 +85,8 @@ func (r *Relay) Change(s Settings) error {
 	}
 	r.settled.Store(next)
 	close(now.replaced)
+	if r.cutForbidden() > 0 {
+		r.log.Info("streams that the new exit policy forbids were ended")
+	}
 	return nil
 }

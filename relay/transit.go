@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"peel/cell"
 	"peel/cell/link"
@@ -24,7 +23,7 @@ type transit struct {
 	prev  *link.Circ // towards the client
 	mux   *stream.Mux
 
-	pending atomic.Int32 // dials and look-ups under way
+	opens bucket // of streams and look-ups that begin; of the link's reader alone
 
 	fwd, back *layer.Layer // never another
 

@@ -87,6 +87,9 @@ func New(cfg Config) (*Dialer, error) {
 	return d, nil
 }
 
+// Allows says whether the Dialer connects to an address and port.
+func (d *Dialer) Allows(addr netip.Addr, port uint16) bool { return d.allows(addr, port) }
+
 // allows says whether an address may be dialled: the one place that decides.
 func (d *Dialer) allows(addr netip.Addr, port uint16) bool {
 	if !addr.IsValid() || addr.Zone() != "" || port == 0 {
