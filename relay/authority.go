@@ -55,8 +55,10 @@ func (cfg *Config) measureDialer() func(context.Context, string, string) (net.Co
 	return d.DialContext
 }
 
-// Reload reads the authority's lists again; with an error those before stay (authority.Reload).
-func (n *Authority) Reload() error { return n.authority.Reload() }
+// Reload reads lists and takes up who may join; with an error what was before stays (authority.Reload).
+func (n *Authority) Reload(lists []string, allow []cell.NodeID) error {
+	return n.authority.Reload(lists, allow)
+}
 
 // ID is the authority's identity, which is also its name on links.
 func (n *Authority) ID() cell.NodeID { return n.relay.ID() }

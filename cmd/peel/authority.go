@@ -73,7 +73,7 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log, _ := logger(w, f.Log)
+	log, level := logger(w, f.Log)
 	cfg := relay.Config{Network: network, Keys: relay.Keys{Link: link}, Measure: f.Measure, Log: log}
 	if cfg.MeasureFrom, err = f.MeasureFrom(); err != nil {
 		return err
@@ -98,13 +98,26 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
 	relayWindow(window, a.ID().String(), a.Stats())
 	authorityWindow(window, a)
-	reload := func(context.Context) error {
+	reload := reloading(cfg.Log, func() error {
 		renewed := renew(a, f.Keys)
 		if renewed != nil {
 			cfg.Log.Warn("no other signing key was taken up", "why", renewed)
 		}
-		return errors.Join(a.Reload(), renewed)
-	}
+		var next conf.Authority
+		if err := conf.Reload(path, &f, &next); err != nil {
+			return errors.Join(err, renewed)
+		}
+		allowed, err := next.Allowed()
+		if err == nil {
+			err = a.Reload(next.Lists, allowed)
+		}
+		if err != nil {
+			return errors.Join(err, renewed)
+		}
+		setLevel(level, next.Log)
+		f = next
+		return renewed
+	})
 	window.Action("reload", reload)
 	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) })
 	cfg.Log.Info("authority ends")

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 		"get":        get,
 		"wait-for":   waitFor,
 		"wait-ready": waitReady,
+		"wait-says":  waitSays,
 	})
 }
 
@@ -67,6 +68,20 @@ func waitReady() {
 		}
 	}
 	fmt.Fprintln(os.Stderr, "wait-ready:", err)
+	os.Exit(1)
+}
+
+// waitSays waits until a page of a node's socket has what an expression means, for a minute at most.
+func waitSays() {
+	a, err := admin.NewAsker(os.Args[1])
+	want := regexp.MustCompile(os.Args[3])
+	var page []byte
+	for end := time.Now().Add(time.Minute); err == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if page, err = a.Get(context.Background(), os.Args[2]); want.Match(page) {
+			return
+		}
+	}
+	fmt.Fprintf(os.Stderr, "wait-says: %v: %s", err, page)
 	os.Exit(1)
 }
 

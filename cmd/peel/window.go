@@ -68,6 +68,13 @@ func authorityWindow(s *admin.Server, a *relay.Authority) {
 	s.Metric(
 		admin.Metric{Name: "peel_authority_certificate_end_seconds", Help: "When the certificate of the signing key ends, in seconds since 1970.",
 			Value: func() float64 { return float64(a.Status().Certificate.NotAfter.Unix()) }},
+		admin.Metric{Name: "peel_authority_certificate_warning", Help: "1: the certificate of the signing key needs a successor now (peel authority status says why); 0: it does not.",
+			Value: func() float64 {
+				if a.Status().Certificate.Warning != "" {
+					return 1
+				}
+				return 0
+			}},
 		admin.Metric{Name: "peel_authority_descriptors", Help: "Relays whose descriptors are here.", Value: of(func(s authority.Status) int { return s.Relays })},
 		admin.Metric{Name: "peel_authority_evidence", Help: "Proofs here that an authority signed two things for one period.", Value: of(func(s authority.Status) int { return len(s.Evidence) })},
 		admin.Metric{Name: "peel_authority_votes", Help: "Votes of the last period that are here.", Value: of(func(s authority.Status) int {

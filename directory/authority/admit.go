@@ -2,6 +2,7 @@ package authority
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 
 	"peel/cell"
@@ -17,7 +18,7 @@ func (s *store) admit(d *directory.Descriptor) error {
 	if r := l.reject.find(d); r != nil {
 		return &refusal{http.StatusForbidden, "this authority refuses " + r.Subject() + ": " + r.Reason, r}
 	}
-	if (s.allow != nil || l.closed()) && !s.allow[d.ID] && l.allow.find(d) == nil {
+	if !l.lets(d) {
 		return refuse(http.StatusForbidden, "relay %v is not on this network's list: ask its authorities to add it", d.ID)
 	}
 	return nil
@@ -53,16 +54,16 @@ func (s *store) use(l *Lists) []judgement {
 	return changed
 }
 
-// Reload reads the files of lists again. They come into force all together; with an error, which names
-// file and line, those before stay. Any goroutine may call it.
-func (a *Authority) Reload() error {
+// Reload reads files of lists, in the stead of those before, and takes the relays that may join as Config.Allow does. All come
+// into force together; with an error, which names file and line, what was before stays. Any goroutine may call it.
+func (a *Authority) Reload(files []string, allow []cell.NodeID) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
-	l, err := ReadLists(a.cfg.Lists)
+	l, err := ReadLists(files)
 	if err != nil {
-		a.log.Error("lists not loaded: those before stay in force", "why", err)
-		return err
+		return fmt.Errorf("lists not loaded, those before stay in force: %w", err)
 	}
+	l.name(allow)
 	changed := a.store.use(l)
 	c := l.counts()
 	a.log.Info("lists loaded", "allow", c.Allow, "reject", c.Reject, "badexit", c.BadExit, "middleonly", c.MiddleOnly, "relays-changed", len(changed))

@@ -52,7 +52,7 @@ type Config struct {
 	Dir string
 
 	Allow        []cell.NodeID    // the relays that may join; nil: all, unless a list says otherwise
-	Lists        []string         // files of lists (spec/admission.md), read at the start and by Reload
+	Lists        []string         // files of lists (spec/admission.md), read at the start; Reload reads others
 	PrivateAddrs bool             // relays may have addresses that the internet does not route: for test networks
 	Params       directory.Params // what it votes for
 	MaxBandwidth uint64           // that a relay counts for that was not measured, bytes per second; 0: 10,000,000
@@ -146,17 +146,12 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	a.cfg = cfg
 	a.store.network, a.store.private = a.network, cfg.PrivateAddrs
 	a.store.perPlace = int(cfg.Params.Get(directory.ParamRelaysPerAddr))
-	if cfg.Allow != nil {
-		a.store.allow = map[cell.NodeID]bool{}
-		for _, id := range cfg.Allow {
-			a.store.allow[id] = true
-		}
-	}
 	a.told = map[cell.NodeID]bool{}
 	lists, err := ReadLists(cfg.Lists)
 	if err != nil {
 		return nil, fmt.Errorf("authority: lists: %w", err)
 	}
+	lists.name(cfg.Allow)
 	a.store.lists.Store(lists)
 	for _, info := range cfg.Network.Authorities {
 		if info.ID != a.self {
@@ -195,7 +190,7 @@ func (a *Authority) load() error {
 	if text, err = a.keep.load(keptDescriptors); err != nil {
 		return err
 	}
-	n := a.store.load(text, a.started)
+	good, bad := a.store.load(text, a.started)
 	if text, err = a.keep.load(keptHistory); err != nil {
 		return err
 	}
@@ -233,8 +228,8 @@ func (a *Authority) load() error {
 	if err := a.loadEvidence(); err != nil {
 		return err
 	}
-	if n > 0 {
-		a.log.Info("descriptors loaded", "relays", n)
+	if good+bad > 0 {
+		a.log.Info("descriptors loaded", "relays", good, "too-old-or-damaged", bad)
 	}
 	return nil
 }

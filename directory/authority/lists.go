@@ -24,6 +24,7 @@ const (
 // Lists are what an operator decided of relays: who may join, who may not, and who only as what.
 type Lists struct {
 	allow, reject, badExit, middleOnly list
+	named                              map[cell.NodeID]bool // who may join by the configuration itself; nil: it says nothing of that
 }
 
 // list is one of them.
@@ -75,8 +76,21 @@ func (l *list) find(d *directory.Descriptor) *Rule {
 
 func (l *list) len() int { return len(l.relays) + len(l.families) + len(l.prefixes) }
 
-// closed: only those may join who are on the list.
-func (l *Lists) closed() bool { return l.allow.len() > 0 }
+// lets says whether a relay may join, as far as it is for the allowed ones to say: if there are none, all may.
+func (l *Lists) lets(d *directory.Descriptor) bool {
+	return l.named == nil && l.allow.len() == 0 || l.named[d.ID] || l.allow.find(d) != nil
+}
+
+// name takes in whom the configuration allows; nil: it says nothing of that.
+func (l *Lists) name(ids []cell.NodeID) {
+	if ids == nil {
+		return
+	}
+	l.named = make(map[cell.NodeID]bool, len(ids))
+	for _, id := range ids {
+		l.named[id] = true
+	}
+}
 
 // marks returns the flags that the lists give a relay, and the rule of each.
 func (l *Lists) marks(d *directory.Descriptor) (marks directory.Flags, rules []*Rule) {

@@ -40,8 +40,7 @@ func refuse(status int, format string, args ...any) error {
 // store holds the newest descriptor of each relay and what we know of the relay ourselves.
 type store struct {
 	network  cell.NetworkID
-	allow    map[cell.NodeID]bool // nil: everybody
-	private  bool                 // addresses need not be public
+	private  bool // addresses need not be public
 	lists    atomic.Pointer[Lists]
 	perPlace int // relays at one address, at most
 	capacity int // descriptors held, at most
@@ -275,18 +274,19 @@ func (s *store) bytes() (text []byte, changed bool) {
 	return text, true
 }
 
-// load takes in what bytes returned and returns how many descriptors were still good.
-func (s *store) load(text []byte, now time.Time) int {
-	n := 0
+// load takes in what bytes returned and returns how many descriptors were still good, and how many were not.
+func (s *store) load(text []byte, now time.Time) (good, bad int) {
 	for _, part := range split(text, descriptorTop) {
 		if ok, err := s.add(part, now); ok && err == nil {
-			n++
+			good++
+		} else {
+			bad++
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dirty = false
-	return n
+	return good, bad
 }
 
 // prove counts the relays of a consensus as reached before it began, unless they have moved since:

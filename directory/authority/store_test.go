@@ -99,10 +99,11 @@ func TestDescriptorsThatAreRefused(t *testing.T) {
 	s.post(s.net.Relays[2].Text[:50], 400, "")
 	s.post(nil, 400, "")
 	s.post(make([]byte, directory.MaxDescriptor+1), 400, "at most")
-	s.store.allow = map[cell.NodeID]bool{s.net.Relays[3].Descriptor.ID: true}
+	s.store.lists.Load().name([]cell.NodeID{s.net.Relays[3].Descriptor.ID})
 	s.publish(2, 403, "not on this network's list", nil)
 	s.publish(3, 204, "", nil)
-	s.store.allow, s.store.private = nil, true
+	s.store.lists.Store(new(Lists))
+	s.store.private = true
 	s.publish(2, 204, "", func(d *directory.Descriptor) { d.Addrs = addr("127.0.0.1:1") })
 	if n := s.len(); n != 4 {
 		t.Errorf("%d relays known, want 4", n)
@@ -230,20 +231,20 @@ func TestStoreComesBackFromItsBytes(t *testing.T) {
 		t.Error("kept twice")
 	}
 	again := newShelf(t, 20)
-	if n := again.load(text, s.now); n != 20 {
-		t.Errorf("%d of 20 descriptors loaded", n)
+	if n, bad := again.load(text, s.now); n != 20 || bad != 0 {
+		t.Errorf("%d of 20 descriptors loaded, %d not", n, bad)
 	}
 	if _, changed = again.bytes(); changed {
 		t.Error("what was loaded would be kept again")
 	}
-	if n := newShelf(t, 20).load(text, s.now.Add(48*time.Hour)); n != 0 {
-		t.Errorf("%d descriptors of two days ago loaded", n)
+	if n, bad := newShelf(t, 20).load(text, s.now.Add(48*time.Hour)); n != 0 || bad != 20 {
+		t.Errorf("%d descriptors of two days ago loaded, %d not", n, bad)
 	}
 	damaged := newShelf(t, 20)
 	middle := len(text) / 2
 	text[middle+strings.Index(string(text[middle:]), "nickname ")] ^= 0x80
-	if n := damaged.load(text[:len(text)-10], s.now); n != 18 {
-		t.Errorf("%d descriptors loaded from a damaged file, want 18", n)
+	if n, bad := damaged.load(text[:len(text)-10], s.now); n != 18 || bad != 2 {
+		t.Errorf("%d descriptors loaded from a damaged file, %d not, want 18 and 2", n, bad)
 	}
 }
 

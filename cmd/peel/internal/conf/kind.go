@@ -119,8 +119,9 @@ func keysOf(f file) []string {
 
 // live are the keys that a running node takes from its file when it reads it again.
 var live = map[reflect.Type][]string{
-	reflect.TypeFor[*Relay]():  {"advertise", "contact", "bandwidth", "exit_policy", "family", "log"},
-	reflect.TypeFor[*Client](): {"own_relays", "exclude", "exclude_exits", "exclude_lenient", "log"},
+	reflect.TypeFor[*Relay]():     {"advertise", "contact", "bandwidth", "exit_policy", "family", "log"},
+	reflect.TypeFor[*Authority](): {"allow", "lists", "log"},
+	reflect.TypeFor[*Client]():    {"own_relays", "exclude", "exclude_exits", "exclude_lenient", "log"},
 }
 
 // Reload is Load for the file of a node that runs as was says. A key of another value that cannot be changed while it runs is an error.
