@@ -124,6 +124,10 @@ type Conn struct {
 	trip       trip
 	grants     cell.CreditCell // the CREDIT cell in the making; kept for its memory
 
+	came   time.Time   // when a record came last, or the link began
+	asking bool        // a CREDIT cell shall ask, whether it grants or not
+	check  *time.Timer // ends the link if nothing comes until then; nil: nobody waits
+
 	idleAfter time.Duration // close when there has been no circuit for so long; 0: never
 }
 
@@ -137,7 +141,7 @@ func newConn(nc net.Conn, cfg Config, dialer bool, keyIn, keyOut []byte) *Conn {
 		in: newHalf(keyIn), out: newHalf(keyOut),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		circs: make(map[cell.CircID]*Circ),
-		born:  time.Now(), unused: time.Now(),
+		born:  time.Now(), unused: time.Now(), came: time.Now(),
 		lastCredit: -creditPause, giveBack: idlePause,
 		// The timer is set when the writer first waits.
 	}
@@ -204,6 +208,7 @@ func (c *Conn) fail(err error) {
 	first := c.err == nil
 	if first {
 		c.err = err
+		c.unchecked()
 		c.stats.Errors[ReasonOf(err)]++
 		close(c.stop)
 	}

@@ -166,6 +166,8 @@ func (c *Conn) heard(size int, cells []cell.Cell) {
 	c.stats.RecordsIn++
 	c.stats.BytesIn += uint64(size)
 	c.stats.CellsIn += uint64(len(cells))
+	c.came = now
+	c.unchecked()
 	c.padding.Heard(now, rand.Uint64())
 	if c.idle {
 		c.setTimer(now)

@@ -65,7 +65,7 @@ func (c *Circ) spare() int64 {
 }
 
 // composeCredit makes the CREDIT cell of this batch: the answer, if one is asked for, and what is to be given back, or what
-// every circuit is owed: a cell must not speak twice of one circuit. False: there is nothing to say after all. The caller
+// every circuit is owed: a cell must not speak twice of one circuit. It asks if somebody wants to know whether the peer is there. False: there is nothing to say after all. The caller
 // holds mu.
 func (c *Conn) composeCredit(x *cell.Cell, now time.Duration) (bool, error) {
 	m := &c.grants
@@ -74,7 +74,11 @@ func (c *Conn) composeCredit(x *cell.Cell, now time.Duration) (bool, error) {
 	if c.returnSpare(m); len(m.Grants) == 0 {
 		c.grantOwed(m, now)
 	}
-	if m.Answer == 0 && len(m.Grants) == 0 {
+	if c.asking && m.Ask == 0 {
+		m.Ask = c.trip.AskNow(now)
+	}
+	c.asking = false
+	if m.Ask == 0 && m.Answer == 0 && len(m.Grants) == 0 {
 		return false, nil
 	}
 	return true, x.Pack(0, cell.CmdCredit, m)

@@ -41,6 +41,14 @@ func (p *trip) Ask(now time.Duration) uint16 {
 	if p.waiting || p.serial != 0 && now-p.asked < max(askPause, 2*p.RTT()) {
 		return 0
 	}
+	return p.AskNow(now)
+}
+
+// AskNow is Ask without a pause: for who must know whether the peer is there. 0: it is being asked.
+func (p *trip) AskNow(now time.Duration) uint16 {
+	if p.waiting {
+		return 0
+	}
 	if p.serial++; p.serial == 0 {
 		p.serial = 1
 	}

@@ -1,0 +1,101 @@
+package link_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell/link"
+	"peel/cell/link/linktest"
+)
+
+func TestCheckedLinkStaysWhileThePeerIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := linktest.Pair(t, linktest.Config(t, "a"), linktest.Config(t, "b"), linktest.Handlers{}, linktest.Options{Delay: 400 * time.Millisecond})
+		for range 20 {
+			a.Check(time.Second)
+			b.Check(time.Second)
+			time.Sleep(700 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		if a.Err() != nil || b.Err() != nil {
+			t.Errorf("%v, %v", a.Err(), b.Err())
+		}
+		a.Close()
+		a.Check(time.Second) // nothing to check
+	})
+}
+
+func TestCheckFindsASilentLink(t *testing.T) {
+	for _, busy := range []bool{false, true} { // its writer waits for the socket, or for something to write
+		synctest.Test(t, func(t *testing.T) {
+			na, nb := linktest.Pipe(linktest.Options{Delay: 20 * time.Millisecond, Window: 64 << 10})
+			a, _ := linktest.Join(t, na, nb, linktest.Config(t, "a"), linktest.Config(t, "b"), linktest.Handlers{B: &host{}})
+			time.Sleep(time.Second)
+			nb.Stall(time.Hour)
+			if busy {
+				for range 100 {
+					openCirc(t, a)
+				}
+				time.Sleep(time.Second)
+			}
+			begin := time.Now()
+			a.Check(5 * time.Second)
+			a.Check(time.Hour) // changes nothing
+			<-a.Done()
+			if took := time.Since(begin); took != 5*time.Second {
+				t.Errorf("it took %v", took)
+			}
+			if err := a.Err(); link.ReasonOf(err) != link.ReasonLost || !strings.Contains(err.Error(), "nothing came from it for 5s") {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A pool checks the links that are silent, and only those; after Reset it dials anew, also where it is dialling.
+func TestPoolChecksAndResets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t)
+		cfg := linktest.Config(t, "relay")
+		w.pool(cfg, 0, "192.0.2.1:9001")
+		client := w.pool(&link.Config{Network: cfg.Network}, 0)
+		peer := linktest.Peer(cfg)
+		peer.Addrs = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9001")}
+		first, err := client.Get(t.Context(), peer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			client.Check(15*time.Second, time.Nanosecond) // it is not silent for so long: both pad
+			time.Sleep(time.Second)
+		}
+		if first.Err() != nil {
+			t.Fatal(first.Err())
+		}
+		client.Check(0, time.Nanosecond)
+		time.Sleep(time.Second)
+		if first.Err() == nil {
+			t.Error("it was checked, and had no time to answer")
+		}
+		second, err := client.Get(t.Context(), peer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.Reset()
+		<-second.Done()
+		go client.Get(t.Context(), peer)
+		synctest.Wait()
+		before := w.dialled()
+		client.Reset()
+		third, err := client.Get(t.Context(), peer)
+		if err != nil || third == second || w.dialled() != before+1 {
+			t.Errorf("%d dials, %v", w.dialled()-before, err)
+		}
+		if third.Err() != nil {
+			t.Error(third.Err())
+		}
+	})
+}
