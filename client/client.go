@@ -102,6 +102,7 @@ type core struct {
 	panics  atomic.Uint64
 	clock   directory.Clock
 	virtual *virtual
+	machine machine
 	ended   chan struct{} // closed when Run is about to return
 
 	ruling sync.Mutex // goes before the pool's; held while a consensus or rules are taken into use
@@ -114,6 +115,7 @@ type core struct {
 
 // New checks the configuration. It starts nothing.
 func New(cfg Config) (*Client, error) {
+	ownDial := cfg.Dial != nil
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -131,6 +133,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c.virtual = newVirtual(prefix, rand.Uint32())
+	c.machine = thisMachine(ownDial)
 	guards, file, err := loadGuards(cfg.Dir, c.network)
 	if err != nil {
 		return nil, err
@@ -183,6 +186,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	part("the directory", c.followDirectory)
 	part("the circuits", c.pool.run)
+	part("the watch over the machine", c.watch)
 	telling, told := context.WithCancel(context.Background())
 	var teller sync.WaitGroup
 	teller.Go(func() { c.events.run(telling) })
@@ -220,7 +224,7 @@ func (c *core) dialed(p link.Peer, conn *link.Conn) {
 	}
 }
 
-// on has do open a circuit on a link to peer. A link may end, being idle, between Get and that: then there is a new one
+// on has do open a circuit on a link to peer. A link may have ended, being idle or unnoticed: then there is a new one
 // to be had.
 func (c *core) on(ctx context.Context, peer link.Peer, do func(*link.Conn) error) error {
 	c.mu.Lock()
@@ -230,16 +234,23 @@ func (c *core) on(ctx context.Context, peer link.Peer, do func(*link.Conn) error
 		return ErrNotRunning
 	}
 	for again := true; ; again = false {
-		get, cancel := context.WithTimeout(ctx, guardTimeout)
+		get, cancel := context.WithTimeout(ctx, c.pool.guardWait())
 		conn, err := links.Get(get, peer)
 		cancel()
 		if err != nil {
 			return err
 		}
-		if err = do(conn); !again || !errors.Is(err, link.ErrClosed) {
+		if err = do(conn); !again || !broke(err) {
 			return err
 		}
 	}
+}
+
+// broke says whether a link ended before the peer answered anything on it: that says little of the peer, a new link more.
+func broke(err error) bool {
+	var at *circuit.BuildError
+	var ended *circuit.DestroyedError
+	return errors.Is(err, link.ErrClosed) || errors.As(err, &at) && at.Hop == 0 && errors.As(err, &ended) && ended.Reason == cell.DestroyLinkClosed
 }
 
 // build makes a circuit along p.

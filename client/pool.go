@@ -59,6 +59,10 @@ type pool struct {
 	fails   int                // builds that failed since one succeeded
 	retry   time.Time          // no spare circuit is begun before
 	ended   []*circuit.Circuit // dropped, to be closed when mu is let go
+	arrived chan struct{}      // closed when a late build is there after all
+	began   time.Time          // the first build
+	coldly  int                // builds that were late before the first circuit was ready
+	awoke   time.Time          // when the machine last woke or moved: what was begun before says nothing of relays
 	noted   *relays            // this consensus was said to have expired
 
 	races, racesWon uint64 // streams asked for on a second circuit; those whose second answered first
@@ -67,7 +71,7 @@ type pool struct {
 func newPool(c *core, guards *guard.Set, f *guardFile) *pool {
 	return &pool{
 		core: c, guards: guards, guardFile: f, build: c.build, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds), late: make(chan struct{}, builds), ports: make(ports),
-		circs: make(map[*held]struct{}), faults: make(faults),
+		circs: make(map[*held]struct{}), faults: make(faults), arrived: make(chan struct{}),
 	}
 }
 
@@ -259,18 +263,60 @@ func (p *pool) get(ctx context.Context, r request) (*held, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case <-h.built:
-			if h.err == nil {
-				return h, nil
-			}
-			last = h.err
-		case <-ctx.Done():
+		if h, err = p.await(ctx, h, r); err == nil {
+			return h, nil
+		}
+		if ctx.Err() != nil && h != nil {
 			p.release(h)
 			return nil, waiting(ctx, last)
 		}
+		last = err
 	}
 	return nil, fmt.Errorf("client: %d circuits could not be built: %w", buildTries, last)
+}
+
+// await waits until h is built, or one that was late is there and serves as well: that comes back then. With an error h comes back
+// if it may be built yet.
+func (p *pool) await(ctx context.Context, h *held, r request) (*held, error) {
+	for {
+		p.mu.Lock()
+		arrived := p.arrived
+		p.mu.Unlock()
+		select {
+		case <-h.built:
+			return h, h.err
+		case <-arrived:
+			if other := p.instead(h, r, time.Now()); other != nil {
+				return other, nil
+			}
+		case <-ctx.Done():
+			return h, context.Cause(ctx)
+		}
+	}
+}
+
+// instead takes a circuit that is there in place of one that is being built; nil: none serves.
+func (p *pool) instead(h *held, r request, now time.Time) *held {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var best *held
+	for o := range p.circs {
+		if o.isBuilt() && o.serves(r, p.faults, now) && (best == nil || o.better(best)) {
+			best = o
+		}
+	}
+	if best == nil || h.isBuilt() {
+		return nil
+	}
+	if h.users--; h.users == 0 { // nobody else waits for it, and nothing was sent on what is not there yet
+		h.taken, h.token = false, nil
+	}
+	if !best.taken {
+		best.taken, best.token, best.first = true, r.token, now
+	}
+	best.users++
+	best.last = now
+	return best
 }
 
 func waiting(ctx context.Context, last error) error {
@@ -366,11 +412,14 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	p.count++
 	h := &held{id: p.count, era: r.era, path: way, skipped: skipped, built: make(chan struct{}), born: now, last: now}
 	p.circs[h] = struct{}{}
+	if p.began.IsZero() {
+		p.began = now
+	}
 	ctx := p.ctx
 	p.running.Go(func() {
 		var c *circuit.Circuit
 		var err error
-		if bug := p.core.contain("making a circuit", func() { c, err = p.make(ctx, way) }); bug != nil {
+		if bug := p.core.contain("making a circuit", func() { c, err = p.make(ctx, h) }); bug != nil {
 			c, err = nil, bug
 		}
 		if bug := p.core.contain("settling a circuit", func() { p.settle(h, c, err, time.Now()) }); bug != nil {
@@ -380,147 +429,6 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 		p.kick()
 	})
 	return h, nil
-}
-
-// errLate is why a build is not waited for any longer.
-var errLate = errors.New("client: the circuit takes longer than most do here: another is tried")
-
-// make builds a circuit when there is a slot for it; the client's first it also proves.
-func (p *pool) make(ctx context.Context, way path.Path) (*circuit.Circuit, error) {
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	p.core.boot.reach(stageCircuit)
-	c, err := p.inTime(ctx, way)
-	if err != nil {
-		return nil, err
-	}
-	if p.core.boot.progress().Percent < stageDone.Percent {
-		p.core.boot.reach(stageProbe)
-		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-		defer cancel()
-		if err := probe(ctx, c); err != nil {
-			c.Close()
-			return nil, err
-		}
-		p.core.boot.reach(stageDone)
-	}
-	return c, nil
-}
-
-// inTime builds a circuit, or fails with errLate when that takes longer than most builds do. A late one goes on, so that
-// its time is learned, and is closed: unless as many do already, then it is given up.
-func (p *pool) inTime(ctx context.Context, way path.Path) (*circuit.Circuit, error) {
-	type built struct {
-		c   *circuit.Circuit
-		err error
-	}
-	p.mu.Lock()
-	limit := p.times.limit()
-	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, buildLimit)
-	done, begun := make(chan built, 1), time.Now()
-	p.running.Go(func() {
-		var c *circuit.Circuit
-		var err error
-		if bug := p.core.contain("building a circuit", func() { c, err = p.build(ctx, way) }); bug != nil {
-			c, err = nil, bug
-		}
-		done <- built{c, err}
-	})
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case b := <-done:
-		cancel()
-		p.timed(time.Since(begun), false, b.err)
-		return b.c, b.err
-	case <-timer.C:
-	}
-	p.mu.Lock()
-	p.times.ended(true)
-	p.mu.Unlock()
-	slot := false
-	select {
-	case p.late <- struct{}{}:
-		slot = true
-	default:
-		cancel()
-	}
-	p.running.Go(func() {
-		b := <-done
-		if slot {
-			<-p.late
-		}
-		cancel()
-		p.timed(time.Since(begun), true, b.err)
-		if b.c != nil {
-			b.c.Close()
-		}
-	})
-	return nil, errLate
-}
-
-// timed counts how long a build took. One that failed says nothing, but that it did not succeed within buildLimit.
-func (p *pool) timed(took time.Duration, late bool, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case err == nil && !late:
-		p.times.ended(false)
-		p.times.add(took)
-	case err == nil || took >= buildLimit:
-		p.times.add(took)
-	}
-}
-
-// settle notes what came of a build.
-func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
-	p.mu.Lock()
-	defer p.unlock()
-	if err == nil {
-		p.fails = 0
-		p.faults.clear(h.path)
-		if err = p.guardBuilt(h, now); err == nil {
-			h.circuit = c
-			p.core.events.tell(Event{Kind: EventCircuitBuilt, Circuit: h.id, Path: h.path})
-			return
-		}
-		p.ended = append(p.ended, c)
-		h.err = err
-		delete(p.circs, h)
-		return
-	}
-	h.err = err
-	delete(p.circs, h)
-	kind := EventCircuitFailed
-	if errors.Is(err, errLate) {
-		kind = EventCircuitLate
-	}
-	p.core.events.tell(Event{Kind: kind, Circuit: h.id, Path: h.path, Err: err})
-	if p.ctx.Err() != nil || kind == EventCircuitLate {
-		return
-	}
-	p.fails++
-	p.retry = later(p.retry, now.Add(backOff(p.fails, lastRetry)))
-	p.faults.failed(h.path, err, now)
-	p.guardFailed(h, err, now)
-	p.core.boot.failed(err)
-	p.core.log.Debug("circuit not built", "why", err)
-}
-
-// abandon gives up a circuit for which settle did not come to its end.
-func (p *pool) abandon(h *held, c *circuit.Circuit, bug error) {
-	p.mu.Lock()
-	defer p.unlock()
-	h.circuit, h.err = nil, bug
-	delete(p.circs, h)
-	if c != nil {
-		p.ended = append(p.ended, c)
-	}
 }
 
 // list describes the circuits that are open.

@@ -123,6 +123,7 @@ func ask[T any](ctx context.Context, p *pool, r request, h *held, do func(contex
 				}
 			}
 		case <-late.C:
+			p.core.suspect()
 			if !p.mayRace() {
 				continue
 			}

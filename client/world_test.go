@@ -43,7 +43,11 @@ type world struct {
 	delayed func() time.Duration                                            // how long an exit takes to connect; nil: no time
 	down    atomic.Bool                                                     // nothing can be dialled
 	dials   atomic.Int64
+	options linktest.Options // of what is dialled
 	running sync.WaitGroup
+
+	mu    sync.Mutex
+	lines []*linktest.Conn // both ends of all that was dialled
 }
 
 // newWorld makes a network of n relays whose consensus holds from now on.
@@ -103,7 +107,12 @@ func (w *world) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	if n == nil || w.down.Load() {
 		return nil, syscall.ECONNREFUSED
 	}
-	a, b := linktest.Pipe(linktest.Options{Delay: time.Millisecond})
+	o := w.options
+	o.Delay = time.Millisecond
+	a, b := linktest.Pipe(o)
+	w.mu.Lock()
+	w.lines = append(w.lines, a, b)
+	w.mu.Unlock()
 	w.running.Go(func() {
 		if c, err := link.Accept(context.Background(), b, &n.cfg); err == nil {
 			n.links().Add(c)

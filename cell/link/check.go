@@ -2,6 +2,8 @@ package link
 
 import (
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -47,6 +49,19 @@ func (p *Pool) Check(silent, within time.Duration) {
 			c.Check(within)
 		}
 	}
+}
+
+// Locals are the addresses of this machine that its links use.
+func (p *Pool) Locals() []netip.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var as []netip.Addr
+	for c := range p.conns {
+		if a, ok := c.nc.LocalAddr().(*net.TCPAddr); ok {
+			as = append(as, a.AddrPort().Addr().Unmap())
+		}
+	}
+	return as
 }
 
 // Reset ends all links, and has the next Get dial anew, also where an attempt is under way: for when the way to all peers is

@@ -177,6 +177,16 @@ func (s *Set) lose(m *member, now time.Time, rng func(uint64) uint64) {
 	m.retry = now.Add(s.wait(m, rng))
 }
 
+// Forgive forgets which guards failed: for when the client's own network was another, or gone. The guards and their order stay.
+func (s *Set) Forgive() {
+	for _, m := range s.sample {
+		if m.state != up {
+			m.state = untried
+		}
+		m.failures, m.lately, m.row = 0, 0, 0
+	}
+}
+
 // wait is how long a guard is left alone after its last failure: half of it and up to as much again by chance.
 func (s *Set) wait(m *member, rng func(uint64) uint64) time.Duration {
 	first, last := firstOthers, lastOthers
@@ -191,6 +201,9 @@ func (s *Set) isPrimary(m *member) bool {
 	i := slices.Index(s.order, m)
 	return i >= 0 && i < Primary
 }
+
+// Used says whether a circuit was ever built through one of the guards, in this run or before.
+func (s *Set) Used() bool { return len(s.used) > 0 }
 
 // Info is what there is to tell of a guard.
 type Info struct {

@@ -73,13 +73,37 @@ func (c *Cache) Follow(ctx context.Context, from Sources, got func(*directory.Co
 				wait = min(wait, time.Until(c.cfg.Network.Schedule.Next(time.Now()))+rand.N(period/20))
 			}
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if !sleep(ctx, wait) {
 			return
 		}
 	}
 }
+
+// sleep waits so long by the clock that people have, which goes on while the machine sleeps; false: ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	due := time.Now().Add(d).Round(0)
+	for {
+		left := due.Sub(time.Now().Round(0))
+		if left > d { // the clock was set back
+			left = d
+		}
+		if left <= 0 {
+			return true
+		}
+		left = min(left, sleepMost)
+		select {
+		case <-time.After(left):
+			d -= left
+		case <-ctx.Done():
+			return false
+		}
+		if d <= 0 {
+			return true
+		}
+	}
+}
+
+const sleepMost = time.Minute
 
 // ask asks whose turn it is, and notes what came of it.
 func (c *Cache) ask(ctx context.Context, from Sources, t *turns) (bool, error) {
@@ -92,7 +116,7 @@ func (c *Cache) ask(ctx context.Context, from Sources, t *turns) (bool, error) {
 		}
 	}
 	if from.Relay == nil || t.authority(cons != nil, live, from.Client) {
-		changed, err := c.Fetch(ctx, from.Authority)
+		changed, err := c.fetchFirst(ctx, from)
 		t.note(true, cell.NodeID{}, changed, err)
 		return changed, err
 	}

@@ -1,0 +1,89 @@
+package cache
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// When a client that waits for an authority asks another one as well. (spec/directory.md, section 9)
+const (
+	askNext   = time.Second
+	askAtOnce = 4 // authorities, at most
+)
+
+// fetchFirst asks an authority; a client that hears nothing from it for a while asks others meanwhile, and is content with the
+// first good answer. A relay has time.
+func (c *Cache) fetchFirst(ctx context.Context, from Sources) (bool, error) {
+	if !from.Client {
+		return c.Fetch(ctx, from.Authority)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	began := time.Now()
+	var heard atomic.Int64 // when something came from any of them, since then
+	dial := func(ctx context.Context) (net.Conn, error) {
+		nc, err := from.Authority(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &hearing{nc, began, &heard}, nil
+	}
+	type result struct {
+		changed bool
+		err     error
+	}
+	done := make(chan result, askAtOnce)
+	ask := func() {
+		changed, err := c.Fetch(ctx, dial)
+		done <- result{changed, err}
+	}
+	next := time.NewTimer(askNext)
+	defer next.Stop()
+	go ask()
+	running, asked := 1, 1
+	var first result
+	for {
+		select {
+		case r := <-done:
+			running--
+			if r.err == nil || first.err == nil {
+				first = r
+			}
+			if r.err == nil || running == 0 {
+				cancel()
+				for range running {
+					<-done
+				}
+				return first.changed, first.err
+			}
+		case <-next.C:
+			if quiet := time.Since(began) - time.Duration(heard.Load()); quiet < askNext { // it comes, if slowly
+				next.Reset(askNext - quiet)
+				continue
+			}
+			if asked < askAtOnce {
+				asked++
+				running++
+				go ask()
+				next.Reset(askNext)
+			}
+		}
+	}
+}
+
+// hearing notes when something comes.
+type hearing struct {
+	net.Conn
+	began time.Time
+	heard *atomic.Int64
+}
+
+func (h *hearing) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
+	if n > 0 {
+		h.heard.Store(int64(time.Since(h.began)))
+	}
+	return n, err
+}

@@ -1,0 +1,117 @@
+package cache
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/directory/dirtest"
+)
+
+// asked is what a client meets who asks authorities: what each does with the connection.
+func asked(t *testing.T, client bool, authorities ...func(net.Conn)) (changed bool, err error, dials int, took time.Duration) {
+	world := dirtest.New(1, 6, dirtest.At(time.Now().Truncate(time.Second)))
+	docs, err := New(Config{Network: world.Network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := docs.Put(world.Text, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{Network: world.Network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n atomic.Int64
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	begin := time.Now()
+	changed, err = c.fetchFirst(t.Context(), Sources{Client: client, Authority: func(context.Context) (net.Conn, error) {
+		i := int(n.Add(1)) - 1
+		if i >= len(authorities) {
+			return nil, errors.New("no more")
+		}
+		a, b := net.Pipe()
+		serving.Go(func() {
+			defer b.Close()
+			if authorities[i] != nil {
+				authorities[i](b)
+				return
+			}
+			if r, err := http.ReadRequest(bufio.NewReader(b)); err == nil {
+				w := &plain{header: http.Header{}}
+				docs.ServeHTTP(w, r)
+				b.Write([]byte("HTTP/1.1 200 OK\r\nConnection: close\r\n" + encoding(w.header) + "\r\n"))
+				b.Write(w.body)
+			}
+		})
+		return a, nil
+	}})
+	return changed, err, int(n.Load()), time.Since(begin)
+}
+
+type plain struct {
+	header http.Header
+	body   []byte
+}
+
+func (p *plain) Header() http.Header         { return p.header }
+func (p *plain) WriteHeader(int)             {}
+func (p *plain) Write(b []byte) (int, error) { p.body = append(p.body, b...); return len(b), nil }
+
+func encoding(h http.Header) string {
+	if e := h.Get("Content-Encoding"); e != "" {
+		return "Content-Encoding: " + e + "\r\n"
+	}
+	return ""
+}
+
+func silent(b net.Conn) { http.ReadRequest(bufio.NewReader(b)); b.Read(make([]byte, 1)) }
+
+func liar(b net.Conn) {
+	http.ReadRequest(bufio.NewReader(b))
+	b.Write([]byte("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nnonsense"))
+}
+
+// slow sends its answer's head, byte by byte, for five seconds, and then nothing more.
+func slow(b net.Conn) {
+	http.ReadRequest(bufio.NewReader(b))
+	for _, x := range []byte("HTTP/1.1 200") {
+		b.Write([]byte{x})
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+func TestSilentAuthoritiesAreNotWaitedFor(t *testing.T) {
+	for _, x := range []struct {
+		name    string
+		client  bool
+		who     []func(net.Conn)
+		changed bool
+		dials   int
+		took    time.Duration
+	}{
+		{"a good one", true, []func(net.Conn){nil, nil}, true, 1, 0},
+		{"a silent one", true, []func(net.Conn){silent, nil}, true, 2, time.Second},
+		{"three silent ones", true, []func(net.Conn){silent, silent, silent, nil, nil}, true, 4, 3 * time.Second},
+		{"a silent one and a liar", true, []func(net.Conn){silent, liar, nil}, true, 3, 2 * time.Second},
+		{"a liar first: Follow asks the next", true, []func(net.Conn){liar, nil}, false, 1, 0},
+		{"only silent ones", true, []func(net.Conn){silent, silent, silent, silent, nil}, false, 4, Stall + 3*time.Second},
+		{"one that is slow", true, []func(net.Conn){slow, nil}, false, 1, 6 * time.Second},
+		{"a relay, which has time", false, []func(net.Conn){silent, nil}, false, 1, Stall},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			changed, err, dials, took := asked(t, x.client, x.who...)
+			if changed != x.changed || (err == nil) != x.changed || dials != x.dials || took != x.took {
+				t.Errorf("%s: %v, %v; %d were asked, in %v", x.name, changed, err, dials, took)
+			}
+		})
+	}
+}
