@@ -148,23 +148,29 @@ last:
 done:
 	RET
 
-// ROUNDKEY makes round key I of the one before in X, and stores it at KEYS.
-#define ROUNDKEY(I, RCON, KEYS, X, T, U) \
-	VAESKEYGENASSIST $RCON, X, T  \
-	VPSHUFD $0xff, T, T           \
-	VPSLLDQ $4, X, U              \
-	VPXOR   U, X, X               \
-	VPSLLDQ $4, U, U              \
-	VPXOR   U, X, X               \
-	VPSLLDQ $4, U, U              \
-	VPXOR   U, X, X               \
-	VPXOR   T, X, X               \
+// ROUNDKEY makes round key I of the one before in X, and stores it at KEYS. The
+// last word, turned by a byte, is brought to all columns, so that ShiftRows finds
+// nothing to move and VAESENCLAST is SubWord and the addition of the constant.
+#define ROUNDKEY(I, KEYS, X, T, U) \
+	VPSHUFB turn<>(SB), X, T    \
+	VBROADCASTSS rcon<>+(4*(I-1))(SB), U \
+	VAESENCLAST U, T, T         \
+	VPSLLDQ $4, X, U            \
+	VPXOR   U, X, X             \
+	VPSLLDQ $8, X, U            \
+	VPXOR   U, X, X             \
+	VPXOR   T, X, X             \
 	VMOVDQU X, KEYS+BLOCKS(I)(R8)
 
 // Both schedules side by side, for each waits long for itself.
-#define ROUNDKEYS(I, RCON) \
-	ROUNDKEY(I, RCON, keys_kb, X0, X1, X2) \
-	ROUNDKEY(I, RCON, keys_k, X3, X4, X5)
+#define ROUNDKEYS(I) \
+	ROUNDKEY(I, keys_kb, X9, X10, X11) \
+	ROUNDKEY(I, keys_k, X12, X13, X14)
+
+// POWER makes KU^N, the product of X and KU^M, and leaves it in X0.
+#define POWER(N, X, M) \
+	PRODUCT(X, keys_ku+BLOCKS((8-M))(R8), X0) \
+	VMOVDQU X0, keys_ku+BLOCKS((8-N))(R8)
 
 // INVERT swaps the round keys I and J of KB, and makes them what VAESDEC takes.
 #define INVERT(I, J) \
@@ -177,23 +183,40 @@ done:
 TEXT ·expandAMD64(SB), NOSPLIT, $0-17
 	MOVQ    s+0(FP), R8
 	MOVQ    k+8(FP), SI
-	VMOVDQU 0(SI), X0
-	VMOVDQU 32(SI), X3
-	VMOVDQU X0, keys_kb(R8)
-	VMOVDQU X3, keys_k(R8)
-	ROUNDKEYS(1, 0x01)
-	ROUNDKEYS(2, 0x02)
-	ROUNDKEYS(3, 0x04)
-	ROUNDKEYS(4, 0x08)
-	ROUNDKEYS(5, 0x10)
-	ROUNDKEYS(6, 0x20)
-	ROUNDKEYS(7, 0x40)
-	ROUNDKEYS(8, 0x80)
-	ROUNDKEYS(9, 0x1b)
-	ROUNDKEYS(10, 0x36)
+	VMOVDQU field<>(SB), X15
+	VMOVDQU 0(SI), X9
+	VMOVDQU 16(SI), X6
+	VMOVDQU 32(SI), X12
+	VMOVDQU 48(SI), X0
+	VMOVDQU X9, keys_kb(R8)
+	VMOVDQU X6, keys_ku+BLOCKS(7)(R8)
+	VMOVDQU X12, keys_k(R8)
+	VMOVDQU X0, keys_b(R8)
+
+	// The round keys and the powers of KU in turn: neither waits for the other.
+	ROUNDKEYS(1)
+	POWER(2, X6, 1)
+	VMOVDQU X0, X7
+	ROUNDKEYS(2)
+	POWER(4, X7, 2)
+	VMOVDQU X0, X8
+	ROUNDKEYS(3)
+	POWER(3, X7, 1)
+	ROUNDKEYS(4)
+	POWER(8, X8, 4)
+	ROUNDKEYS(5)
+	POWER(6, X8, 2)
+	ROUNDKEYS(6)
+	POWER(5, X8, 1)
+	ROUNDKEYS(7)
+	POWER(7, X8, 3)
+	ROUNDKEYS(8)
+	ROUNDKEYS(9)
+	ROUNDKEYS(10)
+
 	MOVBLZX inverse+16(FP), AX
 	TESTL   AX, AX
-	JEQ     powers
+	JEQ     done
 	VMOVDQU keys_kb+BLOCKS(0)(R8), X0
 	VMOVDQU keys_kb+BLOCKS(10)(R8), X1
 	VMOVDQU X0, keys_kb+BLOCKS(10)(R8)
@@ -204,27 +227,21 @@ TEXT ·expandAMD64(SB), NOSPLIT, $0-17
 	INVERT(4, 6)
 	INVERT(5, 5)
 
-powers:
-	VMOVDQU field<>(SB), X15
-	VMOVDQU 16(SI), X6
-	PRODUCT(X6, X6, X7)
-	PRODUCT(X7, X6, X8)
-	PRODUCT(X7, X7, X9)
-	PRODUCT(X9, X6, X10)
-	PRODUCT(X9, X7, X11)
-	PRODUCT(X9, X8, X12)
-	PRODUCT(X9, X9, X13)
-	VMOVDQU X13, keys_ku+BLOCKS(0)(R8)
-	VMOVDQU X12, keys_ku+BLOCKS(1)(R8)
-	VMOVDQU X11, keys_ku+BLOCKS(2)(R8)
-	VMOVDQU X10, keys_ku+BLOCKS(3)(R8)
-	VMOVDQU X9, keys_ku+BLOCKS(4)(R8)
-	VMOVDQU X8, keys_ku+BLOCKS(5)(R8)
-	VMOVDQU X7, keys_ku+BLOCKS(6)(R8)
-	VMOVDQU X6, keys_ku+BLOCKS(7)(R8)
-	VMOVDQU 48(SI), X0
-	VMOVDQU X0, keys_b(R8)
+done:
 	RET
+
+// What brings the last word, turned by a byte, to all four.
+DATA turn<>+0(SB)/8, $0x0c0f0e0d0c0f0e0d
+DATA turn<>+8(SB)/8, $0x0c0f0e0d0c0f0e0d
+GLOBL turn<>(SB), RODATA|NOPTR, $16
+
+// The constants of the ten round keys.
+DATA rcon<>+0(SB)/8, $0x0000000200000001
+DATA rcon<>+8(SB)/8, $0x0000000800000004
+DATA rcon<>+16(SB)/8, $0x0000002000000010
+DATA rcon<>+24(SB)/8, $0x0000008000000040
+DATA rcon<>+32(SB)/8, $0x000000360000001b
+GLOBL rcon<>(SB), RODATA|NOPTR, $40
 
 // COUNTER makes X the counter block whose low half is AX, and counts on.
 #define COUNTER(X) \

@@ -268,26 +268,29 @@ last:
 	VMOVDQU8    Z0, K1, (DI)
 	RET
 
+// WIDEN makes the four powers at HIGH of those at LOW, which it loads one by one:
+// they were stored so, just now.
+#define WIDEN(LOW, HIGH) \
+	VMOVDQU      LOW+BLOCKS(0)(R8), X0         \
+	VMOVDQU      LOW+BLOCKS(2)(R8), X4         \
+	VINSERTI128  $1, LOW+BLOCKS(1)(R8), Y0, Y0 \
+	VINSERTI128  $1, LOW+BLOCKS(3)(R8), Y4, Y4 \
+	VINSERTI64X4 $1, Y4, Z0, Z0                \
+	ZERO(Z1)                                   \
+	ZERO(Z2)                                   \
+	ZERO(Z3)                                   \
+	MULZ(Z18, Z22)                             \
+	REDUCEZ                                    \
+	VMOVDQU64    Z7, HIGH(R8)
+
 // func widenVAES512(s *keys)
 //
 // KU^16 … KU^9 are KU^8 … KU^1 times KU^8.
 TEXT ·widenVAES512(SB), NOSPLIT, $0-8
 	MOVQ            s+0(FP), R8
 	VBROADCASTI32X4 field<>(SB), Z31
-	KEEP(keys_ku+BLOCKS(0)(R8), Z18, Z22)
-	VMOVDQU64       keys_ku+BLOCKS(0)(R8), Z0
-	ZERO(Z1)
-	ZERO(Z2)
-	ZERO(Z3)
-	MULZ(Z18, Z22)
-	REDUCEZ
-	VMOVDQU64       Z7, keys_high+BLOCKS(0)(R8)
-	VMOVDQU64       keys_ku+BLOCKS(4)(R8), Z0
-	ZERO(Z1)
-	ZERO(Z2)
-	ZERO(Z3)
-	MULZ(Z18, Z22)
-	REDUCEZ
-	VMOVDQU64       Z7, keys_high+BLOCKS(4)(R8)
+	KEEP(keys_ku(R8), Z18, Z22)
+	WIDEN(keys_ku, keys_high)
+	WIDEN(keys_ku+BLOCKS(4), keys_high+BLOCKS(4))
 	VZEROUPPER
 	RET
