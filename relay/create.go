@@ -35,6 +35,10 @@ func (h *handshake) Closed(cell.DestroyReason) { h.gone.Store(true) }
 
 // Create takes a CREATE from a link's reader and leaves the work to the workers (link.Handler).
 func (r *Relay) Create(c *link.Circ, m cell.Create) {
+	if r.draining.Load() {
+		refuse(c, cell.DestroyRequested)
+		return
+	}
 	if r.crowded() {
 		r.stats.HandshakesShed.Add(1)
 		refuse(c, cell.DestroyBusy)

@@ -21,7 +21,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	now := r.settled.Load() // nil: the node of an authority
 	var do func(context.Context)
 	switch {
-	case o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.opens.take(time.Now()):
+	case r.draining.Load(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.opens.take(time.Now()):
 		s.Refuse(cell.EndBusy)
 		return
 	case o.Type == cell.MsgBeginDir:

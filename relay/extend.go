@@ -22,6 +22,9 @@ func (t *transit) extend(e cell.Extend) error {
 	if r.cfg.Directory != nil {
 		return errors.New("relay: EXTEND at an authority, where every circuit ends")
 	}
+	if r.draining.Load() {
+		return errors.New("relay: EXTEND at a relay that is about to end")
+	}
 	if e.To.ID == r.id {
 		return errors.New("relay: EXTEND to this relay itself")
 	}

@@ -100,6 +100,7 @@ type Relay struct {
 	dirStreams *streams
 	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
+	draining   atomic.Bool   // nothing new is taken
 	observed   atomic.Uint64 // bytes a second, as in the descriptor
 
 	mu         sync.Mutex
@@ -307,7 +308,7 @@ func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) error {
 			}
 			continue
 		}
-		if len(unproved) == mostUnproved || r.pool.Links() >= r.cfg.MaxLinks {
+		if r.draining.Load() || len(unproved) == mostUnproved || r.pool.Links() >= r.cfg.MaxLinks {
 			r.stats.LinksRefused.Add(1)
 			nc.Close()
 			continue

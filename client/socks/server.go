@@ -47,6 +47,8 @@ type Server struct {
 	stats  counters
 	warned [warnings]atomic.Bool
 
+	draining atomic.Bool // no connection is taken
+
 	mu    sync.Mutex
 	conns map[*conn]struct{}
 }
@@ -88,7 +90,8 @@ func (s *Server) Stats() Stats {
 const (
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultMaxConns         = 1000
-	maxAcceptDelay          = time.Second      // between attempts while Accept fails for want of resources
+	maxAcceptDelay          = time.Second // between attempts while Accept fails for want of resources
+	drainLook               = 50 * time.Millisecond
 	leaveIdle               = 10 * time.Minute // an idle connection is not closed to make room before
 )
 
@@ -136,6 +139,10 @@ func (s *Server) ServeRules(ctx context.Context, ln net.Listener, rules Rules) e
 		delay = 0
 		s.stats.accepted.Add(1)
 		c := &conn{door: d, nc: nc, done: make(chan struct{})}
+		if s.draining.Load() {
+			nc.Close()
+			continue
+		}
 		if !s.enter(c) {
 			s.stats.full.Add(1)
 			nc.Close()
@@ -147,6 +154,22 @@ func (s *Server) ServeRules(ctx context.Context, ln net.Listener, rules Rules) e
 			c.serve(ctx)
 		})
 	}
+}
+
+// Drain has the server close new connections at once, and returns when those that were there have ended, or with ctx's error when that
+// ends before. Then it is time to end Serve.
+func (s *Server) Drain(ctx context.Context) error {
+	s.draining.Store(true)
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	for s.stats.open.Load() > 0 {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // enter counts a connection in, if need be in the place of another; false: there is no room.

@@ -96,6 +96,9 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
+	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, append(f.Lists, path, f.Network)...); err != nil {
+		return err
+	}
 	relayWindow(window, a.ID().String(), a.Stats())
 	authorityWindow(window, a)
 	reload := reloading(cfg.Log, func() error {
@@ -119,7 +122,10 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 		return renewed
 	})
 	window.Action("reload", reload)
-	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) })
+	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
+		func(ctx context.Context) error {
+			return supervised(ctx, cfg.Log, func() string { return fmt.Sprintf("%d relays have sent a descriptor", a.Status().Relays) })
+		})
 	cfg.Log.Info("authority ends")
 	return err
 }

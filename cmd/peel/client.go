@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -94,11 +95,24 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		return nil
 	})
 	window.Action("reload", reload)
+	written := []string{f.State}
+	for _, l := range f.Listen {
+		if socket := l.Unix(); socket != "" {
+			written = append(written, filepath.Dir(socket)) // the socket's file goes at the end
+		}
+	}
+	if err := sandboxed(log, f.Open, written, path, f.Network); err != nil {
+		return err
+	}
 	servers := d.servers(c, log)
 	doorsWindow(window, d)
 	return together(ctx, append(servers, c.Run, window.Run,
 		func(ctx context.Context) error { return heedNewnym(ctx, newnym, c, log) },
 		func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
+		func(ctx context.Context) error { return drained(ctx, log, d.socks.Drain) },
+		func(ctx context.Context) error {
+			return supervised(ctx, log, func() string { p, _ := c.Bootstrap(); return p.String() })
+		},
 		func(ctx context.Context) error {
 			complain(ctx, c, log)
 			if c.Ready(ctx) == nil {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -22,9 +21,9 @@ func main() {
 // run is main without the exit, so that deferred work is done. Its status is 0 for success, 1 for a failure, 2 for a
 // wrong command line or configuration, or that of the command which peel testnet ran.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	done := watchHangup(ctx, stop)
-	defer func() { stop(); done() }()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	done, over := watchHangup(ctx, stop), watchTerminate(ctx, stop)
+	defer func() { stop(); done(); over() }()
 	context.AfterFunc(ctx, stop) // the second signal ends us at once
 	err := root().ExecuteContext(ctx)
 	if err == nil {

@@ -88,6 +88,9 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0, "memory_budget_MiB", cfg.Memory>>20)
+	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, path, f.Network); err != nil {
+		return err
+	}
 	relayWindow(window, r.ID().String(), r.Stats())
 	keysWindow(window, r)
 	reload := reloading(cfg.Log, func() error {
@@ -110,7 +113,9 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return nil
 	})
 	window.Action("reload", reload)
-	err = together(ctx, r.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) })
+	err = together(ctx, r.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
+		func(ctx context.Context) error { return drained(ctx, cfg.Log, r.Drain) },
+		func(ctx context.Context) error { return supervised(ctx, cfg.Log, r.Summary) })
 	cfg.Log.Info("relay ends")
 	return err
 }

@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		"wait-for":   waitFor,
 		"wait-ready": waitReady,
 		"wait-says":  waitSays,
+		"inside":     inside,
+		"notified":   notified,
 	})
 }
 

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -105,7 +104,7 @@ func or(err error, otherwise string) string {
 // end asks all to end, kills those that do not, and waits for them.
 func (n *Nodes) end(wg *sync.WaitGroup) {
 	for _, cmd := range n.cmds {
-		if cmd.Process.Signal(syscall.SIGTERM) != nil { // gone already, or a system without signals
+		if cmd.Process.Signal(os.Interrupt) != nil { // gone already, or a system without signals
 			cmd.Process.Kill()
 		}
 	}

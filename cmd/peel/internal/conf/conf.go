@@ -38,6 +38,7 @@ type Relay struct {
 	Resolvers []string `toml:"resolvers"`
 	Family    []string `toml:"family"`
 	Admin     string   `toml:"admin"`
+	Open      bool     `toml:"no_sandbox"`
 	Log       string   `toml:"log"`
 }
 
@@ -53,6 +54,7 @@ type Authority struct {
 	Measure bool             `toml:"measure"`
 	From    string           `toml:"measure_from"`
 	Admin   string           `toml:"admin"`
+	Open    bool             `toml:"no_sandbox"`
 	Log     string           `toml:"log"`
 	Params  directory.Params `toml:"params"` // a table: it comes last
 }
@@ -72,6 +74,7 @@ type Client struct {
 	NoRacing     bool     `toml:"no_racing"`
 
 	Admin string `toml:"admin"`
+	Open  bool   `toml:"no_sandbox"`
 	Log   string `toml:"log"`
 
 	Listen []Listen `toml:"listen"` // tables: they come last

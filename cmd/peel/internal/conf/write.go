@@ -29,6 +29,7 @@ func (c *Relay) Text() string {
 	b.list("family", c.Family, "Identities of your other relays. No path uses two of one family.")
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
+	sandbox(&b, c.Open)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	return b.String()
 }
@@ -53,6 +54,7 @@ func (c *Authority) Text() string {
 		"least three authorities measured. It takes traffic: of each relay some MB a period. In a network on one machine: false.")
 	b.key("measure_from", c.From, "An address of this machine to measure from, better another than the one in the network file, so that relays do not",
 		`recognise who calls. "": any.`)
+	sandbox(&b, c.Open)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	b.explain([]string{"What this authority votes for (spec/directory.md, section 6), such as: distinct-subnets = 0"})
 	b.line("[params]")
@@ -107,9 +109,15 @@ func (c *Client) Text() string {
 		`most is ended. "": an eighth of what the machine has, 1 GiB at most.`)
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
+	sandbox(&b, c.Open)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	c.tables(&b)
 	return b.String()
+}
+
+func sandbox(b *text, off bool) {
+	b.flag("no_sandbox", off, "On Linux the running node confines itself (landlock) to this file's folder and those of the network file, its keys, state",
+		"and sockets, so that whoever breaks into it finds nothing else of its user's. true: it does not.")
 }
 
 // text is a file being written.
