@@ -56,7 +56,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	defer stop()
 	c, err := client.New(client.Config{
 		Network: network, Memory: memory, Dir: f.State, Log: log, Paths: rules, NoRacing: f.NoRacing,
-		Progress: func(p client.Progress) { log.Info(p.String()) },
+		Progress: func(p client.Progress) { log.Info(startLine(errs, p)) },
 	})
 	if err != nil {
 		return err

@@ -124,6 +124,14 @@ func (t *localnet) say(e event) {
 	}
 }
 
+// startText is how the client's start is told: JSON is the same on a terminal.
+func (t *localnet) startText(p client.Progress) string {
+	if t.json {
+		return p.String()
+	}
+	return startLine(t.stdout, p)
+}
+
 func (t *localnet) run(ctx context.Context) error {
 	t.started = time.Now()
 	if err := t.size.Check(); err != nil {
@@ -172,7 +180,7 @@ func (t *localnet) run(ctx context.Context) error {
 	n, err := testnet.New(testnet.Config{
 		Size: t.size, Dir: t.dir, Log: logs.open,
 		Progress: func(p client.Progress) {
-			t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: p.String()})
+			t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: t.startText(p)})
 		},
 	})
 	if err != nil {

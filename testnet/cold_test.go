@@ -1,0 +1,221 @@
+package testnet
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell/link/linktest"
+	"peel/client"
+	"peel/directory/cache"
+	"peel/directory/dirtest"
+	"peel/relay"
+)
+
+// harm is what is wrong with a node.
+type harm int
+
+const (
+	none     harm = iota
+	silent        // takes connections, and says nothing
+	refusing      // takes none
+	garbling      // changes what it sends after the handshake
+	mute          // an authority that answers no request
+	lying         // one that hands out what is no consensus
+	stale         // one that hands out that of two days ago
+)
+
+// inMemory is a network of real relays in memory and virtual time, 20 ms from anywhere to anywhere.
+type inMemory struct {
+	*dirtest.Net
+	t     *testing.T
+	mu    sync.Mutex
+	ports map[netip.AddrPort]*memPort
+}
+
+type memPort struct {
+	harm   harm
+	addr   netip.AddrPort
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *memPort) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+func (p *memPort) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *memPort) Addr() net.Addr { return net.TCPAddrFromAddrPort(p.addr) }
+
+func (m *inMemory) listen(a netip.AddrPort, h harm) *memPort {
+	p := &memPort{harm: h, addr: a, conns: make(chan net.Conn, 256), closed: make(chan struct{})}
+	m.ports[a] = p
+	return p
+}
+
+func (m *inMemory) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	const delay = 20 * time.Millisecond
+	p := m.ports[netip.MustParseAddrPort(addr)]
+	time.Sleep(2 * delay)
+	if p == nil || p.harm == refusing {
+		return nil, syscall.ECONNREFUSED
+	}
+	o := linktest.Options{Delay: delay, B: p.addr}
+	if p.harm == garbling {
+		sent := 0
+		o.Wiretap = func(fromA bool, b []byte) []byte {
+			if sent++; !fromA && sent > 3 {
+				b = bytes.Clone(b)
+				b[len(b)/2] ^= 1
+			}
+			return b
+		}
+	}
+	a, b := linktest.Pipe(o)
+	if p.harm == silent {
+		return a, nil
+	}
+	select {
+	case p.conns <- b:
+		return a, nil
+	case <-p.closed:
+		return nil, syscall.ECONNREFUSED
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// run runs a node until the test ends.
+func (m *inMemory) run(cfg relay.Config) {
+	r, err := relay.New(cfg)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { r.Run(ctx) })
+	m.t.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+// newInMemory starts authorities and relays, some of which are harmed.
+func newInMemory(t *testing.T, authorities, relays []harm) *inMemory {
+	m := &inMemory{t: t, ports: make(map[netip.AddrPort]*memPort)}
+	now := time.Now().UTC().Truncate(time.Second)
+	m.Net = dirtest.New(1, len(relays), dirtest.Authorities(len(authorities)), dirtest.At(now))
+	old := *m.Consensus
+	const before = 48 * time.Hour
+	old.ValidAfter, old.FreshUntil, old.ValidUntil = old.ValidAfter.Add(-before), old.FreshUntil.Add(-before), old.ValidUntil.Add(-before)
+	oldText := m.Sign(&old, len(authorities))
+	docs, err := cache.New(cache.Config{Network: m.Network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := docs.Put(m.Text, now); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	for i, a := range m.Authorities {
+		h := authorities[i]
+		m.run(relay.Config{
+			Network: m.Network, Keys: relay.Keys{Link: a.Link}, ID: a.Info.ID, Listeners: []net.Listener{m.listen(a.Info.Addrs[0], h)}, Dial: m.dial,
+			Directory: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Method == http.MethodPost:
+				case h == mute:
+					<-ended
+				case h == lying:
+					fmt.Fprintln(rw, "peel network status 1\nwhatever")
+				case h == stale:
+					rw.Write(oldText)
+				default:
+					docs.ServeHTTP(rw, r)
+				}
+			}),
+		})
+	}
+	for i := range m.Relays {
+		r := &m.Relays[i]
+		m.run(relay.Config{
+			Network: m.Network, Keys: relay.Keys{Identity: r.Identity, Link: r.Link, Onion: r.Onion}, Nickname: r.Descriptor.Nickname,
+			Listeners: []net.Listener{m.listen(r.Descriptor.Addrs[0], relays[i])}, Dial: m.dial,
+		})
+	}
+	t.Cleanup(func() { close(ended) }) // before the nodes are waited for
+	return m
+}
+
+// harmed is n nodes of which 30 % are harmed, with each of the harms in turn, in an order drawn from rng.
+func harmed(n int, rng *rand.Rand, harms ...harm) []harm {
+	hs := make([]harm, n)
+	for i := range n * 3 / 10 {
+		hs[i] = harms[i%len(harms)]
+	}
+	rng.Shuffle(n, func(i, j int) { hs[i], hs[j] = hs[j], hs[i] })
+	return hs
+}
+
+// 100 clients that know nothing but the network file start at once, while 30 % of the authorities and of the relays, all of
+// which hand out the directory, are dead or lie.
+func TestColdClientsStartWhileManyNodesAreDeadOrLie(t *testing.T) {
+	if os.Getenv("PEEL_SLOW") == "" {
+		t.Skip("needs some seconds of CPU: set PEEL_SLOW=1 to run it")
+	}
+	const clients, within = 100, 10 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(10, 10))
+		m := newInMemory(t, harmed(20, rng, silent, refusing, mute, lying, stale, silent), harmed(60, rng, silent, refusing, garbling))
+		time.Sleep(5 * time.Minute) // relays have the directory
+		took := make([]time.Duration, clients)
+		var wg sync.WaitGroup
+		begin := time.Now()
+		for i := range clients {
+			c, err := client.New(client.Config{Network: m.Network, Dial: m.dial})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				ctx, cancel := context.WithCancel(context.Background())
+				var run sync.WaitGroup
+				run.Go(func() { c.Run(ctx) })
+				wait, stop := context.WithTimeout(ctx, time.Minute)
+				if err := c.Ready(wait); err != nil {
+					t.Errorf("client %d: %v", i, err)
+				}
+				stop()
+				took[i] = time.Since(begin)
+				cancel()
+				run.Wait()
+			})
+		}
+		wg.Wait()
+		slices.Sort(took)
+		t.Logf("half are ready after %v, 90 %% after %v, all after %v", took[clients/2], took[clients*9/10], took[clients-1])
+		late := clients - lessThan(took, within)
+		t.Logf("%d of %d clients are not ready within %v", late, clients, within)
+		if late > 1 || took[clients-1] > 2*within { // which guards a client draws is chance: one may meet several dead ones in a row
+			t.Error("too many are late, or too late")
+		}
+	})
+}
+
+// lessThan is how many of the times, in order, are not above most.
+func lessThan(took []time.Duration, most time.Duration) int {
+	n, _ := slices.BinarySearch(took, most+1)
+	return n
+}
