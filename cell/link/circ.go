@@ -285,7 +285,7 @@ func (c *Circ) Taken(n int) {
 		return
 	}
 	l.mu.Lock()
-	wake := l.left(c, n, time.Since(l.born))
+	wake := l.left(c, n, plenty, time.Since(l.born))
 	l.mu.Unlock()
 	if wake {
 		l.signal()

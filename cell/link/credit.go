@@ -10,6 +10,8 @@ const (
 	windowMost  = 4096    // nor grows above: 46 Mbit in one round trip
 
 	creditTarget = 10 * time.Millisecond // how long cells may stand in a queue
+	dryGap       = 15 * time.Millisecond // lumps of credit are closer than this
+	drySlack     = 20 * time.Millisecond // a turnaround takes a round trip and this at most, if credit is used at once
 	creditPause  = 10 * time.Millisecond // CREDIT cells of a link are this far apart, unless a circuit is about to run dry
 )
 
@@ -31,6 +33,15 @@ type window struct {
 	since     time.Duration // growth: from when,
 	sinceLeft int64         // and how many had left then
 
+	// Growth of one that has been too large: how it was when cells last left, and since when it is dry.
+	at           time.Duration
+	stood, spare int64
+	dry          bool
+	drySince     time.Duration
+	lack         int64 // the least that could have gone on at such a moment
+	dryAt        time.Duration
+	dryLeft      int64
+
 	// Shrinking: one turnaround of credit, from a grant until a cell comes that needed it.
 	judging   bool
 	mark      int64         // the limit before that grant
@@ -48,11 +59,31 @@ func (w *window) Received(n int) bool {
 	return w.recv <= w.limit
 }
 
-// Left counts n cells out, one after the other: they were written to the next link, or taken by their stream. rtt is the
-// round trip of the link they came by; calm, that nothing stands on that link where we cannot see it.
-func (w *window) Left(n int, now, rtt time.Duration, calm bool) {
+// Left counts n cells out, one after the other: they were written to the next link, or taken by their stream. spare is how
+// many more could have gone there, for all that the next neighbour granted; rtt is the round trip of the link they came by;
+// calm, that nothing stands on that link where we cannot see it.
+func (w *window) Left(n int, spare int64, now, rtt time.Duration, calm bool) {
+	if now != w.at {
+		w.lookBack(now)
+	}
+	w.at, w.stood, w.spare = now, w.recv-w.left-int64(n), spare
 	for range n {
 		w.left1(now, rtt, calm)
+	}
+}
+
+// lookBack notes whether the circuit was dry when cells last left: nothing waited, and more could have gone on. It is not any
+// more if cells stood for longer than credit comes in lumps.
+func (w *window) lookBack(now time.Duration) {
+	switch {
+	case w.stood == 0 && w.spare > 0:
+		if !w.dry {
+			w.dry, w.drySince, w.lack = true, w.at, w.spare
+		}
+		w.dryAt, w.dryLeft = w.at, w.left
+		w.lack = min(w.lack, w.spare)
+	case w.dry && now-w.dryAt > dryGap && w.left-w.dryLeft > w.size/4:
+		w.dry = false
 	}
 }
 
@@ -66,22 +97,28 @@ func (w *window) left1(now, rtt time.Duration, calm bool) {
 	switch {
 	case w.limit-w.left > w.size: // what was granted before it shrank is still out
 		w.judging = false
-	case queue == 0 && calm && 2*(w.left-w.sinceLeft) >= w.size: // half of it left in a round trip, and nothing waits
-		w.grow()
+	case queue == 0 && calm && 2*(w.left-w.sinceLeft) >= w.size && w.grow(now, rtt): // half of it left in a round trip, and nothing waits
 		w.since, w.sinceLeft = now, w.left
 	case w.judging && w.recv > w.mark: // a turnaround is over
 		w.judge(now)
 	}
 }
 
-// grow makes the window half as large again; by a quarter, once it has been too large.
-func (w *window) grow() {
-	step := w.size / 2
+// grow makes the window half as large again. Once it has been too large it does so by a quarter, no more than could have
+// gone on all the time, and only if it was dry for a turnaround: a burst that the next neighbour asks for is made up for in
+// that time by the credit that returns for it, and whoever answers it with a larger window hands on a larger burst. False:
+// it stays.
+func (w *window) grow(now, rtt time.Duration) bool {
+	step := max(w.size/2, 1)
 	if w.shrunk {
-		step = w.size / 4
+		if !w.dry || now-w.drySince < rtt+drySlack {
+			return false
+		}
+		step = min(max(w.size/4, 1), w.lack)
 	}
-	w.size = max(w.size, min(w.size+max(step, 1), windowMost))
-	w.judging = false
+	w.size = max(w.size, min(w.size+step, windowMost))
+	w.judging, w.dry = false, false
+	return true
 }
 
 // judge takes from the window the cells that stood through the whole turnaround, beyond those that leave within the

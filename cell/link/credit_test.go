@@ -48,7 +48,7 @@ func TestCreditIsDue(t *testing.T) {
 		var w window
 		w.Open(x.size)
 		w.Received(x.left)
-		w.Left(x.left, 0, time.Millisecond, false)
+		w.Left(x.left, plenty, 0, time.Millisecond, false)
 		if owed, _ := w.Owed(plenty); owed != int64(x.left) {
 			t.Errorf("size %d, %d left: owed %d", x.size, x.left, owed)
 		}
@@ -78,7 +78,7 @@ func TestCreditIsNeverLost(t *testing.T) {
 			case 1:
 				n := rng.IntN(queued + 1)
 				queued -= n
-				w.Left(n, 0, time.Millisecond, false)
+				w.Left(n, plenty, 0, time.Millisecond, false)
 			case 2:
 				if now, soon := w.Due(plenty); now || soon && rng.IntN(2) == 0 {
 					n, _ := w.Owed(plenty)

@@ -12,8 +12,9 @@ var wires = sync.Pool{New: func() any { return new([maxRecord]byte) }}
 
 // A gone entry says whose cells, and how many in a row, were written: their credit may return.
 type gone struct {
-	from *Circ
-	n    int
+	from  *Circ
+	n     int
+	spare int64 // credit that was left where they went, beyond what is queued there
 }
 
 // stuck is how long a peer may take nothing before its link is lost: honest nodes always read (spec/link.md, section 7).
@@ -172,7 +173,7 @@ func (w *pen) wrote(now time.Time) {
 		at, wake := now.Sub(l.born), false
 		l.mu.Lock()
 		for ; i < len(w.gone) && w.gone[i].from.conn == l; i++ {
-			wake = l.left(w.gone[i].from, w.gone[i].n, at) || wake
+			wake = l.left(w.gone[i].from, w.gone[i].n, w.gone[i].spare, at) || wake
 		}
 		l.mu.Unlock()
 		if wake {
@@ -245,7 +246,7 @@ func (b *batch) take(c *Circ, n int) bool {
 	case last >= 0 && b.taken[last].from == c:
 		b.taken[last].n += n
 	default:
-		b.taken = append(b.taken, gone{c, n})
+		b.taken = append(b.taken, gone{c, n, plenty})
 	}
 	return b.on
 }
@@ -261,7 +262,7 @@ func (c *Conn) endBatch() {
 		c.mu.Lock()
 		now := time.Since(c.born)
 		for _, t := range b.taken {
-			wake = c.left(t.from, t.n, now) || wake
+			wake = c.left(t.from, t.n, t.spare, now) || wake
 		}
 		c.mu.Unlock()
 		if wake {

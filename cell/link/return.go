@@ -12,12 +12,12 @@ const (
 	idleLong  = 10 * time.Second // a circuit that sent nothing for so long uses none
 )
 
-// left counts n cells of circ as gone on; wake: signal the writer. The caller holds mu, which is circ's link's.
-func (c *Conn) left(circ *Circ, n int, now time.Duration) (wake bool) {
+// left counts n cells of circ as gone on, to where spare more could have gone; wake: signal the writer. The caller holds mu, which is circ's link's.
+func (c *Conn) left(circ *Circ, n int, spare int64, now time.Duration) (wake bool) {
 	if n == 0 || circ.state != open {
 		return false
 	}
-	circ.window.Left(n, now, c.trip.RTT(), c.trip.Calm(now))
+	circ.window.Left(n, spare, now, c.trip.RTT(), c.trip.Calm(now))
 	c.cfg.Budget.settle(&circ.window, &circ.held)
 	if !circ.owing {
 		if len(c.owing) >= 2*len(c.circs)+64 { // those that ended before they were due shall not add up

@@ -35,7 +35,9 @@ func TestWindowFindsItsSize(t *testing.T) {
 			{"came", 64, 0, 64}, {"left", 40, 10 * msec, 64}, {"grant", 0, 10 * msec, 64}, // 24 wait
 			{"left", 10, 110 * msec, 64},                             // 14 wait, 1 leaves in 10 ms
 			{"came", 1, 110 * msec, 64}, {"left", 1, 110 * msec, 52}, // that one, and one more, are let be
-			{"left", 14, 120 * msec, 52}, {"came", 1, 120 * msec, 52}, {"left", 1, 120 * msec, 65}}},
+			{"left", 14, 120 * msec, 52}, {"came", 1, 120 * msec, 52}, {"left", 1, 120 * msec, 52},
+			{"came", 26, 160 * msec, 52}, {"left", 26, 160 * msec, 52}, {"grant", 0, 160 * msec, 52}, // not dry for long
+			{"came", 26, 195 * msec, 52}, {"left", 26, 195 * msec, 65}}},
 		{"no more than half is taken", []event{
 			{"came", 64, 0, 64}, {"left", 4, 10 * msec, 64}, {"grant", 0, 10 * msec, 64},
 			{"came", 1, 110 * msec, 64}, {"left", 1, 110 * msec, 32}}},
@@ -57,7 +59,7 @@ func TestWindowFindsItsSize(t *testing.T) {
 						t.Fatalf("event %d: no credit", i)
 					}
 				case "left", "storm":
-					w.Left(e.n, e.at, 50*msec, e.do == "left")
+					w.Left(e.n, plenty, e.at, 50*msec, e.do == "left")
 				case "grant":
 					n, _ := w.Owed(plenty)
 					w.Grant(n, e.at)
@@ -80,7 +82,7 @@ func TestWindowHasBounds(t *testing.T) {
 		for range 100 { // everything leaves at once
 			n := w.limit - w.recv
 			w.Received(int(n))
-			w.Left(int(n), now, tripLeast, true)
+			w.Left(int(n), plenty, now, tripLeast, true)
 			owed, _ := w.Owed(plenty)
 			w.Grant(owed, now)
 		}
@@ -90,7 +92,7 @@ func TestWindowHasBounds(t *testing.T) {
 		for range 400 { // half of the queue in an hour
 			w.Received(int(w.limit - w.recv))
 			now += time.Hour
-			w.Left(max(1, int(w.recv-w.left)/2), now, tripLeast, false)
+			w.Left(max(1, int(w.recv-w.left)/2), plenty, now, tripLeast, false)
 			owed, _ := w.Owed(plenty)
 			w.Grant(owed, now)
 		}
@@ -107,7 +109,7 @@ func TestWindowAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		now += msec
 		w.Received(8)
-		w.Left(8, now, 5*msec, true)
+		w.Left(8, plenty, now, 5*msec, true)
 		if due, soon := w.Due(plenty); due || soon {
 			owed, _ := w.Owed(plenty)
 			w.Grant(owed, now)
@@ -316,7 +318,7 @@ func runRule(seed uint64, m mutant) error {
 				for range min(w.recv-w.left, int64(rng.IntN(pace+1))) {
 					was := *w
 					h.shortest = min(h.shortest, w.recv-w.left-1)
-					w.Left(1, now, rtt, true)
+					w.Left(1, plenty, now, rtt, true)
 					if err := changed(h, &was, now); err != nil {
 						return err
 					}

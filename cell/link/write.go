@@ -142,8 +142,9 @@ func (w *pen) composeData(batch []cell.Cell, now time.Duration) int {
 			circ.own--
 		case last >= 0 && w.gone[last].from == from:
 			w.gone[last].n++
+			w.gone[last].spare = circ.credit - int64(circ.queue.n)
 		default:
-			w.gone = append(w.gone, gone{from, 1})
+			w.gone = append(w.gone, gone{from, 1, circ.credit - int64(circ.queue.n)})
 		}
 		if circ.grew() {
 			w.grown = append(w.grown, circ)
