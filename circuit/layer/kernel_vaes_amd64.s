@@ -125,7 +125,7 @@ last:
 	JMP         fold
 
 single:
-	// Of the two powers loaded here the second is B, and meets a zero.
+	// What is loaded here beyond the last power meets zeros.
 	LASTBLOCK(X0)
 	MULY((R10))
 
