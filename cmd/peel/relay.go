@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 
@@ -43,6 +44,24 @@ func resolver(f *conf.Relay, log *slog.Logger) (exit.Resolver, error) {
 		return nil, nil
 	}
 	return r, nil
+}
+
+// showNotice listens for who wants to read what an exit is, and returns what answers them.
+func showNotice(f *conf.Relay) (run func(context.Context) error, err error) {
+	if f.Notice == "" {
+		return func(ctx context.Context) error { <-ctx.Done(); return nil }, nil
+	}
+	n := exit.UsualNotice(f.Contact)
+	if f.Notice != conf.UsualNotice {
+		if n, err = exit.ReadNotice(f.Notice); err != nil {
+			return nil, fmt.Errorf("exit_notice: %w", err)
+		}
+	}
+	ls, err := listenLinks(f.NoticeListen())
+	if err != nil {
+		return nil, fmt.Errorf("exit_notice: %w (ports below 1024 are for root, or for who has CAP_NET_BIND_SERVICE: exit_notice_listen can name another)", err)
+	}
+	return func(ctx context.Context) error { return n.Run(ctx, ls) }, nil
 }
 
 func runRelay(ctx context.Context, path string, w io.Writer) error {
@@ -87,6 +106,10 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	notice, err := showNotice(&f)
+	if err != nil {
+		return err
+	}
 	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0, "memory_budget_MiB", cfg.Memory>>20)
 	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, path, f.Network); err != nil {
 		return err
@@ -113,7 +136,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return nil
 	})
 	window.Action("reload", reload)
-	err = together(ctx, r.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
+	err = together(ctx, r.Run, window.Run, notice, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
 		func(ctx context.Context) error { return drained(ctx, cfg.Log, r.Drain) },
 		func(ctx context.Context) error { return supervised(ctx, cfg.Log, r.Summary) })
 	cfg.Log.Info("relay ends")

@@ -87,7 +87,7 @@ func waitSays() {
 	os.Exit(1)
 }
 
-// get fetches a URL through the SOCKS5 port that PEEL_SOCKS names and prints the SHA-256 of what came.
+// get fetches a URL through the SOCKS5 port that PEEL_SOCKS names, or without one, and prints the SHA-256 of what came.
 func get() {
 	err := func() error {
 		if len(os.Args) != 2 {
@@ -98,6 +98,9 @@ func get() {
 			return err
 		}
 		c := http.Client{Transport: &http.Transport{DialContext: d.(proxy.ContextDialer).DialContext}}
+		if os.Getenv("PEEL_SOCKS") == "" {
+			c.Transport = nil
+		}
 		r, err := c.Get(os.Args[1])
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,6 +37,8 @@ type Relay struct {
 	Memory    string   `toml:"memory_budget"`
 	Exit      []string `toml:"exit_policy"`
 	Resolvers []string `toml:"resolvers"`
+	Notice    string   `toml:"exit_notice"`
+	NoticeAt  []string `toml:"exit_notice_listen"`
 	Family    []string `toml:"family"`
 	Admin     string   `toml:"admin"`
 	Open      bool     `toml:"no_sandbox"`
@@ -133,6 +136,9 @@ func load(path string, text []byte, into file) error {
 			f.SetString(filepath.Join(filepath.Dir(path), f.String()))
 		}
 	}
+	if c, ok := into.(*Relay); ok && c.Notice != "" && c.Notice != UsualNotice && !filepath.IsAbs(c.Notice) {
+		c.Notice = filepath.Join(filepath.Dir(path), c.Notice)
+	}
 	if c, ok := into.(*Client); ok {
 		c.anchor(filepath.Dir(path))
 	}
@@ -204,6 +210,17 @@ func (c *Relay) check() (string, error) {
 	}
 	if _, err := c.Servers(); err != nil {
 		return "resolvers", err
+	}
+	if c.Notice != "" && len(c.Exit) == 0 {
+		return "exit_notice", errors.New("it tells people what an exit is, but exit_policy lets nothing out")
+	}
+	if c.Notice == "" && len(c.NoticeAt) > 0 {
+		return "exit_notice_listen", fmt.Errorf("there is no exit_notice to show: set that to %q, or to a file", UsualNotice)
+	}
+	if len(c.NoticeAt) > 0 {
+		if err := listens(c.NoticeAt); err != nil {
+			return "exit_notice_listen", err
+		}
 	}
 	if _, err := c.Relatives(); err != nil {
 		return "family", err
@@ -321,6 +338,24 @@ func (c *Relay) Servers() ([]netip.AddrPort, error) {
 		return nil, fmt.Errorf("%d servers, but at most %d are asked", len(all), dns.MostServers)
 	}
 	return all, nil
+}
+
+// UsualNotice is the exit notice of operators who have no file of their own.
+const UsualNotice = "built-in"
+
+// NoticeListen are the addresses at which an exit shows its notice: those that are given, or port 80 of those where links arrive.
+func (c *Relay) NoticeListen() []string {
+	if len(c.NoticeAt) > 0 {
+		return c.NoticeAt
+	}
+	var all []string
+	for _, a := range c.Listen {
+		host, _, _ := net.SplitHostPort(a) // they were checked
+		if at := net.JoinHostPort(host, "80"); !slices.Contains(all, at) {
+			all = append(all, at)
+		}
+	}
+	return all
 }
 
 // entryError is a mistake in one entry of a list.

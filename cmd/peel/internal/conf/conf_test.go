@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +25,7 @@ func relayFile() Relay {
 	return Relay{
 		Network: "/n/network.toml", Keys: "/n/keys", State: "/n/state", Nickname: "relay1", Contact: "a \"b\" <c\\d>",
 		Listen: []string{"127.0.0.1:9001", "[::1]:9001"}, Advertise: []string{"192.0.2.1:9001"}, Bandwidth: "20 MB/s", Memory: "2 GiB",
-		Exit: []string{"accept *:80", "accept *:443"}, Resolvers: []string{"192.0.2.53", "[2001:db8::53]:5353"}, Family: []string{}, Log: "info",
+		Exit: []string{"accept *:80", "accept *:443"}, Resolvers: []string{"192.0.2.53", "[2001:db8::53]:5353"}, Notice: "/n/notice.html", NoticeAt: []string{"127.0.0.1:8080"}, Family: []string{}, Log: "info",
 	}
 }
 
@@ -87,6 +88,9 @@ func TestMistakes(t *testing.T) {
 		{"policy inverted", `"accept *:80"`, `"accept *:80-20"`, "exit_policy: "},
 		{"resolver by name", `"192.0.2.53"`, `"dns.example"`, "resolvers: "},
 		{"resolver without brackets", `"[2001:db8::53]:5353"`, `"2001:db8::53:5353:1:2:3:4:5"`, "resolvers: "},
+		{"notice of no exit", `exit_policy = ["accept *:80", "accept *:443"]`, `exit_policy = []`, "exit_notice: "},
+		{"notice without a page", `"/n/notice.html"`, `""`, "exit_notice_listen: there is no exit_notice"},
+		{"notice without a port", `"127.0.0.1:8080"`, `"127.0.0.1"`, "exit_notice_listen: "},
 		{"family", `family = []`, `family = ["me"]`, "family: "},
 		{"log", `"info"`, `"loud"`, "log: "},
 		{"network missing", `network = "/n/network.toml"`, ``, "network: must be given"},
@@ -117,7 +121,7 @@ func TestMistakes(t *testing.T) {
 // A damaged file is refused, or says what it said before, or what the default is: it never opens an exit.
 func TestDamagedFilesNeverOpenAnExit(t *testing.T) {
 	good := relayFile()
-	good.Exit = nil
+	good.Exit, good.Notice, good.NoticeAt = nil, "", nil
 	text := good.Text()
 	rng := rand.New(rand.NewPCG(1, 2))
 	path := write(t, text)
@@ -193,6 +197,28 @@ func TestAMistakeInAListIsToldWithTheLineOfItsEntry(t *testing.T) {
 		var got Relay
 		if err := Load(path, &got); err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("%s:%d: exit_policy: ", path, line+3)) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want line %d and %q", rule, err, line+3, want)
+		}
+	}
+}
+
+func TestWhereANoticeIsShown(t *testing.T) {
+	r := relayFile()
+	if got := r.NoticeListen(); !slices.Equal(got, []string{"127.0.0.1:8080"}) {
+		t.Error(got)
+	}
+	r.NoticeAt, r.Listen = nil, []string{"0.0.0.0:9001", "0.0.0.0:443", "[::1]:9001"}
+	if got := r.NoticeListen(); !slices.Equal(got, []string{"0.0.0.0:80", "[::1]:80"}) {
+		t.Error(got)
+	}
+	for notice, want := range map[string]func(dir string) string{
+		UsualNotice: func(string) string { return UsualNotice },
+		"page.html": func(dir string) string { return filepath.Join(dir, "page.html") },
+	} {
+		r.Notice = notice
+		path := write(t, r.Text())
+		var got Relay
+		if err := Load(path, &got); err != nil || got.Notice != want(filepath.Dir(path)) {
+			t.Errorf("%s: %q, %v", notice, got.Notice, err)
 		}
 	}
 }

@@ -26,6 +26,9 @@ func (c *Relay) Text() string {
 		`"reject 192.0.2.0/24:*" or "accept [2001:db8::]/32:80,8000-8080". What is no open internet is refused whatever * says.`)
 	b.list("resolvers", c.Resolvers, `DNS servers that an exit asks, such as "192.0.2.53" or "[2001:db8::53]:5353": best one of your own on this machine,`,
 		"as a server sees all names that are asked for here. []: those of the system.")
+	b.key("exit_notice", c.Notice, `A page that tells who looks up the address of an exit what it is, over HTTP: "built-in", or a file of HTML, 64 KiB at`,
+		`most. "": none.`)
+	b.list("exit_notice_listen", c.NoticeAt, "Where that page is shown. []: port 80 of the addresses in listen.")
 	b.list("family", c.Family, "Identities of your other relays. No path uses two of one family.")
 	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
