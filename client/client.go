@@ -1,5 +1,19 @@
 // Package client is the network as an application sees it: DialContext reaches any TCP service through three relays
 // (spec/client.md).
+//
+// New checks a Config and starts nothing; Run works until its context ends and returns when the last goroutine is gone. In between
+// any goroutine may call the methods, before Run and before the client is ready too: they wait.
+//
+//	c, err := client.New(client.Config{Network: network}) // network.toml, by directory.ParseNetwork
+//	go c.Run(ctx)
+//	web := &http.Client{Transport: &http.Transport{DialContext: c.DialContext}}
+//
+// For gRPC: grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return c.DialContext(ctx, "tcp", addr) }),
+// with the target passthrough:///host:port, so that gRPC does not look the name up by itself.
+//
+// Give it names and not addresses: who looks a name up elsewhere tells the world where it goes to. Isolated keeps apart what different
+// people or tasks do, and NewIdentity what is done later. The client has no globals, writes files only into Config.Dir, and logs only to
+// Config.Log, neither hosts nor addresses of whom it serves. A bug in it is an error and in the log, and not the end of your program.
 package client
 
 import (
