@@ -151,7 +151,7 @@ func ExampleClient_NewIdentity() {
 			fmt.Println("streams:", circuit.Streams, "takes more:", !circuit.Closing)
 		}
 	}
-	// Output:
+	// Unordered output:
 	// streams: 1 takes more: false
 	// streams: 1 takes more: true
 }
