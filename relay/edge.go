@@ -75,12 +75,16 @@ func (r *Relay) resolve(t *transit, s *stream.Stream, by *exit.Dialer, m cell.Re
 
 // dial connects to the world, for as long as the stream has a use for it. nil: the stream has been told why not.
 func (r *Relay) dial(t *transit, s *stream.Stream, by *exit.Dialer, b cell.Begin) (conn net.Conn, to cell.Connected) {
-	r.dialing(t, s, func() {
+	placed := r.dialing(t, s, func() {
 		var err error
 		if conn, to, err = by.Dial(s.Context(), b); err != nil {
+			r.stats.ExitsFailed.Add(1) // before the client hears of it
 			s.Refuse(exit.Reason(err))
 		}
 	})
+	if !placed {
+		r.stats.ExitsFailed.Add(1)
+	}
 	return conn, to
 }
 
@@ -88,7 +92,6 @@ func (r *Relay) dial(t *transit, s *stream.Stream, by *exit.Dialer, b cell.Begin
 func (r *Relay) carry(ctx context.Context, t *transit, s *stream.Stream, by *exit.Dialer, b cell.Begin) {
 	conn, to := r.dial(t, s, by, b)
 	if conn == nil {
-		r.stats.ExitsFailed.Add(1)
 		return
 	}
 	r.stats.Exits.Add(1)
