@@ -126,7 +126,10 @@ func (p *pool) noteExpiry(now time.Time) {
 	}
 	p.noted = r
 	note, err := r.index.Consensus().SignedHeader.Usable(p.core.cfg.Network, now)
-	p.core.log.Warn("the relay list has expired", "note", note, "why", err, "clock", p.core.clock.String())
+	if err != nil {
+		note = err.Error()
+	}
+	p.core.log.Warn("the relay list has expired", "why", note, "clock", p.core.clock.String())
 }
 
 // tend drops what is dead or old and begins what spare circuits are missing; it says when to look again.
