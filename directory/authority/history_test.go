@@ -214,7 +214,7 @@ func TestHistoryOutlivesARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.start() // with what it has
-		if got := past(); got != (standing{}) {
+		if got := past(); got.Known != 0 || got.Run != 0 { // the relay may have been tried already
 			t.Errorf("a damaged history says %+v", got)
 		}
 	})

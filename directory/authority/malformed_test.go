@@ -14,12 +14,12 @@ import (
 	"peel/directory"
 )
 
-var malformed = flag.Int("malformed", 0, "malformed votes to try; 0: 4,000, or 100,000 with PEEL_SLOW=1")
+var malformed = flag.Int("malformed", 0, "malformed votes to try; 0: 1,000, or 100,000 with PEEL_SLOW=1")
 
 // Whatever one authority signs as a vote: either it is refused, with a reason, or it is as well formed as
 // any; and then the relays and parameters that the others agree on stand in the consensus all the same.
 func TestMalformedVotesOfOneAuthority(t *testing.T) {
-	n := 4_000
+	n := 1_000
 	if slow() {
 		n = 100_000
 	}
