@@ -153,8 +153,34 @@ func (r *Relay) describe(s *Settings, now time.Time) ([]byte, error) {
 	return b, nil
 }
 
-// keepPublished sends the descriptor to every authority at the start and again after half to a whole period (of ten
-// minutes at least), at once when the onion key or the
+// described is a descriptor that is sent to all authorities until it is replaced, so that they vote for the same one.
+type described struct {
+	text     []byte
+	until    time.Time
+	keys     *honoured
+	settings *settled
+}
+
+// current is the descriptor to send now: the one before, unless half to a whole period (of ten minutes at least) has passed since,
+// or it is not true any more, or it is refused as too old.
+func (r *Relay) current(now time.Time, refused *described) (*described, error) {
+	r.describing.Lock()
+	defer r.describing.Unlock()
+	d := r.described
+	if d != nil && d != refused && now.Before(d.until) && d.keys == r.onion.Load() && d.settings == r.settled.Load() {
+		return d, nil
+	}
+	wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
+	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), until: now.Add(wait/2 + rand.N(wait/2))}
+	var err error
+	if d.text, err = r.descriptor(now); err != nil {
+		return nil, err
+	}
+	r.described = d
+	return d, nil
+}
+
+// keepPublished sends the descriptor to every authority at the start and again when there is another (current), at once when the onion key or the
 // settings are others (but no sooner than leastBetween after the one before), and soon again to those that could not be reached.
 func (r *Relay) keepPublished(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -162,20 +188,30 @@ func (r *Relay) keepPublished(ctx context.Context) {
 	for _, a := range r.cfg.Network.Authorities {
 		wg.Go(func() {
 			retry := firstRetry
+			var refused *described
 			for {
 				keys, settings := r.onion.Load(), r.settled.Load()
-				wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
+				var d *described
 				err := errPanic
-				r.guard("publish", func() { err = r.publish(ctx, a) })
+				r.guard("publish", func() {
+					if d, err = r.current(time.Now(), refused); err == nil {
+						err = r.publish(ctx, a, d.text)
+					}
+				})
+				var wait time.Duration
 				if err != nil {
 					r.log.Log(ctx, refusal(err), "descriptor not taken", "authority", a.Nickname, "why", err)
-					wait, retry = retry, min(2*retry, wait)
+					if outdated(err) {
+						refused = d
+					}
+					wait = retry/2 + rand.N(retry/2)
+					retry = min(2*retry, max(r.cfg.Network.WithDefaults().Period, leastRepublish))
 				} else {
-					retry = firstRetry
+					wait, retry = time.Until(d.until), firstRetry
 					r.listing.took(time.Now())
 				}
 				select {
-				case <-time.After(wait/2 + rand.N(wait/2)):
+				case <-time.After(wait):
 				case <-keys.replaced:
 				case <-settings.replaced:
 					select { // an operator who changes much in a short time tells it in one
@@ -201,13 +237,15 @@ func refusal(err error) slog.Level {
 	return slog.LevelDebug
 }
 
-// publish sends the descriptor to one authority.
-func (r *Relay) publish(ctx context.Context, a directory.AuthorityInfo) error {
+// outdated says that an authority knows another descriptor, not older than this one.
+func outdated(err error) bool {
+	var no *cache.StatusError
+	return errors.As(err, &no) && no.Code == http.StatusConflict
+}
+
+// publish sends a descriptor to one authority.
+func (r *Relay) publish(ctx context.Context, a directory.AuthorityInfo, body []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, authorityTimeout)
 	defer cancel()
-	body, err := r.descriptor(time.Now())
-	if err != nil {
-		return err
-	}
 	return cache.Post(ctx, func(ctx context.Context) (net.Conn, error) { return r.dialAuthority(ctx, a) }, "/peel/descriptor", body)
 }

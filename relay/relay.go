@@ -94,7 +94,9 @@ type Relay struct {
 	cache      *cache.Cache
 	known      atomic.Pointer[known]
 	informed   chan struct{} // closed when known is of use
-	listing    listing       // whether this relay stands in the directory
+	describing sync.Mutex
+	described  *described // what the authorities are sent; guarded by describing
+	listing    listing    // whether this relay stands in the directory
 	clock      directory.Clock
 	handshakes *waiting
 	dirStreams *streams

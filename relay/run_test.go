@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"runtime"
 	"strings"
 	"testing"
@@ -139,6 +140,36 @@ func TestDescriptorsArePublished(t *testing.T) {
 		defer w.mu.Unlock()
 		if first != 1 || w.posted < 2 || w.posted > 3 {
 			t.Errorf("a relay published %d times at once, and %d times in a period", first, w.posted)
+		}
+	})
+}
+
+// All authorities are sent the same descriptor, whenever each takes it: what they vote for would have too few votes else.
+func TestAllAuthoritiesGetTheSameDescriptor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newWorld(t, 1).relays[0]
+		current := func(refused *described) *described {
+			d, err := r.current(time.Now(), refused)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		first := current(nil)
+		time.Sleep(29 * time.Minute)
+		if again := current(nil); again != first {
+			t.Error("another authority gets another one, half a period later")
+		}
+		other := current(first)
+		if other == first || bytes.Equal(other.text, first.text) {
+			t.Error("what is known as outdated is sent again")
+		}
+		if again := current(first); again != other {
+			t.Error("each authority that knows a newer one gets one of its own")
+		}
+		time.Sleep(time.Hour)
+		if current(nil) == other {
+			t.Error("the descriptor is never made anew")
 		}
 	})
 }

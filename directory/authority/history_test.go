@@ -213,7 +213,7 @@ func TestHistoryOutlivesARestart(t *testing.T) {
 		if err := n.keep.save(keptHistory, []byte("peel-history 1 damaged")); err != nil {
 			t.Fatal(err)
 		}
-		n.start() // with what it has
+		n.start()                                          // with what it has
 		if got := past(); got.Known != 0 || got.Run != 0 { // the relay may have been tried already
 			t.Errorf("a damaged history says %+v", got)
 		}

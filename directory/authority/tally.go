@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"peel/cell"
 	"peel/directory"
@@ -157,7 +158,7 @@ type relayTally struct {
 
 	entries   []*directory.VoteEntry
 	known     []directory.Flags // of the vote of each
-	texts     []byte            // of what the entries say of the relay's descriptor but for its addresses, one after another
+	texts     []byte            // of what the entries take from the relay's descriptor but for its addresses, one after another
 	ends      []int             // of each in texts
 	bandwidth []uint64
 	measured  []uint64
@@ -173,6 +174,7 @@ func (t *relayTally) add(known directory.Flags, e *directory.VoteEntry) {
 	t.known = append(t.known, known)
 	said := *e
 	said.Flags, said.Bandwidth, said.Measured, said.Addrs = 0, 0, 0, nil
+	said.Descriptor, said.Published = directory.Digest{}, time.Time{} // one published again says the same
 	t.texts = said.Append(t.texts)
 	t.ends = append(t.ends, len(t.texts))
 	t.bandwidth = append(t.bandwidth, e.Bandwidth)
@@ -232,7 +234,7 @@ func (t *relayTally) flags() directory.Flags {
 	return flags
 }
 
-// text is what an entry says of the relay's descriptor, but for its addresses.
+// text is what an entry takes from the relay's descriptor, but for its addresses: not which one it is.
 func (t *relayTally) text(i int) []byte {
 	if i == 0 {
 		return t.texts[:t.ends[0]]

@@ -71,6 +71,12 @@ func TestTally(t *testing.T) {
 		want   string // of relay 0: "-" when it is not listed
 	}{
 		{"all say the same", 5, func(b *ballot) {}, "relay Fast Guard HSDir Running Stable Valid 5"},
+		{"each holds another descriptor that says the same", 5, func(b *ballot) {
+			for i, v := range b.votes {
+				v.Relays[0].Published = v.Relays[0].Published.Add(time.Duration(i) * time.Minute)
+				v.Relays[0].Descriptor[0] += byte(i)
+			}
+		}, "relay Fast Guard HSDir Running Stable Valid 5"},
 		{"three of five list it", 5, func(b *ballot) { drop(b.votes[0], 0); drop(b.votes[1], 0) }, "relay Fast Guard HSDir Running Stable Valid 5"},
 		{"two of five list it", 5, func(b *ballot) { drop(b.votes[0], 0); drop(b.votes[1], 0); drop(b.votes[2], 0) }, "-"},
 		{"three of four list it", 4, func(b *ballot) { drop(b.votes[3], 0) }, "relay Fast Guard HSDir Running Stable Valid 5"},
@@ -143,7 +149,7 @@ func TestTally(t *testing.T) {
 		{"one forges the latest when nobody else agrees", 4, func(b *ballot) {
 			drop(b.votes[0], 0)
 			for i, v := range b.votes[1:] {
-				v.Relays[0].Nickname = "forged"
+				v.Relays[0].Nickname = fmt.Sprint("forged", i)
 				v.Relays[0].Descriptor[0] += byte(i)
 			}
 		}, "-"},
