@@ -232,7 +232,12 @@ func TestCircuitsAreMadeAheadForPortsUsedLately(t *testing.T) {
 			t.Errorf("%d spare circuits", spare)
 		}
 		time.Sleep(2 * time.Hour) // and those made ahead have done their time
-		if spare, _ := counts(c); spare != defaultSpare {
+		spare, _ := counts(c)
+		if spare < defaultSpare { // one is just being replaced
+			time.Sleep(10 * time.Second)
+			spare, _ = counts(c)
+		}
+		if spare != defaultSpare {
 			t.Errorf("%d spare circuits, two hours later", spare)
 		}
 	})
