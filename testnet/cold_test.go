@@ -40,7 +40,6 @@ const (
 type inMemory struct {
 	*dirtest.Net
 	t     *testing.T
-	mu    sync.Mutex
 	ports map[netip.AddrPort]*memPort
 }
 

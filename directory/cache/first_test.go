@@ -16,7 +16,7 @@ import (
 )
 
 // asked is what a client meets who asks authorities: what each does with the connection.
-func asked(t *testing.T, client bool, authorities ...func(net.Conn)) (changed bool, err error, dials int, took time.Duration) {
+func asked(t *testing.T, client bool, authorities ...func(net.Conn)) (changed bool, dials int, took time.Duration, err error) {
 	world := dirtest.New(1, 6, dirtest.At(time.Now().Truncate(time.Second)))
 	docs, err := New(Config{Network: world.Network})
 	if err != nil {
@@ -54,7 +54,7 @@ func asked(t *testing.T, client bool, authorities ...func(net.Conn)) (changed bo
 		})
 		return a, nil
 	}})
-	return changed, err, int(n.Load()), time.Since(begin)
+	return changed, int(n.Load()), time.Since(begin), err
 }
 
 type plain struct {
@@ -108,7 +108,7 @@ func TestSilentAuthoritiesAreNotWaitedFor(t *testing.T) {
 		{"a relay, which has time", false, []func(net.Conn){silent, nil}, false, 1, Stall},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			changed, err, dials, took := asked(t, x.client, x.who...)
+			changed, dials, took, err := asked(t, x.client, x.who...)
 			if changed != x.changed || (err == nil) != x.changed || dials != x.dials || took != x.took {
 				t.Errorf("%s: %v, %v; %d were asked, in %v", x.name, changed, err, dials, took)
 			}
