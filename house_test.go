@@ -24,7 +24,7 @@ const module = "peel"
 // rooms are the folders at the top.
 var rooms = []string{
 	"cell", "circuit", "directory", "relay", "client", "testnet", "cmd", // code
-	"spec", "docs", "tools", ".ci", ".git",
+	"spec", "docs", "packaging", "tools", ".ci", ".git",
 }
 
 // mayImport is the table of ARCHITECTURE.md: it says what a package may import of this module. "x/*" is every package below x; "*" is

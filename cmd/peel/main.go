@@ -97,7 +97,7 @@ Try it:  peel testnet        starts a whole network on this machine`,
 	})
 	c.AddCommand(
 		testnetCommand(), relayCommand(), authorityCommand(), clientCommand(),
-		initCommand(), checkCommand(),
+		initCommand(), checkCommand(), doctorCommand(),
 		statusCommand(), reloadCommand(), newnymCommand(),
 		circuitsCommand(), envCommand(),
 		consensusCommand(),

@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peel/cmd/peel/internal/admin"
+	"peel/cmd/peel/internal/conf"
+	"peel/directory"
+	"peel/relay"
+)
+
+// finding is a line of peel doctor.
+type finding struct {
+	Check  string `json:"check"`
+	Level  string `json:"level"` // "ok", "warn" or "fail"
+	Says   string `json:"says"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+func ok(check, says string) finding { return finding{check, "ok", says, ""} }
+
+func warn(check, says, remedy string) finding { return finding{check, "warn", says, remedy} }
+
+func bad(check, says, remedy string) finding { return finding{check, "fail", says, remedy} }
+
+func doctorCommand() *cobra.Command {
+	var path string
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "doctor --config FILE", Short: "Look for what keeps a node from working well, and say the remedy", Args: cobra.NoArgs,
+		Long: `Looks at the configuration of a node and at the machine: keys and who can read them, ports, addresses, the limit of open
+files, resolvers, disk and, by the directory that the node has, the clock. It asks nobody but this machine. The status is 1
+if something must be mended, else 0.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return doctor(c.Context(), path, asJSON, c.OutOrStdout())
+		},
+	}
+	configFlag(c, &path)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func doctor(ctx context.Context, path string, asJSON bool, out io.Writer) error {
+	all := examine(ctx, path, time.Now())
+	failed := false
+	for _, f := range all {
+		failed = failed || f.Level == "fail"
+	}
+	if asJSON {
+		b, err := json.MarshalIndent(all, "", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s\n", b)
+	} else {
+		for _, f := range all {
+			fmt.Fprintf(out, "%-4s  %s: %s\n", f.Level, f.Check, f.Says)
+			if f.Remedy != "" {
+				fmt.Fprintf(out, "      → %s\n", f.Remedy)
+			}
+		}
+	}
+	if failed {
+		return &exitError{code: 1}
+	}
+	return nil
+}
+
+// examine looks at everything that can be looked at.
+func examine(ctx context.Context, path string, now time.Time) (all []finding) {
+	add := func(f ...finding) { all = append(all, f...) }
+	kind, err := conf.Validate(path, "")
+	if err != nil {
+		return []finding{bad("configuration", err.Error(), "mend it, then run: peel check "+path)}
+	}
+	add(ok("configuration", path+" is in order ("+kind+")"))
+	var network, keys, state string
+	var listen, resolvers []string
+	var exits bool
+	switch kind {
+	case "relay":
+		var f conf.Relay
+		if err := conf.Load(path, &f); err != nil {
+			return append(all, bad("configuration", err.Error(), "run: peel check "+path))
+		}
+		network, keys, state, listen, resolvers, exits = f.Network, f.Keys, f.State, f.Listen, f.Resolvers, len(f.Exit) > 0
+		add(checkAddresses(&f)...)
+	case "client":
+		var f conf.Client
+		if err := conf.Load(path, &f); err != nil {
+			return append(all, bad("configuration", err.Error(), "run: peel check "+path))
+		}
+		network, state = f.Network, f.State
+		for _, l := range f.Doors() {
+			if l.Unix() == "" {
+				listen = append(listen, l.Address)
+			}
+		}
+	case "authority":
+		var f conf.Authority
+		if err := conf.Load(path, &f); err != nil {
+			return append(all, bad("configuration", err.Error(), "run: peel check "+path))
+		}
+		network, keys, state, listen = f.Network, f.Keys, f.State, f.Listen
+	default:
+		return append(all, bad("configuration", "a file of "+kind+" is no node's", "name the node's own file"))
+	}
+	running := state != "" && isRunning(ctx, state)
+	add(checkKeys(kind, keys, now)...)
+	add(checkPorts(listen, running)...)
+	add(checkClock(network, state, now))
+	add(checkOpenFiles(kind))
+	add(checkDisk(state))
+	if exits {
+		add(checkResolvers(resolvers))
+	}
+	return all
+}
+
+// isRunning says whether a node answers in a state folder.
+func isRunning(ctx context.Context, state string) bool {
+	a, err := admin.NewAsker(filepath.Join(state, admin.SocketFile))
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err = a.Get(ctx, "/healthz")
+	return err == nil
+}
+
+func checkKeys(kind, dir string, now time.Time) []finding {
+	const remedy = "only the node's user may read them: chmod 700 the folder, chmod 600 the files, and chown both to that user"
+	switch kind {
+	case "relay":
+		if _, err := relay.LoadKeys(dir); err != nil {
+			return []finding{bad("keys", err.Error(), remedy)}
+		}
+	case "authority":
+		c, err := authorityKeys(dir, now)
+		if err != nil {
+			return []finding{bad("keys", err.Error(), remedy)}
+		}
+		if c.Certificate.Identity.IsZero() {
+			break
+		}
+		if left := c.Certificate.NotAfter.Sub(now); left < 14*24*time.Hour {
+			return []finding{warn("keys", fmt.Sprintf("the certificate ends in %d days", int(left.Hours()/24)), "renew it: peel keys rotate --help")}
+		}
+	default:
+		return nil
+	}
+	return []finding{ok("keys", "can be read, by their owner only")}
+}
+
+// checkPorts says whether the node could listen where it is to.
+func checkPorts(addrs []string, running bool) (all []finding) {
+	for _, a := range addrs {
+		l, err := net.Listen("tcp", a)
+		switch {
+		case err == nil:
+			l.Close()
+			all = append(all, ok("port", a+" is free"))
+		case errors.Is(err, syscall.EADDRINUSE) && running:
+			all = append(all, ok("port", a+" is in use, and the node runs"))
+		case errors.Is(err, syscall.EADDRINUSE):
+			all = append(all, bad("port", a+" is in use, although the node does not run", "end what listens there (ss -ltnp shows it), or choose another port"))
+		case errors.Is(err, syscall.EACCES):
+			all = append(all, bad("port", a+" may not be listened on", "choose a port above 1023, and have the firewall lead another to it if need be"))
+		default:
+			all = append(all, bad("port", err.Error(), "choose an address of this machine, or 0.0.0.0 for all"))
+		}
+	}
+	return all
+}
+
+// checkAddresses says whether others can reach what the relay advertises.
+func checkAddresses(f *conf.Relay) (all []finding) {
+	addrs, err := f.Addrs()
+	if err != nil {
+		return []finding{bad("address", err.Error(), "mend advertise in the configuration")}
+	}
+	texts := f.Advertise
+	if len(addrs) == 0 {
+		texts = f.Listen
+	}
+	for _, s := range texts {
+		a, err := netip.ParseAddrPort(s)
+		switch {
+		case err != nil || a.Addr().IsUnspecified():
+			all = append(all, bad("address", s+" is not an address that others can dial", "say in advertise where others reach the relay"))
+		case a.Addr().IsLoopback() || a.Addr().IsPrivate() || a.Addr().IsLinkLocalUnicast():
+			all = append(all, warn("address", s+" can only be reached in this house or machine", "for a public network, say the public address in advertise"))
+		default:
+			all = append(all, ok("address", s+" is told to others; whether they reach it the authorities find out"))
+		}
+	}
+	return all
+}
+
+// usualFiles is how many files a busy relay has open: a socket for each link and stream.
+const usualFiles = 16384
+
+func checkOpenFiles(kind string) finding {
+	n, known := mostFiles()
+	least := uint64(usualFiles)
+	if kind == "client" {
+		least = 2048
+	}
+	switch {
+	case !known:
+		return ok("open files", "this system does not say its limit")
+	case n < least/8:
+		return bad("open files", fmt.Sprintf("at most %d", n), fmt.Sprintf("set LimitNOFILE=%d in the unit, or run: ulimit -n %d", 4*least, 4*least))
+	case n < least:
+		return warn("open files", fmt.Sprintf("at most %d, a busy node may need %d", n, least), fmt.Sprintf("set LimitNOFILE=%d in the unit, or run: ulimit -n %d", 4*least, 4*least))
+	}
+	return ok("open files", fmt.Sprintf("at most %d", n))
+}
+
+func checkDisk(state string) finding {
+	if state == "" {
+		return warn("disk", "no state folder: nothing is kept between runs", "give state a folder")
+	}
+	dir := state
+	for {
+		if _, err := os.Stat(dir); err == nil || filepath.Dir(dir) == dir {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	free, known := freeBytes(dir)
+	switch {
+	case !known:
+		return ok("disk", "this system does not say how much is free")
+	case free < 64<<20:
+		return bad("disk", fmt.Sprintf("%d MiB are free at %s", free>>20, dir), "make room: the directory and the keys cannot be written on a full disk")
+	case free < 1<<30:
+		return warn("disk", fmt.Sprintf("%d MiB are free at %s", free>>20, dir), "make room soon")
+	}
+	return ok("disk", fmt.Sprintf("%d GiB are free at %s", free>>30, dir))
+}
+
+// checkResolvers looks at what an exit asks for names.
+func checkResolvers(configured []string) finding {
+	if len(configured) > 0 {
+		return ok("resolvers", strings.Join(configured, ", ")+", as the configuration says")
+	}
+	text, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		return warn("resolvers", err.Error(), "name DNS servers under resolvers in the configuration")
+	}
+	var servers []string
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "nameserver" {
+			servers = append(servers, f[1])
+		}
+	}
+	if len(servers) == 0 {
+		return bad("resolvers", "/etc/resolv.conf names none, so that no name is found", "name DNS servers under resolvers in the configuration, best one on this machine")
+	}
+	return ok("resolvers", strings.Join(servers, ", ")+", of /etc/resolv.conf")
+}
+
+// checkClock compares the clock with the directory that the node keeps: enough authorities signed when it holds.
+func checkClock(network, state string, now time.Time) finding {
+	n, err := conf.LoadNetwork(network)
+	if err != nil {
+		return bad("clock", err.Error(), "mend the network file")
+	}
+	text, err := os.ReadFile(filepath.Join(state, "consensus"))
+	if state == "" || err != nil {
+		return ok("clock", now.UTC().Format(time.RFC3339)+"; there is no directory here yet to compare it with")
+	}
+	c, err := directory.ParseConsensus(text)
+	if err == nil {
+		_, err = c.Usable(n, now)
+	}
+	var t *directory.TimeError
+	switch {
+	case errors.As(err, &t) && errors.Is(err, directory.ErrFuture):
+		return bad("clock", err.Error(), "set the clock, and let NTP keep it")
+	case errors.As(err, &t):
+		return warn("clock", err.Error(), "set the clock if it is ahead; else the node has not run for a while, and gets a new directory when it does")
+	case err != nil:
+		return warn("clock", "the directory kept here is of no use: "+err.Error(), "end the node and remove the file consensus in its state folder")
+	}
+	return ok("clock", now.UTC().Format(time.RFC3339)+", which the directory kept here agrees with")
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The units that we ship are hardened, and run commands that there are.
+func TestUnitsForSystemd(t *testing.T) {
+	units, err := filepath.Glob("../../packaging/systemd/*.service")
+	if err != nil || len(units) != 3 {
+		t.Fatalf("units %v, %v", units, err)
+	}
+	analyze, missing := exec.LookPath("systemd-analyze")
+	for _, unit := range units {
+		text, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^Exec\w+=/usr/bin/peel (.*)$`).FindAllStringSubmatch(string(text), -1) {
+			c, rest, err := root().Find(strings.Fields(m[1]))
+			if err == nil {
+				err = c.ParseFlags(rest)
+			}
+			if err != nil || c == root() {
+				t.Errorf("%s: peel %s: %v", unit, m[1], err)
+			}
+		}
+		if missing != nil {
+			continue
+		}
+		out, err := exec.Command(analyze, "security", "--offline=true", unit).CombinedOutput()
+		m := regexp.MustCompile(`exposure level for \S+: ([0-9.]+)`).FindSubmatch(out)
+		if m == nil {
+			t.Skipf("systemd-analyze does not say how exposed a unit is: %v %s", err, out)
+		}
+		if score, err := strconv.ParseFloat(string(m[1]), 64); err != nil || score > 1.5 {
+			t.Errorf("%s: exposed by %s, more than 1.5 (%v)", unit, m[1], err)
+		}
+	}
+	if missing != nil {
+		t.Skip("how exposed the units are is not known here: no systemd-analyze")
+	}
+}
