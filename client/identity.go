@@ -24,7 +24,7 @@ func (c *Client) NewIdentity(ctx context.Context) error {
 			p.mu.Unlock()
 			return nil
 		}
-		wait := p.renewed.Add(renewEvery).Sub(time.Now())
+		wait := time.Until(p.renewed.Add(renewEvery))
 		if p.closed || p.renewed.IsZero() || wait <= 0 {
 			break
 		}
