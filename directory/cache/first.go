@@ -10,11 +10,12 @@ import (
 // When a client that waits for an authority asks another one as well. (spec/directory.md, section 9)
 const (
 	askNext   = time.Second
-	askAtOnce = 4 // authorities, at most
+	askAtOnce = 6  // authorities, at most
+	askInAll  = 12 // before Follow waits
 )
 
 // fetchFirst asks an authority; a client that hears nothing from it for a while asks others meanwhile, and is content with the
-// first good answer. A relay has time.
+// first good answer; in the place of one that fails while others are silent it asks the next. A relay has time.
 func (c *Cache) fetchFirst(ctx context.Context, from Sources) (bool, error) {
 	if !from.Client {
 		return c.Fetch(ctx, from.Authority)
@@ -41,8 +42,16 @@ func (c *Cache) fetchFirst(ctx context.Context, from Sources) (bool, error) {
 	}
 	next := time.NewTimer(askNext)
 	defer next.Stop()
-	go ask()
-	running, asked := 1, 1
+	running, asked := 0, 0
+	another := func() {
+		if running < askAtOnce && asked < askInAll {
+			running++
+			asked++
+			go ask()
+			next.Reset(askNext)
+		}
+	}
+	another()
 	var first result
 	for {
 		select {
@@ -58,17 +67,13 @@ func (c *Cache) fetchFirst(ctx context.Context, from Sources) (bool, error) {
 				}
 				return first.changed, first.err
 			}
+			another()
 		case <-next.C:
 			if quiet := time.Since(began) - time.Duration(heard.Load()); quiet < askNext { // it comes, if slowly
 				next.Reset(askNext - quiet)
 				continue
 			}
-			if asked < askAtOnce {
-				asked++
-				running++
-				go ask()
-				next.Reset(askNext)
-			}
+			another()
 		}
 	}
 }
