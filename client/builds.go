@@ -12,7 +12,7 @@ const (
 	coldTimeout = time.Second            // guardTimeout in the first coldFor of a client that has never used a guard
 	coldRetry   = 250 * time.Millisecond // lastRetry then
 	coldFor     = 10 * time.Second
-	coldLimit   = 2 * time.Second // the client's first circuit: when others are begun beside it; doubled with each round
+	coldLimit   = 2 * time.Second // the client's first circuit: when others are begun beside it; after coldFor doubled with each round
 )
 
 // errLate is why a build is not waited for any longer.
@@ -97,10 +97,14 @@ func (p *pool) cold(now time.Time) bool {
 }
 
 // limit is how long a build is waited for. The caller holds mu.
-func (p *pool) limit() time.Duration {
+func (p *pool) limit(now time.Time) time.Duration {
 	limit := p.times.limit()
 	if p.core.boot.progress().Percent < stageDone.Percent {
-		limit = min(limit, coldLimit<<min(p.coldly/p.core.cfg.Spare, 5))
+		rounds := 0
+		if now.Sub(p.began) >= coldFor {
+			rounds = p.coldly / p.core.cfg.Spare
+		}
+		limit = min(limit, coldLimit<<min(rounds, 5))
 	}
 	return limit
 }
@@ -113,7 +117,7 @@ func (p *pool) inTime(ctx context.Context, h *held) (*circuit.Circuit, error) {
 		err error
 	}
 	p.mu.Lock()
-	limit := p.limit()
+	limit := p.limit(time.Now())
 	p.mu.Unlock()
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)

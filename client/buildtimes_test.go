@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -260,4 +261,49 @@ func TestPortsAreBounded(t *testing.T) {
 	if got := p.expected(now.Add(2 * time.Hour)); len(got) != 0 || len(p) != 0 {
 		t.Errorf("%v", got)
 	}
+}
+
+func TestFirstCircuitComesAlthoughRelaysAreMute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWorld(t, 24).client(Config{Spare: 3})
+		var n atomic.Int64
+		next := c.pool.build
+		c.pool.build = func(ctx context.Context, p path.Path) (*circuit.Circuit, error) {
+			if n.Add(1) > 9 { // three rounds of builds meet such ones
+				return next(ctx, p)
+			}
+			<-ctx.Done()
+			return nil, &circuit.BuildError{Hop: 1, Err: ctx.Err()}
+		}
+		begin := time.Now()
+		run(t, c)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := c.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took < 3*coldLimit || took > 4*coldLimit {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+func TestFirstCircuitIsWaitedForLongerWhenTheStartIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWorld(t, 24).client(Config{Spare: 3})
+		now := time.Now()
+		p := c.pool
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.began = now
+		for _, x := range []struct {
+			after  time.Duration
+			coldly int
+			want   time.Duration
+		}{{0, 0, coldLimit}, {coldFor - 1, 12, coldLimit}, {coldFor, 2, coldLimit}, {coldFor, 3, 2 * coldLimit}, {coldFor, 12, 16 * coldLimit}, {time.Hour, 1000, buildLimit}} {
+			if p.coldly = x.coldly; p.limit(now.Add(x.after)) != x.want {
+				t.Errorf("after %v and %d late builds: %v, not %v", x.after, x.coldly, p.limit(now.Add(x.after)), x.want)
+			}
+		}
+	})
 }
