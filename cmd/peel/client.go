@@ -37,7 +37,9 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log, level := logger(errs, f.Log)
+	start := newScreen(errs)
+	defer start.end()
+	log, level := logger(start, f.Log)
 	rules, err := f.Rules()
 	if err != nil {
 		return err
@@ -56,7 +58,11 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	defer stop()
 	c, err := client.New(client.Config{
 		Network: network, Memory: memory, Dir: f.State, Log: log, Paths: rules, NoRacing: f.NoRacing,
-		Progress: func(p client.Progress) { log.Info(startLine(errs, p)) },
+		Progress: func(p client.Progress) {
+			if !log.Enabled(ctx, slog.LevelInfo) || !start.show(p) {
+				log.Info(p.String())
+			}
+		},
 	})
 	if err != nil {
 		return err

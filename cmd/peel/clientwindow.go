@@ -50,6 +50,14 @@ func clientWindow(s *admin.Server, c *client.Client) {
 			p, _ := c.Bootstrap()
 			return float64(p.Percent) / 100
 		}},
+		admin.Metric{Name: "peel_client_races_total", Help: "Streams asked for on a second circuit since the first was late, rounded down to 8.", Rise: true, Round: 8, Value: func() float64 {
+			begun, _ := c.Races()
+			return float64(begun)
+		}},
+		admin.Metric{Name: "peel_client_races_won_total", Help: "Those of these whose second circuit answered first, rounded down to 8.", Rise: true, Round: 8, Value: func() float64 {
+			_, won := c.Races()
+			return float64(won)
+		}},
 		admin.Metric{Name: "peel_client_panics_total", Help: "Panics that were contained: each is a bug.", Rise: true, Value: func() float64 { return float64(c.Panics()) }},
 	)
 }

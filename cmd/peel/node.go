@@ -24,7 +24,11 @@ import (
 func logger(w io.Writer, level string) (*slog.Logger, *slog.LevelVar) {
 	l := new(slog.LevelVar)
 	setLevel(l, level)
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
+	to := w
+	if s, ok := w.(*screen); ok {
+		to = s.w
+	}
+	if f, ok := to.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
 		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly})), l
 	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), l

@@ -51,7 +51,11 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 			if len(args) > 0 {
 				t.command = args
 			}
-			t.stdout, t.stderr = c.OutOrStdout(), c.ErrOrStderr()
+			t.stderr, t.screen = c.ErrOrStderr(), newScreen(c.OutOrStdout())
+			if t.command != nil {
+				t.screen = newScreen(t.stderr)
+			}
+			defer t.screen.end()
 			return t.run(c.Context())
 		},
 	}
@@ -71,14 +75,15 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 
 // localnet is the testnet verb at work.
 type localnet struct {
-	size           testnet.Size
-	socks, dns     string
-	dir            string
-	log            string
-	duration       time.Duration
-	json           bool
-	command        []string
-	stdout, stderr io.Writer
+	size       testnet.Size
+	socks, dns string
+	dir        string
+	log        string
+	duration   time.Duration
+	json       bool
+	command    []string
+	stderr     io.Writer
+	screen     *screen // for events: where a command has the standard output, the error output
 
 	mu      sync.Mutex // of output
 	started time.Time
@@ -107,29 +112,16 @@ type hop struct {
 	ID       string `json:"id"`
 }
 
-// say prints an event: as JSON, or as the text of it. Where a command has the standard output, it goes to the error
-// output.
+// say prints an event: as JSON, or as the text of it.
 func (t *localnet) say(e event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	w := t.stdout
-	if t.command != nil {
-		w = t.stderr
-	}
 	e.Seconds = time.Since(t.started).Seconds()
 	if t.json {
-		json.NewEncoder(w).Encode(e)
+		json.NewEncoder(t.screen).Encode(e)
 	} else {
-		fmt.Fprintln(w, e.Text)
+		fmt.Fprintln(t.screen, e.Text)
 	}
-}
-
-// startText is how the client's start is told: JSON is the same on a terminal.
-func (t *localnet) startText(p client.Progress) string {
-	if t.json {
-		return p.String()
-	}
-	return startLine(t.stdout, p)
 }
 
 func (t *localnet) run(ctx context.Context) error {
@@ -180,7 +172,9 @@ func (t *localnet) run(ctx context.Context) error {
 	n, err := testnet.New(testnet.Config{
 		Size: t.size, Dir: t.dir, Log: logs.open,
 		Progress: func(p client.Progress) {
-			t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: t.startText(p)})
+			if t.json || !t.screen.show(p) {
+				t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: p.String()})
+			}
 		},
 	})
 	if err != nil {
