@@ -12,6 +12,7 @@ const (
 	creditTarget = 10 * time.Millisecond // how long cells may stand in a queue
 	dryGap       = 15 * time.Millisecond // lumps of credit are closer than this
 	drySlack     = 20 * time.Millisecond // a turnaround takes a round trip and this at most, if credit is used at once
+	gentleSteps  = 4                     // growth of a window that has shrunk begins at a half by 2 to this
 	creditPause  = 10 * time.Millisecond // CREDIT cells of a link are this far apart, unless a circuit is about to run dry
 )
 
@@ -29,6 +30,7 @@ type window struct {
 	size, base        int64 // cells granted and not yet gone on, at most; what it began with
 	limit, recv, left int64 // since the circuit began: allowed to come, came, went on
 	shrunk            bool  // it has been: from now on it grows more gently
+	steps             int   // how often it grew since it shrank last
 
 	since     time.Duration // growth: from when,
 	sinceLeft int64         // and how many had left then
@@ -104,17 +106,18 @@ func (w *window) left1(now, rtt time.Duration, calm bool) {
 	}
 }
 
-// grow makes the window half as large again. Once it has been too large it does so by a quarter, no more than could have
-// gone on all the time, and only if it was dry for a turnaround: a burst that the next neighbour asks for is made up for in
-// that time by the credit that returns for it, and whoever answers it with a larger window hands on a larger burst. False:
-// it stays.
+// grow makes the window half as large again. Once it has been too large it does so by a thirty-second, and by twice that
+// share each further time in a row, up to a half; but by no more than could have gone on all the time, and only if it was dry for a
+// turnaround: a burst that the next neighbour asks for is made up for in that time by the credit that returns for it, and
+// whoever answers it with a larger window hands on a larger burst. False: it stays.
 func (w *window) grow(now, rtt time.Duration) bool {
 	step := max(w.size/2, 1)
 	if w.shrunk {
 		if !w.dry || now-w.drySince < rtt+drySlack {
 			return false
 		}
-		step = min(max(w.size/4, 1), w.lack)
+		step = min(max(step>>max(gentleSteps-w.steps, 0), 1), w.lack)
+		w.steps++
 	}
 	w.size = max(w.size, min(w.size+step, windowMost))
 	w.judging, w.dry = false, false
@@ -127,7 +130,7 @@ func (w *window) judge(now time.Duration) {
 	pace := (w.left - w.beganLeft) * int64(creditTarget) / max(1, int64(now-w.began))
 	if stood := w.least - pace - 1; stood > 0 && w.size > windowLeast {
 		w.size = max(w.size-min(stood, w.size/2), windowLeast)
-		w.shrunk = true
+		w.shrunk, w.steps = true, 0
 	}
 	w.judging = false
 }

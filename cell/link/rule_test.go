@@ -37,7 +37,11 @@ func TestWindowFindsItsSize(t *testing.T) {
 			{"came", 1, 110 * msec, 64}, {"left", 1, 110 * msec, 52}, // that one, and one more, are let be
 			{"left", 14, 120 * msec, 52}, {"came", 1, 120 * msec, 52}, {"left", 1, 120 * msec, 52},
 			{"came", 26, 160 * msec, 52}, {"left", 26, 160 * msec, 52}, {"grant", 0, 160 * msec, 52}, // not dry for long
-			{"came", 26, 195 * msec, 52}, {"left", 26, 195 * msec, 65}}},
+			{"came", 26, 195 * msec, 52}, {"left", 26, 195 * msec, 53}, {"grant", 0, 195 * msec, 53}, // a thirty-second
+			{"came", 26, 205 * msec, 53}, {"left", 26, 205 * msec, 53}, {"grant", 0, 205 * msec, 53}, // not dry for long
+			{"came", 27, 265 * msec, 53}, {"left", 27, 265 * msec, 56}, {"grant", 0, 265 * msec, 56}, // a sixteenth
+			{"came", 28, 275 * msec, 56}, {"left", 28, 275 * msec, 56}, {"grant", 0, 275 * msec, 56},
+			{"came", 28, 335 * msec, 56}, {"left", 28, 335 * msec, 63}}}, // an eighth
 		{"no more than half is taken", []event{
 			{"came", 64, 0, 64}, {"left", 4, 10 * msec, 64}, {"grant", 0, 10 * msec, 64},
 			{"came", 1, 110 * msec, 64}, {"left", 1, 110 * msec, 32}}},
