@@ -28,6 +28,7 @@ func Build(ctx context.Context, lc *link.Conn, cfg Config, hops []Hop) (*Circuit
 	}
 	c := &Circuit{
 		cfg:     cfg,
+		link:    lc,
 		path:    slices.Clone(hops),
 		done:    make(chan struct{}),
 		replies: make(chan []byte, 1),

@@ -44,6 +44,7 @@ type Hop struct {
 // goroutine. It lives until Close, until a relay of it ends it, or until its link is lost.
 type Circuit struct {
 	cfg  Config
+	link *link.Conn // to the first relay
 	path []Hop
 	mux  *stream.Mux
 
@@ -100,6 +101,9 @@ func (c *Circuit) Err() error {
 	defer c.mu.Unlock()
 	return c.err
 }
+
+// Lost says whether the link to the first relay has ended. The circuit then ends with it; until it is told it is of no use either.
+func (c *Circuit) Lost() bool { return c.link.Err() != nil }
 
 // Close ends the circuit at once, and its streams with it. What is still queued is lost: end the streams first.
 func (c *Circuit) Close() error {

@@ -300,6 +300,36 @@ func TestRelayDies(t *testing.T) {
 	}
 }
 
+// The circuits of a link hear one after the other that it has ended. Whoever asks one that has not heard is told all the same.
+func TestCircuitsOfADeadLinkAreLostAtOnce(t *testing.T) {
+	w := newWorld(t, 3)
+	circuits := make([]*Circuit, 8)
+	for i := range circuits {
+		if circuits[i] = w.mustBuild(); circuits[i].Lost() {
+			t.Fatal("a circuit that was just built is lost")
+		}
+	}
+	ended := make(chan int, len(circuits))
+	for _, c := range circuits {
+		go func() {
+			<-c.Done()
+			lost := 0
+			for _, other := range circuits {
+				if other.Lost() {
+					lost++
+				}
+			}
+			ended <- lost
+		}()
+	}
+	w.conns[0].Cut()
+	for range circuits {
+		if lost := <-ended; lost != len(circuits) {
+			t.Errorf("one has ended, %d of %d are lost", lost, len(circuits))
+		}
+	}
+}
+
 func TestLinkDiesWhileACircuitIsBuilt(t *testing.T) {
 	for hop := range 3 {
 		synctest.Test(t, func(t *testing.T) {

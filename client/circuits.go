@@ -75,7 +75,10 @@ func (h *held) serves(r request, f faults, now time.Time) bool {
 	}
 	u := r.usage
 	u.Avoid = f.after(h.born)
-	return u.Fits(h.path) && h != r.besides && !slices.Contains(r.excluded(), h.path[len(h.path)-1].ID)
+	if !u.Fits(h.path) || h == r.besides || slices.Contains(r.excluded(), h.path[len(h.path)-1].ID) {
+		return false
+	}
+	return !h.isBuilt() || !h.circuit.Lost() // all circuits of a link end with it, one after the other: the next is not to be tried meanwhile
 }
 
 // better orders circuits that serve: a built one before one being built, one in use for the token before a spare one,
