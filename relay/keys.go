@@ -201,6 +201,9 @@ const mostKeyFile = 4096
 // readKey reads a file that only its owner can read.
 func readKey(path string) ([]byte, error) {
 	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("relay: %s: %w: get it from a backup (peel keys import), or make a new node (peel init)", path, errors.Unwrap(err))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("relay: key file: %w", err)
 	}

@@ -15,13 +15,14 @@ func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Say what is wrong with configuration files", Args: cobra.MinimumNArgs(1),
 		Long: `Reads files as the nodes would, and those they name: the network file, an authority's lists. What a file is for is found
-out from its keys. The status is 0 if all are in order, and 2 if not; then each mistake is told with its file and line.`,
+out from its keys. The status is 0 if all are in order, and 2 if not; then the first mistake of each is told with
+its file and line.`,
 		Example: "  peel check my-relay/relay.toml\n  peel check --kind lists lists.toml",
 		RunE: func(c *cobra.Command, args []string) error {
 			return checkFiles(args, kind, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
-	c.Flags().StringVar(&kind, "kind", "", "what the files are for: one of "+strings.Join(conf.Kinds, ", "))
+	c.Flags().StringVar(&kind, "kind", "", "what the files are for, a `kind`: one of "+strings.Join(conf.Kinds, ", "))
 	return c
 }
 

@@ -218,7 +218,7 @@ func consensusShowCommand() *cobra.Command {
 	}
 	a.flags(c)
 	c.Flags().StringArrayVar(&flags, "flag", nil, "list the relays that have the `flag`; of several, all of them")
-	c.Flags().StringArrayVar(&relays, "relay", nil, "list the relays of this nickname, or whose identity begins so (`name`)")
+	c.Flags().StringArrayVar(&relays, "relay", nil, "list the relays of this `nickname`, or whose identity begins so")
 	c.Flags().BoolVar(&list, "relays", false, "list all relays")
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -107,6 +108,7 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 		for _, l := range f.Doors() {
 			if l.Unix() == "" {
 				listen = append(listen, l.Address)
+				add(checkDoor(l.Address)...)
 			}
 		}
 	case "authority":
@@ -143,16 +145,22 @@ func isRunning(ctx context.Context, state string) bool {
 }
 
 func checkKeys(kind, dir string, now time.Time) []finding {
-	const remedy = "only the node's user may read them: chmod 700 the folder, chmod 600 the files, and chown both to that user"
+	const usual = "only the node's user may read them: chmod 700 the folder, chmod 600 the files, and chown both to that user"
+	remedy := func(err error) string {
+		if errors.Is(err, fs.ErrNotExist) {
+			return "a node without its keys is another node: look whether keys in the configuration names the right folder"
+		}
+		return usual
+	}
 	switch kind {
 	case "relay":
 		if _, err := relay.LoadKeys(dir); err != nil {
-			return []finding{bad("keys", err.Error(), remedy)}
+			return []finding{bad("keys", err.Error(), remedy(err))}
 		}
 	case "authority":
 		c, err := authorityKeys(dir, now)
 		if err != nil {
-			return []finding{bad("keys", err.Error(), remedy)}
+			return []finding{bad("keys", err.Error(), remedy(err))}
 		}
 		if c.Certificate.Identity.IsZero() {
 			break
@@ -209,6 +217,15 @@ func checkAddresses(f *conf.Relay) (all []finding) {
 		}
 	}
 	return all
+}
+
+// checkDoor says whether others can reach a client's port: whoever does, uses it.
+func checkDoor(address string) []finding {
+	if a, err := netip.ParseAddrPort(address); err != nil || a.Addr().IsLoopback() {
+		return nil
+	}
+	return []finding{warn("address", address+" is open to other machines, and whoever reaches it uses this client",
+		"choose an address of this machine alone, such as 127.0.0.1, or have the firewall keep others out")}
 }
 
 // usualFiles is how many files a busy relay has open: a socket for each link and stream.

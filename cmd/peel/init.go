@@ -64,11 +64,21 @@ func initRelayCommand() *cobra.Command {
 	var network string
 	f := conf.Relay{Network: "network.toml", Keys: "keys", State: "state", Log: "info"}
 	c := &cobra.Command{
-		Use: "relay DIR --network FILE --nickname NAME", Short: "Make a relay's folder", Args: cobra.ExactArgs(1),
+		Use: "relay DIR --network FILE --nickname NAME --advertise ADDRESS", Short: "Make a relay's folder", Args: cobra.ExactArgs(1),
+		Long: `Makes a relay's folder, with its keys, its configuration and a copy of the network file. --advertise may be left out
+where --listen names addresses that others can reach. Without --exit the relay is no exit.`,
+		Example: "  peel init relay my-relay --network network.toml --nickname Fennel --advertise 192.0.2.1:9001\n" +
+			"  peel init relay my-exit --network network.toml --nickname Dill --advertise 192.0.2.2:9001 --exit 'accept *:80,443'",
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := args[0]
+			if f.Nickname == "" {
+				return &usageError{errors.New("--nickname NAME is needed: 1 to 19 letters and digits, for people")}
+			}
 			if err := conf.Check(&f); err != nil {
 				return &usageError{err}
+			}
+			if _, err := conf.LoadNetwork(network); err != nil {
+				return inUse(err)
 			}
 			if len(f.Advertise) == 0 && !reachable(f.Listen) {
 				return &usageError{fmt.Errorf("--listen %s names no address that others can reach: say it with --advertise, as in --advertise 192.0.2.1:9001", strings.Join(f.Listen, ","))}
@@ -94,10 +104,10 @@ func initRelayCommand() *cobra.Command {
 	fl := c.Flags()
 	fl.StringVar(&network, "network", "network.toml", "the network `file`")
 	fl.StringVar(&f.Nickname, "nickname", "", "a `name` of 1 to 19 letters and digits")
-	fl.StringVar(&f.Contact, "contact", "", "how to reach you; it is published")
+	fl.StringVar(&f.Contact, "contact", "", "a `text` how to reach you; it is published")
 	fl.StringSliceVar(&f.Listen, "listen", []string{"0.0.0.0:9001"}, "`address` where links arrive")
 	fl.StringSliceVar(&f.Advertise, "advertise", nil, "`address` where others reach the relay")
-	fl.StringVar(&f.Bandwidth, "bandwidth", "", "what the relay offers, such as \"20 MB/s\"")
+	fl.StringVar(&f.Bandwidth, "bandwidth", "", "the `rate` that the relay offers, such as \"20 MB/s\"")
 	fl.StringArrayVar(&f.Exit, "exit", nil, "a `rule` of the exit policy, such as \"accept *:443\"; may be given more than once")
 	return c
 }
@@ -126,10 +136,15 @@ func initClientCommand() *cobra.Command {
 	f := conf.Client{Network: "network.toml", State: "state", Log: "info"}
 	c := &cobra.Command{
 		Use: "client DIR --network FILE", Short: "Make a client's folder", Args: cobra.ExactArgs(1),
+		Long:    "Makes a client's folder, with its configuration and a copy of the network file.",
+		Example: "  peel init client my-client --network network.toml",
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := args[0]
 			if err := conf.Check(&f); err != nil {
 				return &usageError{err}
+			}
+			if _, err := conf.LoadNetwork(network); err != nil {
+				return inUse(err)
 			}
 			if err := newFolder(dir); err != nil {
 				return err

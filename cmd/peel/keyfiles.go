@@ -50,6 +50,9 @@ func readFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if st.IsDir() {
+		return nil, fmt.Errorf("%s: this is a folder: name a file", path)
+	}
 	if !st.Mode().IsRegular() || st.Size() > mostFile {
 		return nil, fmt.Errorf("%s: not a file of at most %d bytes", path, mostFile)
 	}

@@ -113,7 +113,10 @@ func showPath(w io.Writer, path string, now time.Time) error {
 		names = append(names, more...)
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("%s: no keys here", path)
+		if st, err := os.Stat(filepath.Join(path, "keys")); err == nil && st.IsDir() {
+			return showPath(w, filepath.Join(path, "keys"), now) // a node's folder
+		}
+		return fmt.Errorf("%s: no keys here: name a file, or the folder that the node's configuration has under keys", path)
 	}
 	var failed error
 	for _, name := range names {
@@ -219,9 +222,9 @@ func keysCertify() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&identity, "identity", "", "the identity's `file`, sealed or not")
 	f.StringVar(&network, "network", "network.toml", "the network `file`")
-	f.StringVar(&key, "signing-key", "", "the public half that peel keys rotate printed")
+	f.StringVar(&key, "signing-key", "", "the public half of the `key`, as peel keys rotate printed it")
 	f.IntVar(&days, "days", usualDays, "how long the certificate holds")
-	f.StringVar(&out, "out", "", "where it is written (default: printed)")
+	f.StringVar(&out, "out", "", "the `file` to write it to (default: printed)")
 	required(c, "identity", "signing-key")
 	phrase.flags(c)
 	return c

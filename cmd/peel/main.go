@@ -25,7 +25,7 @@ func run() int {
 	done, over := watchHangup(ctx, stop), watchTerminate(ctx, stop)
 	defer func() { stop(); done(); over() }()
 	context.AfterFunc(ctx, stop) // the second signal ends us at once
-	err := root().ExecuteContext(ctx)
+	c, err := root().ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
@@ -36,9 +36,13 @@ func run() int {
 		}
 		return status.code
 	}
+	if ofCobra(err) {
+		fmt.Fprintln(os.Stderr, "peel:", inOurWords(c, err))
+		return 2
+	}
 	fmt.Fprintln(os.Stderr, "peel:", err)
 	var usage *usageError
-	if errors.As(err, &usage) || ofCobra(err) {
+	if errors.As(err, &usage) {
 		return 2
 	}
 	return 1
@@ -52,6 +56,27 @@ func ofCobra(err error) bool {
 		}
 	}
 	return false
+}
+
+// inOurWords tells of cobra's errors, which say neither what is missing nor how it is given, with the command's usage.
+func inOurWords(c *cobra.Command, err error) error {
+	if c == nil || !c.HasParent() {
+		return err // it names the verb that may have been meant
+	}
+	what := "there is an argument too few or too many"
+	if s := err.Error(); strings.HasPrefix(s, "required flag") {
+		var names []string
+		for i, part := range strings.Split(s, "\"") {
+			if i%2 == 1 {
+				names = append(names, "--"+part)
+			}
+		}
+		what = strings.Join(names, ", ") + " must be given"
+	} else if extra, ok := strings.CutPrefix(s, "unknown command "); ok {
+		extra, _, _ = strings.Cut(extra, " for ")
+		what = "there is nothing to do with " + extra
+	}
+	return fmt.Errorf("%s: the usage is %s (see %s --help)", what, c.UseLine(), c.CommandPath())
 }
 
 // verbsOnly makes a command that is nothing without one of its verbs.

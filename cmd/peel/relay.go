@@ -18,7 +18,7 @@ func relayCommand() *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use: "relay --config FILE", Short: "Run a relay", Args: cobra.NoArgs,
-		Example: "  peel init relay my-relay --network network.toml --nickname Fennel\n  peel relay --config my-relay/relay.toml",
+		Example: "  peel init relay my-relay --network network.toml --nickname Fennel --advertise 192.0.2.1:9001\n  peel relay --config my-relay/relay.toml",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return inUse(runRelay(c.Context(), path, c.ErrOrStderr()))
 		},

@@ -104,7 +104,7 @@ func TestANodeTellsItsOwnerWhatItDoes(t *testing.T) {
 	if err := a.Post(t.Context(), "newnym"); err == nil || !strings.Contains(err.Error(), "line 3") {
 		t.Errorf("the reason of a failed action: %v", err)
 	}
-	if err := a.Post(t.Context(), "explode"); err == nil || !strings.Contains(err.Error(), "does not know") {
+	if err := a.Post(t.Context(), "explode"); err == nil || !strings.Contains(err.Error(), "of another kind: it has no explode") {
 		t.Errorf("an unknown action: %v", err)
 	}
 	if _, err := a.Get(t.Context(), "/reload"); err == nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -118,7 +119,7 @@ func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
 		return nil, errors.New(told.Error)
 	}
 	if w.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("this kind of node does not know %s", page)
+		return nil, fmt.Errorf("this node is of another kind: it has no %s", strings.TrimPrefix(page, "/"))
 	}
 	return nil, fmt.Errorf("%s: %s", page, w.Status)
 }

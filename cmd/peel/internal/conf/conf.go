@@ -125,7 +125,7 @@ func Load(path string, into file) error {
 
 func load(path string, text []byte, into file) error {
 	if err := strict.Decode(text, into); err != nil {
-		return &Error{path, err}
+		return &Error{path, meantFor(text, err)}
 	}
 	if key, err := into.check(); err != nil {
 		return &Error{path, inList(text, strict.At(text, key, err), err)}
@@ -161,6 +161,9 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if st.IsDir() {
+		return nil, errors.New("this is a folder: name a file in it")
+	}
 	if !st.Mode().IsRegular() || st.Size() > strict.MostBytes {
 		return nil, fmt.Errorf("not a file of at most %d bytes", strict.MostBytes)
 	}
@@ -175,7 +178,7 @@ func LoadNetwork(path string) (*directory.Network, error) {
 	}
 	n, err := directory.ParseNetwork(text)
 	if err != nil {
-		return nil, &Error{path, err}
+		return nil, &Error{path, meantFor(text, err)}
 	}
 	return n, nil
 }

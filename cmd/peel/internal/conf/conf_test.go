@@ -113,7 +113,7 @@ func TestMistakes(t *testing.T) {
 	if err := Load(filepath.Join(t.TempDir(), "none.toml"), &Relay{}); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Error(err)
 	}
-	if err := Load(t.TempDir(), &Relay{}); err == nil || !strings.Contains(err.Error(), "not a file") {
+	if err := Load(t.TempDir(), &Relay{}); err == nil || !strings.Contains(err.Error(), "this is a folder: name a file in it") {
 		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -105,6 +106,16 @@ func kindOf(path string) (string, error) {
 		return "", &Error{path, fmt.Errorf("it may be for any kind of node: say which with --kind, one of %s", strings.Join(Kinds, ", "))}
 	}
 	return best, nil
+}
+
+// meantFor is err, or what is wrong instead when a file is in order for another kind of node than it was read for.
+func meantFor(text []byte, err error) error {
+	for _, kind := range []string{"relay", "client", "authority"} {
+		if strict.Decode(text, of(kind)) == nil && len(bytes.TrimSpace(text)) > 0 {
+			return fmt.Errorf("this is the file of another kind of node: a configuration for peel %s", kind)
+		}
+	}
+	return err
 }
 
 // keysOf are the names of all keys at the top of a file.
