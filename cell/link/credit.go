@@ -11,8 +11,8 @@ const (
 
 	creditTarget = 10 * time.Millisecond // how long cells may stand in a queue
 	dryGap       = 15 * time.Millisecond // lumps of credit are closer than this
-	drySlack     = 20 * time.Millisecond // a turnaround takes a round trip and this at most, if credit is used at once
-	gentleSteps  = 4                     // growth of a window that has shrunk begins at a half by 2 to this
+	drySlack     = 20 * time.Millisecond // and a quarter of the round trip: so long a circuit is dry before its window grows again
+	gentleSteps  = 5                     // growth of a window that has shrunk begins at a half by 2 to this
 	creditPause  = 10 * time.Millisecond // CREDIT cells of a link are this far apart, unless a circuit is about to run dry
 )
 
@@ -106,14 +106,14 @@ func (w *window) left1(now, rtt time.Duration, calm bool) {
 	}
 }
 
-// grow makes the window half as large again. Once it has been too large it does so by a thirty-second, and by twice that
-// share each further time in a row, up to a half; but by no more than could have gone on all the time, and only if it was dry for a
-// turnaround: a burst that the next neighbour asks for is made up for in that time by the credit that returns for it, and
-// whoever answers it with a larger window hands on a larger burst. False: it stays.
+// grow makes the window half as large again. Once it has been too large it does so by a sixty-fourth, and by twice that share each
+// further time in a row, up to a half; but by no more than could have gone on all the time, and only if it was dry for longer than a
+// burst leaves it: the credit for a burst brings the cells back, and whoever answers it with a larger window hands on a
+// larger burst. False: it stays.
 func (w *window) grow(now, rtt time.Duration) bool {
 	step := max(w.size/2, 1)
 	if w.shrunk {
-		if !w.dry || now-w.drySince < rtt+drySlack {
+		if !w.dry || now-w.drySince < rtt/4+drySlack {
 			return false
 		}
 		step = min(max(step>>max(gentleSteps-w.steps, 0), 1), w.lack)

@@ -36,12 +36,14 @@ func TestWindowFindsItsSize(t *testing.T) {
 			{"left", 10, 110 * msec, 64},                             // 14 wait, 1 leaves in 10 ms
 			{"came", 1, 110 * msec, 64}, {"left", 1, 110 * msec, 52}, // that one, and one more, are let be
 			{"left", 14, 120 * msec, 52}, {"came", 1, 120 * msec, 52}, {"left", 1, 120 * msec, 52},
-			{"came", 26, 160 * msec, 52}, {"left", 26, 160 * msec, 52}, {"grant", 0, 160 * msec, 52}, // not dry for long
-			{"came", 26, 195 * msec, 52}, {"left", 26, 195 * msec, 53}, {"grant", 0, 195 * msec, 53}, // a thirty-second
-			{"came", 26, 205 * msec, 53}, {"left", 26, 205 * msec, 53}, {"grant", 0, 205 * msec, 53}, // not dry for long
-			{"came", 27, 265 * msec, 53}, {"left", 27, 265 * msec, 56}, {"grant", 0, 265 * msec, 56}, // a sixteenth
-			{"came", 28, 275 * msec, 56}, {"left", 28, 275 * msec, 56}, {"grant", 0, 275 * msec, 56},
-			{"came", 28, 335 * msec, 56}, {"left", 28, 335 * msec, 63}}}, // an eighth
+			{"came", 26, 150 * msec, 52}, {"left", 26, 150 * msec, 52}, {"grant", 0, 150 * msec, 52}, // not dry for long
+			{"came", 26, 155 * msec, 52}, {"left", 26, 155 * msec, 53}, {"grant", 0, 155 * msec, 53}, // a sixty-fourth, or one
+			{"came", 26, 165 * msec, 53}, {"left", 26, 165 * msec, 53}, {"grant", 0, 165 * msec, 53}, // not dry for long
+			{"came", 27, 190 * msec, 53}, {"left", 27, 190 * msec, 54}, {"grant", 0, 190 * msec, 54}, // a thirty-second
+			{"came", 27, 200 * msec, 54}, {"left", 27, 200 * msec, 54}, {"grant", 0, 200 * msec, 54},
+			{"came", 28, 225 * msec, 54}, {"left", 28, 225 * msec, 57}, {"grant", 0, 225 * msec, 57}, // a sixteenth
+			{"came", 28, 235 * msec, 57}, {"left", 28, 235 * msec, 57}, {"grant", 0, 235 * msec, 57},
+			{"came", 29, 260 * msec, 57}, {"left", 29, 260 * msec, 64}}}, // an eighth
 		{"no more than half is taken", []event{
 			{"came", 64, 0, 64}, {"left", 4, 10 * msec, 64}, {"grant", 0, 10 * msec, 64},
 			{"came", 1, 110 * msec, 64}, {"left", 1, 110 * msec, 32}}},
