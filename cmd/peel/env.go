@@ -28,8 +28,10 @@ func envCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "env", Short: "Print what makes a shell's programs use a client", Args: cobra.NoArgs,
 		Long: `Prints commands for a shell that set ALL_PROXY and the like to the port of a client, running or, with --config, to be
-started. Programs that heed them (curl, git, wget for https, pip, npm, Go programs and many others) then go through the
+started. Programs that heed them (curl, git, npm, Go programs and many others; pip with PySocks) then go through the
 network; others do not, and nothing keeps them from connecting as ever.
+
+wget knows no SOCKS and refuses all addresses then: call it as https_proxy=http://127.0.0.1:9250 wget URL, for https only.
 
 With --identity the programs of this shell share no circuit with those of other shells.`,
 		Example: `  eval "$(peel env --dir my-client)"                    # sh, bash, zsh

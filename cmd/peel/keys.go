@@ -343,7 +343,7 @@ func keysBackup() *cobra.Command {
 	var phrase passphrase
 	var out string
 	c := &cobra.Command{
-		Use: "backup FOLDER --out FILE", Short: "Seal all keys of a folder in one file", Args: cobra.ExactArgs(1),
+		Use: "backup FOLDER --out FILE", Short: "Seal the keys of a folder in one file, but those that a node makes anew by itself", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			keys, err := folderKeys(args[0])
 			if err != nil {

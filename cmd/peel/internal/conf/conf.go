@@ -152,11 +152,13 @@ func load(path string, text []byte, into file) error {
 	return nil
 }
 
+var errNoFile = errors.New("no such file: peel init writes one")
+
 // read reads at most so much of a file as a configuration may have.
 func read(path string) ([]byte, error) {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("no such file: peel init writes one")
+		return nil, errNoFile
 	}
 	if err != nil {
 		return nil, err
@@ -173,6 +175,9 @@ func read(path string) ([]byte, error) {
 // LoadNetwork reads the network file.
 func LoadNetwork(path string) (*directory.Network, error) {
 	text, err := read(path)
+	if errors.Is(err, errNoFile) {
+		err = errors.New("no such file: who runs the network hands it out, or peel init network writes one")
+	}
 	if err != nil {
 		return nil, &Error{path, err}
 	}
