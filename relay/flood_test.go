@@ -149,6 +149,7 @@ func TestManyCircuitsOfSlowNamesLeaveRoomForOneMore(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		wg.Wait()
+		synctest.Wait() // a place is free once its answer has gone
 		r.mu.Lock()
 		n = r.dials.n
 		r.mu.Unlock()
