@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -41,7 +42,9 @@ const (
 // inMemory is a network of real relays in memory and virtual time, 20 ms from anywhere to anywhere.
 type inMemory struct {
 	*dirtest.Net
-	t     *testing.T
+	t *testing.T
+
+	mu    sync.Mutex
 	ports map[netip.AddrPort]*memPort
 }
 
@@ -66,22 +69,31 @@ func (p *memPort) Addr() net.Addr { return net.TCPAddrFromAddrPort(p.addr) }
 
 func (m *inMemory) listen(a netip.AddrPort, h harm) *memPort {
 	p := &memPort{harm: h, addr: a, conns: make(chan net.Conn, 256), closed: make(chan struct{})}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.ports[a] = p
 	return p
 }
 
+// at is who listens at an address; nil: nobody.
+func (m *inMemory) at(a netip.AddrPort) *memPort {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ports[a]
+}
+
 func (m *inMemory) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	const delay = 20 * time.Millisecond
-	p := m.ports[netip.MustParseAddrPort(addr)]
+	p := m.at(netip.MustParseAddrPort(addr))
 	time.Sleep(2 * delay)
 	if p == nil || p.harm == refusing {
 		return nil, syscall.ECONNREFUSED
 	}
 	o := linktest.Options{Delay: delay, B: p.addr}
 	if p.harm == garbling {
-		sent := 0
+		var sent atomic.Int32 // writes, of both ends
 		o.Wiretap = func(fromA bool, b []byte) []byte {
-			if sent++; !fromA && sent > 3 {
+			if n := sent.Add(1); !fromA && n > 3 {
 				b = bytes.Clone(b)
 				b[len(b)/2] ^= 1
 			}
@@ -187,13 +199,13 @@ func (s *story) add(format string, a ...any) {
 // told has the story of a client kept.
 func (m *inMemory) told(s *story, cfg client.Config) client.Config {
 	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		s.add("calls %s, whose harm is %d", addr, m.ports[netip.MustParseAddrPort(addr)].harm)
+		s.add("calls %s, whose harm is %d", addr, m.at(netip.MustParseAddrPort(addr)).harm)
 		return m.dial(ctx, network, addr)
 	}
 	cfg.Events = func(e client.Event) {
 		var harms []harm
 		for _, hop := range e.Path {
-			harms = append(harms, m.ports[hop.Addrs[0]].harm)
+			harms = append(harms, m.at(hop.Addrs[0]).harm)
 		}
 		s.add("%v %s %v %v", e.Kind, e.Progress.Stage, harms, e.Err)
 	}
