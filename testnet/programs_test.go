@@ -61,9 +61,10 @@ type house struct {
 	dns      string   // port
 	web, tls *httptest.Server
 
-	mu    sync.Mutex
-	seen  []socks.Request
-	paths map[string]int // that the servers were asked for
+	mu         sync.Mutex
+	seen       []socks.Request
+	paths      map[string]int // that the servers were asked for
+	repository string         // the folder of repo.git
 }
 
 // newHouse runs it all until the test ends, its doors on the address given, DNS on the port.
@@ -138,7 +139,10 @@ func (h *house) serve(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "image/svg+xml")
 		io.WriteString(w, `<svg xmlns="http://www.w3.org/2000/svg" width="80" height="60"><rect width="80" height="60" fill="#0a0"/></svg>`)
 	case strings.HasPrefix(r.URL.Path, "/repo.git/"):
-		http.FileServer(http.Dir(h.repository())).ServeHTTP(w, r)
+		h.mu.Lock()
+		dir := h.repository
+		h.mu.Unlock()
+		http.FileServer(http.Dir(dir)).ServeHTTP(w, r)
 	default:
 		io.WriteString(w, hello)
 	}
@@ -164,17 +168,9 @@ func url(s *httptest.Server, name, path string) string {
 	return scheme + "://" + net.JoinHostPort(name, port) + path
 }
 
-var repository struct {
-	sync.Once
-	dir string
-}
-
-// repository is a folder with repo.git, of one commit.
-func (h *house) repository() string { return repository.dir }
-
-func makeRepository(t *testing.T) {
+// makeRepository makes a folder with repo.git, of one commit, which the web server hands out.
+func (h *house) makeRepository(t *testing.T) {
 	dir := t.TempDir()
-	repository.dir = dir
 	for _, args := range [][]string{
 		{"init", "-q", "-b", "main", "work"},
 		{"-C", "work", "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "--allow-empty", "-m", "the one commit"},
@@ -188,6 +184,9 @@ func makeRepository(t *testing.T) {
 			t.Fatalf("git %v: %v: %s", args, err, out)
 		}
 	}
+	h.mu.Lock()
+	h.repository = dir
+	h.mu.Unlock()
 }
 
 // needs skips the test, with a notice, where a program is missing.
@@ -310,7 +309,7 @@ func tryOpenSSL(t *testing.T, h *house) {
 
 func tryGit(t *testing.T, h *house) {
 	needs(t, "git")
-	makeRepository(t)
+	h.makeRepository(t)
 	for _, proxy := range []string{"socks5h://", "socks5h://carol:three@"} {
 		dir := filepath.Join(t.TempDir(), "clone")
 		if _, err := h.try(t, []string{"GIT_CONFIG_NOSYSTEM=1"}, "", "git", "-c", "http.proxy="+proxy+h.door, "clone", "-q", url(h.web, here, "/repo.git"), dir); err != nil {
