@@ -80,6 +80,9 @@ func TestChromiumShowsAHostilePage(t *testing.T) {
 	}
 	cmd := exec.CommandContext(t.Context(), chromium, append(args, "http://localhost:"+port+"/")...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	// A pipe to a writer of ours: all processes of the browser hold it, so that Wait returns when the last has ended and
+	// nobody writes in its folders any more.
+	cmd.Stderr, cmd.WaitDelay = io.Discard, time.Minute
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
