@@ -51,8 +51,9 @@ var mayImport = map[string][]string{
 	"client/dns":          {},                           // a lookup does
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
+	"testnet/story":            {},
 	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
-	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
+	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/story"},
 	"cmd/peel":                 {"*"},
 	"cmd/peel/internal/admin":  {"directory/cache"}, // files that a crash does not break
 	"cmd/peel/internal/sealed": {},                  // bytes only
