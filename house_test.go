@@ -55,13 +55,15 @@ var mayImport = map[string][]string{
 	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
 	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/story"},
 	"cmd/peel":                 {"*"},
-	"cmd/peel/internal/admin":  {"directory/cache"}, // files that a crash does not break
-	"cmd/peel/internal/sealed": {},                  // bytes only
+	"testnet/browser":          {},                                            // for tests
+	"cmd/peel/internal/admin":  {"cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
+	"cmd/peel/internal/page":   {},
+	"cmd/peel/internal/sealed": {}, // bytes only
 	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns"},
 }
 
 // forTests are packages that only tests import.
-var forTests = []string{"cell/link/linktest", "directory/dirtest"}
+var forTests = []string{"cell/link/linktest", "directory/dirtest", "testnet/browser"}
 
 // maxLines bounds a file: what is longer is two things.
 const maxLines = 700
