@@ -33,7 +33,8 @@ var mayImport = map[string][]string{
 	"cell":                {},
 	"cell/hybrid":         {},
 	"cell/link":           {"cell", "cell/hybrid"},
-	"cell/link/linktest":  {"cell", "cell/link"},
+	"cell/link/pipe":      {}, // bytes and time only
+	"cell/link/linktest":  {"cell", "cell/link", "cell/link/pipe"},
 	"circuit/layer":       {}, // bytes and keys only
 	"circuit/stream":      {"cell"},
 	"circuit":             {"cell", "cell/*", "circuit/*"},
