@@ -53,8 +53,9 @@ var mayImport = map[string][]string{
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
 	"testnet/story":            {},
+	"testnet/memnet":           {"cell/link/pipe"},
 	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
-	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/story"},
+	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/memnet", "testnet/story"},
 	"cmd/peel":                 {"*"},
 	"testnet/browser":          {},                                            // for tests
 	"cmd/peel/internal/admin":  {"cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
