@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
 	"testnet/story":            {},
+	"testnet/plan":             {"directory/strict"},
 	"testnet/memnet":           {"cell/link/pipe"},
 	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
 	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/memnet", "testnet/story"},
@@ -73,7 +74,7 @@ const maxLines = 700
 var badNames = []string{"util", "utils", "common", "helper", "helpers", "types", "misc"}
 
 // parsers are the packages whose every exported Parse function must be fuzzed.
-var parsers = []string{"cell", "directory", "client/guard", "client/socks"}
+var parsers = []string{"cell", "directory", "client/guard", "client/socks", "testnet/plan"}
 
 // source is one Go file.
 type source struct {
