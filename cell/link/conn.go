@@ -32,8 +32,11 @@ type Config struct {
 	ID       cell.NodeID                        // who we are, if Key is not nil
 	Key      *ecdh.PrivateKey                   // our X25519 link key; nil: a client, who stays anonymous and cannot Accept
 	Identify func(cell.Key) (cell.NodeID, bool) // names the relay behind a link key; nil or false: an accepted link stays nameless
-	Credit   uint16                             // cells granted at first per circuit and direction; 0: 64, a client's 1024
-	Budget   *Budget                            // of memory, shared by all links of the node, dialled and accepted; nil: without bounds
+	// Gate, when set, is where the costly part of accepting a link is to be done: it calls do, or returns false. It may wait for as
+	// long as the handshake may take.
+	Gate   func(from net.Addr, do func()) bool
+	Credit uint16  // cells granted at first per circuit and direction; 0: 64, a client's 1024
+	Budget *Budget // of memory, shared by all links of the node, dialled and accepted; nil: without bounds
 
 	MaxCircuits int // circuits on one link, from both ends together; 0: 16384
 
@@ -83,6 +86,7 @@ type Conn struct {
 	dialer   bool
 	peer     cell.NodeID
 	named    bool
+	peerKey  cell.Key // zero: a client's
 	observed netip.Addr
 	skew     time.Duration
 	in, out  *half // owned by the reader and by whoever has the pen
@@ -254,6 +258,9 @@ func (c *Conn) Err() error {
 
 // PeerID is who is at the other end; false: somebody without a name, as clients are. It is proved, not claimed.
 func (c *Conn) PeerID() (cell.NodeID, bool) { return c.peer, c.named }
+
+// PeerKey is the link key that the other end has proved to hold; false: none, as clients.
+func (c *Conn) PeerKey() (cell.Key, bool) { return c.peerKey, c.peerKey != cell.Key{} }
 
 // Observed is our own address as the responder saw it; invalid on accepted links, and if it did not say.
 func (c *Conn) Observed() netip.Addr { return c.observed }

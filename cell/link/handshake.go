@@ -102,7 +102,7 @@ func dial(nc net.Conn, cfg Config, peer Peer) (*Conn, error) {
 	defer secrets.Erase()
 	ours, theirs := keys(secrets)
 	c := newConn(nc, cfg, true, theirs, ours)
-	c.peer, c.named = peer.ID, true
+	c.peer, c.named, c.peerKey = peer.ID, true, peer.Key
 	if err := c.readPayload(payload, now.Add(began.Sub(now)/2)); err != nil {
 		return nil, err
 	}
@@ -147,7 +147,17 @@ func accept(nc net.Conn, cfg Config) (*Conn, error) {
 	if _, err := io.ReadFull(nc, request); err != nil {
 		return nil, silent(err)
 	}
-	reply, secrets, err := hybrid.Respond(hc, request, appendPayload(nil, time.Now(), nc.RemoteAddr()))
+	var reply []byte
+	var secrets *hybrid.Secrets
+	var err error
+	respond := func() {
+		reply, secrets, err = hybrid.Respond(hc, request, appendPayload(nil, time.Now(), nc.RemoteAddr()))
+	}
+	if cfg.Gate == nil {
+		respond()
+	} else if !cfg.Gate(nc.RemoteAddr(), respond) {
+		return nil, fault(ReasonHandshake, "handshake: others were answered first")
+	}
 	if err != nil {
 		return nil, fault(ReasonHandshake, "handshake: the caller means another network, another relay or an old link key, or is "+
 			"none of ours: %w", err)
@@ -171,6 +181,9 @@ func accept(nc net.Conn, cfg Config) (*Conn, error) {
 	}
 	if cells[0] != (cell.Cell{}) {
 		return nil, fault(ReasonHandshake, "handshake: the first cell is not PADDING")
+	}
+	if hc.Pattern == hybrid.IK {
+		c.peerKey = secrets.Peer
 	}
 	if hc.Pattern == hybrid.IK && cfg.Identify != nil {
 		c.peer, c.named = cfg.Identify(secrets.Peer)

@@ -27,6 +27,8 @@ type PoolConfig struct {
 
 	// Dialed is told of each link that was dialled, before anybody uses it; it must not block. nil: nobody is.
 	Dialed func(Peer, *Conn)
+	// Ended is told of each link that has ended, after its circuits; nil: nobody is.
+	Ended func(*Conn)
 }
 
 // A Pool keeps the links of a node: one to each peer it dials, and those it accepted. It runs Serve of each, and closes
@@ -190,6 +192,9 @@ func (c *Conn) closeIdle(after time.Duration) {
 // serve runs a link to its end and forgets it.
 func (p *Pool) serve(c *Conn) {
 	c.Serve(p.cfg.Handler) // why it ended is in its log and counted
+	if p.cfg.Ended != nil {
+		p.cfg.Ended(c)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.conns, c)

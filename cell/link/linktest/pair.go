@@ -1,4 +1,3 @@
-// Package linktest joins two links in memory, for tests, over a pipe (cell/link/pipe).
 package linktest
 
 import (
