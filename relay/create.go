@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"peel/cell"
 	"peel/cell/hybrid"
@@ -39,24 +40,24 @@ func (r *Relay) Create(c *link.Circ, m cell.Create) {
 		refuse(c, cell.DestroyRequested)
 		return
 	}
-	if r.crowded() {
+	o, ok := r.allow(c.Conn(), ofCreates)
+	if !ok || r.crowded(o) {
 		r.stats.HandshakesShed.Add(1)
 		refuse(c, cell.DestroyBusy)
 		return
 	}
 	h := &handshake{circ: c, key: m.Key, suite: m.Suite, request: bytes.Clone(m.Request)}
 	c.Attach(h)
-	if shed := r.handshakes.push(c.Conn(), h); shed != nil {
-		r.stats.HandshakesShed.Add(1)
-		refuse(shed.circ, cell.DestroyBusy)
-	}
+	j := &job{do: func() { r.respond(h, o) }, gone: h.gone.Load}
+	j.owner, j.lose = o, func() { refuse(c, cell.DestroyBusy) }
+	r.enqueue(j)
 }
 
-// crowded says whether the relay has as many circuits as it may.
-func (r *Relay) crowded() bool {
+// crowded says whether there is no place for one more circuit of a peer's.
+func (r *Relay) crowded(o owner) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.transits) >= r.cfg.MaxCircuits
+	return r.circuits.full(o)
 }
 
 // refuse ends a circuit that did not come to be. Only relays are told why (spec/cell.md, section 6).
@@ -67,21 +68,34 @@ func refuse(c *link.Circ, why cell.DestroyReason) {
 	c.Close(why)
 }
 
-// workers answers CREATEs on every core until the queue is closed.
+// workers does the key exchanges, of links and CREATEs, on every core until the queue is closed. A worker lets others run after each
+// job, and rests for as long as they need (pace).
 func (r *Relay) workers() {
 	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	cores := runtime.GOMAXPROCS(0)
+	for range cores {
 		wg.Go(func() {
+			p := newPace(cores)
 			for {
-				h := r.handshakes.pop()
-				if h == nil {
+				j := r.handshakes.pop()
+				if j == nil {
 					return
 				}
-				if h.gone.Load() {
+				if j.gone != nil && j.gone() {
+					j.lose()
 					continue
 				}
-				if !r.guard("handshake", func() { r.respond(h) }) {
-					refuse(h.circ, cell.DestroyInternal)
+				began := time.Now()
+				if r.cfg.toll != nil {
+					r.cfg.toll()
+				}
+				if !r.guard("handshake", j.do) {
+					j.lose()
+				}
+				if rest := p.rest(time.Since(began), time.Now(), r.stats.Cells.Load()); rest > 0 {
+					time.Sleep(rest)
+				} else {
+					runtime.Gosched()
 				}
 			}
 		})
@@ -90,7 +104,7 @@ func (r *Relay) workers() {
 }
 
 // respond is the relay's half of the circuit handshake (spec/handshake.md).
-func (r *Relay) respond(h *handshake) {
+func (r *Relay) respond(h *handshake, of owner) {
 	key := r.onionKey(h.key)
 	if key == nil {
 		r.stats.HandshakesFailed.Add(1)
@@ -109,17 +123,22 @@ func (r *Relay) respond(h *handshake) {
 	}
 	k := secrets.Expand(circuit.KeyLabel, 2*layer.KeySize)
 	secrets.Erase()
-	t := newTransit(r, h.circ, k)
+	t := newTransit(r, h.circ, of, k)
 	clear(k)
-	r.remember(t)
+	if !r.remember(t) {
+		r.stats.HandshakesShed.Add(1)
+		t.destroy()
+		return
+	}
 	h.circ.Attach(fromPrev{t})
 	h.circ.Reply(reply) // an error is told to the receiver as well
 	r.stats.Circuits.Add(1)
 }
 
 // newTransit makes a circuit of the keys that the handshake agreed on.
-func newTransit(r *Relay, prev *link.Circ, k []byte) *transit {
+func newTransit(r *Relay, prev *link.Circ, of owner, k []byte) *transit {
 	t := &transit{relay: r, prev: prev, joined: make(chan struct{})}
+	t.seat = place{owner: of, lose: t.destroy}
 	t.fwd = layer.NewRelay((*[layer.KeySize]byte)(k[:layer.KeySize]), cell.BodySize)
 	t.back = layer.NewRelay((*[layer.KeySize]byte)(k[layer.KeySize:]), cell.BodySize)
 	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams, Budget: r.budget})

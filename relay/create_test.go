@@ -77,7 +77,7 @@ func TestAFloodOfCreatesWaitsBehindItself(t *testing.T) {
 	w := newWorld(t, 1)
 	r := w.relays[0]
 	r.handshakes.mu.Lock()
-	r.handshakes.most = 8
+	r.handshakes.places.most = 8
 	r.handshakes.mu.Unlock()
 
 	flood := w.connect(0)
@@ -158,27 +158,38 @@ func TestCircuitsGivenUpBeforeTheyAreAnswered(t *testing.T) {
 	})
 }
 
-func TestLinksTakeTurns(t *testing.T) {
-	names := make(map[*handshake]string)
-	links := map[rune]*link.Conn{'a': new(link.Conn), 'b': new(link.Conn), 'c': new(link.Conn)}
+func TestPeersTakeTurns(t *testing.T) {
+	names := make(map[*job]string)
 	w := newWaiting(6)
 	n := 0
+	job := func(of rune) *job {
+		j := new(job)
+		j.owner = owner{of: of}
+		if of == 'W' {
+			j.weight = 3
+		}
+		return j
+	}
 	for _, step := range []struct{ push, shed, pop string }{
-		{"aabcb", "", "a1 b3 c4 a2 b5"},                 // by turns, those of one in order
-		{"aaaaaa", "", ""},                              // full
-		{"aa", "a12 a13", ""},                           // who floods loses
-		{"bbb", "a11 a10 a9", ""},                       // and makes room for others
-		{"b", "b17", ""},                                // of equals who comes loses
-		{"c", "a8", "a6 b14 c18 a7 b15 b16"},            // all get on
-		{"abc", "", "a19 b20 c21"},                      // and it begins anew
-		{"abcabcabc", "a28 b29 c30", "a22 b23 c24 a25"}, //
+		{"aabcb", "", "a1 b3 c4 a2 b5"},                       // by turns, those of one in order
+		{"aaaaaa", "", ""},                                    // full
+		{"aa", "a6 a7", ""},                                   // who floods loses what has waited for longest
+		{"bbb", "a8 a9 a10", ""},                              // and makes room for others
+		{"b", "b14", ""},                                      // of equals who comes loses
+		{"c", "b15", "a11 b16 c18 a12 b17 a13"},               // all get on
+		{"abc", "", "a19 b20 c21"},                            // and it begins anew
+		{"abcabcabc", "a22 b23 c24", "a25 b26 c27 a28"},       //
+		{"WWWa", "", "b29 c30 W31 W32 W33 a34"},               // a weight is so many at a turn
+		{"WWWWWaaa", "a40 a41", "W35 W36 W37 a42 W38 W39"},    // and room for so many
+		{"abcdefg", "g49", "a43 b44 c45 d46 e47 f48"},         // nobody loses his only one
+		{"aaaaaabcdef", "a50 a51 a52 a53 a54", "a55 b56 c57"}, //
 	} {
 		var shed, came []string
 		for _, from := range step.push {
 			n++
-			h := new(handshake)
-			names[h] = fmt.Sprintf("%c%d", from, n)
-			if s := w.push(links[from], h); s != nil {
+			j := job(from)
+			names[j] = fmt.Sprintf("%c%d", from, n)
+			if s := w.push(j); s != nil {
 				shed = append(shed, names[s])
 			}
 		}
@@ -189,16 +200,10 @@ func TestLinksTakeTurns(t *testing.T) {
 			t.Errorf("%q: shed %q, want %q; then came %q, want %q", step.push, s, step.shed, c, step.pop)
 		}
 	}
-	one := newWaiting(1)
-	if h := new(handshake); one.push(links['a'], new(handshake)) != nil || one.push(links['b'], h) != h || one.pop() == nil {
-		t.Error("with one place: who comes later loses")
+	if left := w.close(); len(left) != 3 || w.pop() != nil {
+		t.Errorf("a closed queue has %d jobs left, or one came out", len(left))
 	}
-	w.close()
-	if w.pop() != nil {
-		t.Error("a handshake came out of a closed queue")
-	}
-	h := new(handshake)
-	if w.push(links['a'], h) != h {
-		t.Error("a closed queue took a handshake")
+	if j := job('a'); w.push(j) != j {
+		t.Error("a closed queue took a job")
 	}
 }

@@ -21,7 +21,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	now := r.settled.Load() // nil: the node of an authority
 	var do func(context.Context)
 	switch {
-	case r.draining.Load(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.opens.take(time.Now()):
+	case r.draining.Load(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.opens.take(time.Now(), openBurst, openRate):
 		s.Refuse(cell.EndBusy)
 		return
 	case o.Type == cell.MsgBeginDir:
@@ -34,7 +34,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	default:
 		do = func(ctx context.Context) { r.carry(ctx, t, s, now.exit, o.Begin) }
 	}
-	if !t.start(r.streams, &task{name: "stream", of: t, do: do, drop: s.Reset}) {
+	if _, ok := r.allow(t.prev.Conn(), ofStreams); !ok || !t.start(r.streams, newTask("stream", owner{of: t}, do, s.Reset)) {
 		s.Refuse(cell.EndBusy)
 	}
 }
@@ -48,7 +48,8 @@ const (
 // dialing runs a dial or look-up of a stream in one of the places for them. When all are taken, the circuit that has most
 // loses its newest, or this stream is refused: one circuit cannot take the places of others with names that are slow.
 func (r *Relay) dialing(t *transit, s *stream.Stream, do func()) bool {
-	k := &task{name: "stream", of: t, drop: s.Reset}
+	k := &place{owner: owner{of: t}}
+	k.lose = func() { r.guard("stream", func() { s.Reset(cell.EndBusy) }) }
 	r.mu.Lock()
 	shed, ok := r.dials.enter(k)
 	r.mu.Unlock()
@@ -62,7 +63,7 @@ func (r *Relay) dialing(t *transit, s *stream.Stream, do func()) bool {
 		r.mu.Unlock()
 	}()
 	if shed != nil {
-		r.guard(shed.name, func() { shed.drop(cell.EndBusy) })
+		shed.lose()
 	}
 	do()
 	return true
@@ -256,20 +257,3 @@ const (
 	openBurst = 256
 	openRate  = 100
 )
-
-// bucket lets a circuit begin openBurst streams and look-ups, and then openRate a second. It has no lock and no clock.
-type bucket struct {
-	taken float64 // of openBurst
-	at    time.Time
-}
-
-func (b *bucket) take(now time.Time) bool {
-	if passed := now.Sub(b.at); passed > 0 {
-		b.taken, b.at = max(0, b.taken-passed.Seconds()*openRate), now
-	}
-	if b.taken > openBurst-1 {
-		return false
-	}
-	b.taken++
-	return true
-}

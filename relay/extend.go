@@ -37,15 +37,15 @@ func (t *transit) extend(e cell.Extend) error {
 	if t.grown() {
 		return errors.New("relay: EXTEND of a circuit that goes on already")
 	}
+	peer, ok := r.allow(t.prev.Conn(), ofExtends)
+	if !ok {
+		return errLimited
+	}
 	t.mu.Lock()
 	t.growing = true
 	t.mu.Unlock()
 	e.Request = slices.Clone(e.Request)
-	if !t.start(r.extensions, &task{
-		name: "extend", of: t.prev.Conn(),
-		do:   func(ctx context.Context) { t.dialNext(ctx, e) },
-		drop: func(cell.EndReason) { t.destroy() },
-	}) {
+	if !t.start(r.extensions, newTask("extend", peer, func(ctx context.Context) { t.dialNext(ctx, e) }, func(cell.EndReason) { t.destroy() })) {
 		return errors.New("relay: EXTEND of a circuit that has ended, or when too many are being extended")
 	}
 	return nil

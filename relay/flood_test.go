@@ -163,7 +163,7 @@ func TestBucketOfACircuit(t *testing.T) {
 	var b bucket
 	now := time.Unix(1e9, 0)
 	all := func() (n int) {
-		for b.take(now) {
+		for b.take(now, openBurst, openRate) {
 			n++
 		}
 		return n

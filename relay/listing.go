@@ -75,6 +75,7 @@ func (l *listing) from(own []netip.AddrPort) []string {
 
 // dialed hears what another node says of our clock and address.
 func (r *Relay) dialed(p link.Peer, conn *link.Conn) {
+	r.countLink(conn)
 	r.clock.Heard(p.ID, conn.Skew())
 	if w := r.clock.Warning(); w != "" {
 		r.log.Warn(w)

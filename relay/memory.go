@@ -50,7 +50,7 @@ func (s share) of(memory int64) int {
 }
 
 // bound fills in what was left out, and refuses what cannot work.
-func (cfg *Config) bound() error {
+func (cfg *Config) bound() (err error) {
 	if cfg.Memory == 0 {
 		cfg.Memory = max(min(usualMemory, debug.SetMemoryLimit(-1)/2), LeastMemory)
 	}
@@ -63,6 +63,11 @@ func (cfg *Config) bound() error {
 	if cfg.MaxStreams < 0 {
 		return fmt.Errorf("relay: MaxStreams is %d: it must be at least 1, or 0 for 256", cfg.MaxStreams)
 	}
+	defer func() { // by what is below
+		if err == nil {
+			err = cfg.Limits.bound(cfg.MaxCircuits)
+		}
+	}()
 	for _, s := range shares {
 		value, usual := s.bounded(cfg), s.of(cfg.Memory)
 		if *value < 0 {

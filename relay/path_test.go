@@ -160,7 +160,7 @@ var (
 func (p *passage) Create(c *link.Circ, _ cell.Create) {
 	var k [2 * layer.KeySize]byte
 	rand.Read(k[:])
-	t := newTransit(p.relay, c, k[:])
+	t := newTransit(p.relay, c, owner{of: c}, k[:])
 	var err error
 	if t.next, err = p.outgoing.Open(fromNext{t}, aCreate); err != nil {
 		panic(err)

@@ -72,11 +72,16 @@ type Config struct {
 	MaxCopied   int // bytes that hosts sent and that wait for clients: 128 MiB, and 4 KiB for each stream beyond
 	MaxQueued   int // bytes of cells that wait for links, and as much again of credit above the circuits' first: 512 MiB
 	MaxLate     int // streams that are over and remembered for what may still come: 4 million
+
+	Limits Limits // of one address
+
+	toll func() // for tests, in which time is not spent by working: called before each key exchange
 }
 
 const (
 	defaultBandwidth = 10_000_000
-	mostUnproved     = 1024 // connections in their link handshake; one more is closed at once
+	mostUnproved     = 1024 // connections in their link handshake
+	eachUnproved     = 128  // of one address
 	idleLink         = 3 * time.Minute
 )
 
@@ -99,6 +104,7 @@ type Relay struct {
 	listing    listing    // whether this relay stands in the directory
 	clock      directory.Clock
 	handshakes *waiting
+	sources    *sources
 	dirStreams *streams
 	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
@@ -106,11 +112,15 @@ type Relay struct {
 	observed   atomic.Uint64 // bytes a second, as in the descriptor
 
 	mu         sync.Mutex
+	unproved   *crowd // connections in their link handshake, of addresses
+	links      *crowd // accepted and dialled, of peers
+	linked     map[*link.Conn]*place
 	transits   map[*transit]struct{}
-	streams    *tasks // of circuits
-	dials      *tasks // dials and look-ups under way, of circuits
+	circuits   *crowd // the same, of peers
+	streams    *crowd // of circuits
+	dials      *crowd // dials and look-ups under way, of circuits
 	outlets    map[*outlet]struct{}
-	extensions *tasks // of links
+	extensions *crowd // of peers
 	closing    bool
 	wg         sync.WaitGroup // of tasks
 	ctx        context.Context
@@ -126,6 +136,8 @@ type Stats struct {
 	Circuits, HandshakesFailed, HandshakesShed atomic.Uint64
 	Exits, ExitsFailed                         atomic.Uint64
 	LinksRefused, Panics                       atomic.Uint64
+	CircuitsShed, LinksShed                    atomic.Uint64 // ended to make room for others
+	Limited                                    atomic.Uint64 // refused because their address asks for too many
 	Breaches                                   atomic.Uint64 // circuits ended for what came on them: no honest node sends it
 	Cells                                      atomic.Uint64 // of circuits: passed on or ended here, both ways
 }
@@ -149,10 +161,14 @@ func New(cfg Config) (*Relay, error) {
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
 		handshakes: newWaiting(mostHandshakes), budget: stream.NewBudget(stream.Limits{Unread: cfg.MaxUnread, Copies: cfg.MaxCopied, Late: cfg.MaxLate}),
 		dirStreams: newStreams(), informed: make(chan struct{}),
-		transits: make(map[*transit]struct{}),
-		streams:  newTasks(cfg.MaxTasks, cfg.MaxStreams), extensions: newTasks(cfg.MaxTasks, 0),
-		dials: newTasks(mostDials, mostPending), outlets: make(map[*outlet]struct{}),
+		sources:  newSources(&cfg.Limits),
+		unproved: newCrowd(mostUnproved*len(cfg.Listeners), eachUnproved),
+		links:    newCrowd(cfg.MaxLinks, cfg.Limits.Links), linked: make(map[*link.Conn]*place),
+		transits: make(map[*transit]struct{}), circuits: newCrowd(cfg.MaxCircuits, cfg.Limits.Circuits),
+		streams: newCrowd(cfg.MaxTasks, cfg.MaxStreams), extensions: newCrowd(cfg.MaxTasks, 0),
+		dials: newCrowd(mostDials, mostPending), outlets: make(map[*outlet]struct{}),
 	}
+	r.unproved.oldest = true
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -180,13 +196,13 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.known.Store(new(known))
 	r.linkCfg = link.Config{
-		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log,
+		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log, Gate: r.gate,
 		Budget: link.NewBudget(int64(cfg.MaxQueued)),
 	}
 	if cfg.Directory != nil { // who votes needs a clock that is better than others'
 		r.clock.Limit = max(cfg.Network.WithDefaults().Voting/6, 10*time.Second)
 	}
-	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink, Dialed: r.dialed})
+	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink, Dialed: r.dialed, Ended: r.unlinked})
 	return r, nil
 }
 
@@ -244,7 +260,9 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.mu.Lock()
 	r.closing = true
 	r.mu.Unlock()
-	r.handshakes.close()
+	for _, j := range r.handshakes.close() {
+		j.lose()
+	}
 	r.dirStreams.Close()
 	for _, l := range r.cfg.Listeners {
 		l.Close()
@@ -289,7 +307,6 @@ const (
 func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	unproved := make(chan struct{}, mostUnproved)
 	var warned time.Time
 	for {
 		nc, err := l.Accept()
@@ -310,14 +327,14 @@ func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) error {
 			}
 			continue
 		}
-		if r.draining.Load() || len(unproved) == mostUnproved || r.pool.Links() >= r.cfg.MaxLinks {
+		p := r.admitLink(nc)
+		if p == nil {
 			r.stats.LinksRefused.Add(1)
 			nc.Close()
 			continue
 		}
-		unproved <- struct{}{} // nobody else fills it
 		wg.Go(func() {
-			defer func() { <-unproved }()
+			defer r.proved(p)
 			if !r.guard("link handshake", func() { r.acceptLink(ctx, nc) }) {
 				nc.Close()
 			}
@@ -330,6 +347,11 @@ func (r *Relay) acceptLink(ctx context.Context, nc net.Conn) {
 	if err != nil {
 		r.stats.LinksRefused.Add(1)
 		r.log.Debug("link refused", "why", err)
+		return
+	}
+	if !r.takeLink(conn) {
+		r.stats.LinksRefused.Add(1)
+		conn.Close()
 		return
 	}
 	r.pool.Add(conn)
@@ -386,15 +408,25 @@ func (r *Relay) guard(name string, do func()) (ok bool) {
 	return true
 }
 
-func (r *Relay) remember(t *transit) {
+// remember lists a circuit; false: there is no place for it. Another's circuit may end for it.
+func (r *Relay) remember(t *transit) bool {
 	r.mu.Lock()
-	r.transits[t] = struct{}{}
+	shed, ok := r.circuits.enter(&t.seat)
+	if ok {
+		r.transits[t] = struct{}{}
+	}
 	r.mu.Unlock()
+	if shed != nil {
+		r.stats.CircuitsShed.Add(1)
+		shed.lose()
+	}
+	return ok
 }
 
 func (r *Relay) forget(t *transit) {
 	r.mu.Lock()
 	delete(r.transits, t)
+	r.circuits.leave(&t.seat)
 	r.mu.Unlock()
 }
 

@@ -23,6 +23,7 @@ type transit struct {
 	prev  *link.Circ // towards the client
 	mux   *stream.Mux
 
+	seat  place  // among the relay's circuits
 	opens bucket // of streams and look-ups that begin; of the link's reader alone
 
 	fwd, back *layer.Layer // never another
@@ -73,7 +74,7 @@ func (t *transit) survive(do func() error) {
 	err := errPanic
 	t.relay.guard("circuit", func() { err = do() })
 	if err != nil {
-		if err != errPanic { // that is counted as such
+		if err != errPanic && err != errLimited { // these are counted as such
 			t.relay.stats.Breaches.Add(1)
 		}
 		t.relay.log.Debug("circuit ended", "why", err)
@@ -82,7 +83,7 @@ func (t *transit) survive(do func() error) {
 }
 
 // start runs a task of the circuit (Relay.start). Its context ends with the circuit. The caller does not hold mu.
-func (t *transit) start(kind *tasks, w *task) bool {
+func (t *transit) start(kind *crowd, w *task) bool {
 	t.mu.Lock()
 	if t.life == nil && !t.over {
 		t.life, t.end = context.WithCancel(t.relay.ctx)
@@ -304,5 +305,6 @@ func (t *transit) destroy() {
 
 var (
 	errDestroyed = errors.New("relay: the circuit was destroyed")
+	errLimited   = errors.New("relay: EXTEND from an address that asks for too many")
 	errPanic     = errors.New("relay: a bug in what the circuit asked for")
 )

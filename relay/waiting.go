@@ -1,99 +1,98 @@
 package relay
 
-import (
-	"sync"
+import "sync"
 
-	"peel/cell/link"
-)
+// A job is a key exchange that waits for a worker: of a CREATE, or of a link. Its place is a peer's.
+type job struct {
+	place
+	do   func()      // by a worker
+	gone func() bool // says that nobody waits for it any more; nil: somebody does
+}
 
-// waiting holds the CREATEs that no worker has taken yet: those of one link in order, the links by turns, so that a
-// link that floods waits behind itself. When it is full, the link that has most in it loses its newest.
+// waiting holds the jobs that no worker has taken yet: those of one peer in order, the peers by turns, so that a peer that
+// floods waits behind itself. A peer with a weight has so many at its turn. When all places are taken, whoever has most for
+// his weight, the newcomer included, loses his oldest: the one for which the wait has been longest, and may be in vain.
 type waiting struct {
-	most int
-
 	mu     sync.Mutex
 	some   sync.Cond // there is one, or no more will be
-	lines  map[*link.Conn]*line
-	turns  []*line // those of lines, in turn; none is empty
-	n      int
+	places *crowd
+	jobs   map[*place]*job
+	turns  []*holder // those of places, in turn
 	closed bool
 }
 
-// line is what waits of one link, in order.
-type line struct {
-	from *link.Conn
-	all  []*handshake
-}
-
 func newWaiting(most int) *waiting {
-	w := &waiting{most: most, lines: make(map[*link.Conn]*line)}
+	w := &waiting{places: newCrowd(most, 0), jobs: make(map[*place]*job)}
+	w.places.oldest = true
 	w.some.L = &w.mu
 	return w
 }
 
-// push adds a CREATE that came on a link, and returns the one there is no room for: h itself, another's, or nil.
-func (w *waiting) push(from *link.Conn, h *handshake) (shed *handshake) {
+// push adds a job, and returns the one there is no room for: j itself, another, or nil.
+func (w *waiting) push(j *job) (shed *job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return h
+		return j
 	}
-	own := w.lines[from]
-	if w.n >= w.most {
-		worst := own
-		for _, l := range w.turns {
-			if worst == nil || len(l.all) > len(worst.all) {
-				worst = l
-			}
-		}
-		if worst == nil || worst == own || len(worst.all) == 1 {
-			return h
-		}
-		last := len(worst.all) - 1
-		shed, worst.all[last] = worst.all[last], nil
-		worst.all = worst.all[:last]
-		w.n--
+	p, ok := w.places.enter(&j.place)
+	if !ok {
+		return j
 	}
-	if own == nil {
-		own = &line{from: from}
-		w.lines[from] = own
-		w.turns = append(w.turns, own)
+	if p != nil {
+		shed = w.jobs[p]
+		delete(w.jobs, p)
 	}
-	own.all = append(own.all, h)
-	w.n++
+	w.jobs[&j.place] = j
+	if h := j.in; h.turn == 0 { // it has just come
+		h.turn = h.weight
+		w.turns = append(w.turns, h)
+	}
 	w.some.Signal()
 	return shed
 }
 
-// pop waits for the next CREATE; nil: there will be none.
-func (w *waiting) pop() *handshake {
+// pop waits for the next job; nil: there will be none.
+func (w *waiting) pop() *job {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.n == 0 && !w.closed {
+	for w.places.n == 0 && !w.closed {
 		w.some.Wait()
 	}
 	if w.closed {
 		return nil
 	}
-	l := w.turns[0]
-	w.turns[0] = nil
-	w.turns = w.turns[1:]
-	h := l.all[0]
-	l.all[0] = nil
-	l.all = l.all[1:]
-	w.n--
-	if len(l.all) > 0 {
-		w.turns = append(w.turns, l)
-	} else {
-		delete(w.lines, l.from)
+	h := w.turns[0] // who is in turns has some
+	j := w.jobs[h.first]
+	delete(w.jobs, h.first)
+	w.places.leave(h.first)
+	if h.turn--; h.turn == 0 || h.n == 0 {
+		w.turns[0] = nil
+		w.turns = w.turns[1:]
+		if h.n > 0 {
+			h.turn = h.weight
+			w.turns = append(w.turns, h)
+		}
 	}
-	return h
+	return j
 }
 
-// close lets the workers go and takes no more. What waits goes with its links.
-func (w *waiting) close() {
+// len is how many jobs wait.
+func (w *waiting) len() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.places.n
+}
+
+// close lets the workers go and takes no more. It returns what waits.
+func (w *waiting) close() (left []*job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
 	w.some.Broadcast()
+	for _, j := range w.jobs {
+		left = append(left, j)
+	}
+	clear(w.jobs)
+	return left
 }

@@ -7,9 +7,9 @@ import (
 )
 
 func TestPlacesAreSharedEvenly(t *testing.T) {
-	k := newTasks(12, 10)
-	enter := func(of string) (*task, bool) {
-		shed, ok := k.enter(&task{of: of})
+	k := newCrowd(12, 10)
+	enter := func(of string) (*place, bool) {
+		shed, ok := k.enter(&place{owner: owner{of: of}})
 		return shed, ok
 	}
 	for range 10 {
@@ -28,7 +28,7 @@ func TestPlacesAreSharedEvenly(t *testing.T) {
 		}
 	}
 	for _, of := range []string{"first", "second", "third"} {
-		if n := len(k.of[of].tasks); n != 4 {
+		if n := k.of[of].n; n != 4 {
 			t.Errorf("the %s has %d places", of, n)
 		}
 		if _, ok := enter(of); ok {
@@ -38,10 +38,10 @@ func TestPlacesAreSharedEvenly(t *testing.T) {
 }
 
 func TestNobodysOnlyPlaceIsTaken(t *testing.T) {
-	k := newTasks(2, 0)
-	k.enter(&task{of: 1})
-	k.enter(&task{of: 2})
-	if shed, ok := k.enter(&task{of: 3}); ok || shed != nil {
+	k := newCrowd(2, 0)
+	k.enter(&place{owner: owner{of: 1}})
+	k.enter(&place{owner: owner{of: 2}})
+	if shed, ok := k.enter(&place{owner: owner{of: 3}}); ok || shed != nil {
 		t.Error("it was")
 	}
 }
@@ -49,9 +49,10 @@ func TestNobodysOnlyPlaceIsTaken(t *testing.T) {
 // Whatever comes and goes, the counts stay true and the first of the ranking has most.
 func TestPlacesAreNeverLost(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		k := newTasks(rapid.IntRange(1, 8).Draw(t, "most"), rapid.IntRange(0, 4).Draw(t, "each"))
-		var all []*task // that were let in, even if their place was taken since
-		placed := make(map[*task]bool)
+		k := newCrowd(rapid.IntRange(1, 8).Draw(t, "most"), rapid.IntRange(0, 4).Draw(t, "each"))
+		k.oldest = rapid.Bool().Draw(t, "oldest")
+		var all []*place // that were let in, even if their place was taken since
+		placed := make(map[*place]bool)
 		for range 40 {
 			if len(all) > 0 && rapid.Bool().Draw(t, "leave") {
 				i := rapid.IntRange(0, len(all)-1).Draw(t, "which")
@@ -59,7 +60,8 @@ func TestPlacesAreNeverLost(t *testing.T) {
 				delete(placed, all[i])
 				all = append(all[:i], all[i+1:]...)
 			} else {
-				w := &task{of: rapid.IntRange(1, 5).Draw(t, "of")}
+				of := rapid.IntRange(1, 5).Draw(t, "of")
+				w := &place{owner: owner{of: of, weight: (of + 1) / 2}}
 				shed, ok := k.enter(w)
 				if shed != nil && (!ok || !placed[shed]) {
 					t.Fatal("a place was taken from nobody, or for nothing")
@@ -70,15 +72,24 @@ func TestPlacesAreNeverLost(t *testing.T) {
 					placed[w] = true
 				}
 			}
-			n, top := 0, 0
+			n, top := 0, 0.0
 			for of, h := range k.of {
-				if len(h.tasks) == 0 || k.each > 0 && len(h.tasks) > k.each || k.rank[h.at] != h || h.of != of {
-					t.Fatalf("holder %v: %d places", of, len(h.tasks))
+				if h.n == 0 || k.each > 0 && h.n > k.each || k.rank[h.at] != h || h.of != of {
+					t.Fatalf("holder %v: %d places", of, h.n)
 				}
-				n += len(h.tasks)
-				top = max(top, len(h.tasks))
+				has := 0
+				for p := h.first; p != nil; p = p.next {
+					if has++; p.in != h || !placed[p] {
+						t.Fatalf("holder %v has a place that is not his", of)
+					}
+				}
+				if has != h.n {
+					t.Fatalf("holder %v: %d places are counted, %d held", of, h.n, has)
+				}
+				n += h.n
+				top = max(top, float64(h.n)/float64(h.weight))
 			}
-			if n != k.n || n != len(placed) || n > k.most || len(k.rank) != len(k.of) || n > 0 && len(k.rank[0].tasks) != top {
+			if n != k.n || n != len(placed) || n > k.most || len(k.rank) != len(k.of) || n > 0 && float64(k.rank[0].n)/float64(k.rank[0].weight) != top {
 				t.Fatalf("%d places are counted, %d held, %d expected", k.n, n, len(placed))
 			}
 		}
