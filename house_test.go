@@ -33,8 +33,7 @@ var mayImport = map[string][]string{
 	"cell":                {},
 	"cell/hybrid":         {},
 	"cell/link":           {"cell", "cell/hybrid"},
-	"cell/link/pipe":      {}, // bytes and time only
-	"cell/link/linktest":  {"cell", "cell/link", "cell/link/pipe"},
+	"cell/link/linktest":  {"cell", "cell/link"},
 	"circuit/layer":       {}, // bytes and keys only
 	"circuit/stream":      {"cell"},
 	"circuit":             {"cell", "cell/*", "circuit/*"},
@@ -52,21 +51,16 @@ var mayImport = map[string][]string{
 	"client/dns":          {},                           // a lookup does
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
-	"testnet/story":            {},
-	"testnet/plan":             {"directory/strict"},
-	"testnet/memnet":           {"cell/link/pipe"},
 	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
-	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/memnet", "testnet/story"},
+	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
 	"cmd/peel":                 {"*"},
-	"testnet/browser":          {},                                            // for tests
-	"cmd/peel/internal/admin":  {"cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
-	"cmd/peel/internal/page":   {},
-	"cmd/peel/internal/sealed": {}, // bytes only
+	"cmd/peel/internal/admin":  {"directory/cache"}, // files that a crash does not break
+	"cmd/peel/internal/sealed": {},                  // bytes only
 	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns"},
 }
 
 // forTests are packages that only tests import.
-var forTests = []string{"cell/link/linktest", "directory/dirtest", "testnet/browser"}
+var forTests = []string{"cell/link/linktest", "directory/dirtest"}
 
 // maxLines bounds a file: what is longer is two things.
 const maxLines = 700
@@ -74,7 +68,7 @@ const maxLines = 700
 var badNames = []string{"util", "utils", "common", "helper", "helpers", "types", "misc"}
 
 // parsers are the packages whose every exported Parse function must be fuzzed.
-var parsers = []string{"cell", "directory", "client/guard", "client/socks", "testnet/plan"}
+var parsers = []string{"cell", "directory", "client/guard", "client/socks"}
 
 // source is one Go file.
 type source struct {

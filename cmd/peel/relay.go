@@ -91,6 +91,11 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		cfg.Memory = relayMemory(available())
 	}
 	keepWithin(cfg.Memory)
+	cfg.MaxLinks, cfg.MaxCircuits, cfg.MaxTasks = f.MaxLinks, f.MaxCircuits, f.MaxStreams
+	cfg.Limits = relay.Limits{
+		Links: f.AddrLinks, Circuits: f.AddrCircuits, LinkRate: f.AddrLinkRate, CreateRate: f.AddrCreateRate,
+		ExtendRate: f.AddrExtendRate, StreamRate: f.AddrStreamRate, Off: f.NoAddr,
+	}
 	if cfg.Resolver, err = resolver(&f, cfg.Log); err != nil {
 		return err
 	}

@@ -35,6 +35,18 @@ type Relay struct {
 	Advertise []string `toml:"advertise"`
 	Bandwidth string   `toml:"bandwidth"`
 	Memory    string   `toml:"memory_budget"`
+
+	MaxLinks       int  `toml:"max_links"`
+	MaxCircuits    int  `toml:"max_circuits"`
+	MaxStreams     int  `toml:"max_streams"`
+	AddrLinks      int  `toml:"address_links"`
+	AddrCircuits   int  `toml:"address_circuits"`
+	AddrLinkRate   int  `toml:"address_link_rate"`
+	AddrCreateRate int  `toml:"address_create_rate"`
+	AddrExtendRate int  `toml:"address_extend_rate"`
+	AddrStreamRate int  `toml:"address_stream_rate"`
+	NoAddr         bool `toml:"no_address_limits"`
+
 	Exit      []string `toml:"exit_policy"`
 	Resolvers []string `toml:"resolvers"`
 	Notice    string   `toml:"exit_notice"`
@@ -74,7 +86,6 @@ type Client struct {
 	Exclude      []string `toml:"exclude"`
 	ExcludeExits []string `toml:"exclude_exits"`
 	Lenient      bool     `toml:"exclude_lenient"`
-	Countries    []string `toml:"countries"`
 	NoRacing     bool     `toml:"no_racing"`
 
 	Admin string `toml:"admin"`
@@ -142,9 +153,6 @@ func load(path string, text []byte, into file) error {
 	}
 	if c, ok := into.(*Client); ok {
 		c.anchor(filepath.Dir(path))
-		if _, err := c.Rules(); err != nil {
-			return &Error{path, strict.At(text, "countries", err)}
-		}
 	}
 	if c, ok := into.(*Authority); ok {
 		for i, name := range c.Lists {
@@ -216,6 +224,9 @@ func (c *Relay) check() (string, error) {
 	}
 	if _, err := Size(c.Memory, LeastRelayMemory); err != nil {
 		return "memory_budget", err
+	}
+	if key, err := c.checkBounds(); err != nil {
+		return key, err
 	}
 	if _, err := c.Policy(); err != nil {
 		return "exit_policy", err

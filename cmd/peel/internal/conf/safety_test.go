@@ -106,6 +106,12 @@ func weaker(was, is file, removed bool) string {
 		if _, err := is.Rate(); err != nil {
 			return "bandwidth has no bound"
 		}
+		if is.NoAddr && !was.NoAddr {
+			return "addresses have no limits"
+		}
+		if key, err := is.checkBounds(); err != nil {
+			return key + " is no bound"
+		}
 		if is.Keys == "" || is.Network == "" { // another folder has other keys, or none: that is seen at the start
 			return "no keys, or no network"
 		}
