@@ -10,16 +10,24 @@ import (
 	"time"
 )
 
+// header is what stands between the bodies of cells.
+const header = 5
+
 // ratio measures op over bodies of n bytes, and reports as x-ctr how long it
 // takes as a multiple of what the standard library's AES-128-CTR takes for as
 // many bytes: the median of many short runs of the one and the other in turn, so
 // that what else the machine does meets both.
 func ratio(b *testing.B, n int, op func(body []byte)) {
-	body := make([]byte, n)
-	b.SetBytes(int64(n))
+	ratioOfRun(b, n, 1, op)
+}
+
+// ratioOfRun is ratio of an op over runs of count bodies, as they stand in cells.
+func ratioOfRun(b *testing.B, n, count int, op func(run []byte)) {
+	run := make([]byte, count*(n+header)-header)
+	b.SetBytes(int64(count * n))
 	b.ReportAllocs()
 	for b.Loop() {
-		op(body)
+		op(run)
 	}
 
 	block, err := aes.NewCipher(make([]byte, 16))
@@ -29,17 +37,23 @@ func ratio(b *testing.B, n int, op func(body []byte)) {
 	stream := cipher.NewCTR(block, make([]byte, 16))
 	ratios := make([]float64, 201)
 	for i := range ratios {
-		ours := elapsed(func() { op(body) })
-		theirs := elapsed(func() { stream.XORKeyStream(body, body) })
+		ours := elapsed(count, func() { op(run) })
+		theirs := elapsed(count, func() {
+			for i := range count {
+				body := run[i*(n+header):][:n]
+				stream.XORKeyStream(body, body)
+			}
+		})
 		ratios[i] = float64(ours) / float64(theirs)
 	}
 	slices.Sort(ratios)
 	b.ReportMetric(ratios[len(ratios)/2], "x-ctr")
 }
 
-func elapsed(f func()) time.Duration {
+// elapsed is the time of some 100 bodies.
+func elapsed(count int, f func()) time.Duration {
 	start := time.Now()
-	for range 100 {
+	for range (100 + count - 1) / count {
 		f()
 	}
 	return time.Since(start)
@@ -63,6 +77,35 @@ func BenchmarkPeel(b *testing.B) {
 	lengths(b, func(b *testing.B, kern kernel, n int) {
 		l := newPair(kern, (*[KeySize]byte)(random(1, KeySize)), n).relay
 		ratio(b, n, func(body []byte) { l.Peel(command, body) })
+	})
+}
+
+// runs runs a benchmark for runs of 1 to 46 bodies of 1403 bytes on each kernel.
+func runs(b *testing.B, bench func(b *testing.B, kern kernel, count int)) {
+	for _, count := range []int{1, 2, 4, 8, 46} {
+		for i, kern := range supported() {
+			name := fmt.Sprint(count)
+			if i > 0 {
+				name = fmt.Sprintf("%d/%v", count, kern)
+			}
+			b.Run(name, func(b *testing.B) { bench(b, kern, count) })
+		}
+	}
+}
+
+// A relay that passes on what a record brought of one circuit, towards its end.
+func BenchmarkPeelRun(b *testing.B) {
+	runs(b, func(b *testing.B, kern kernel, count int) {
+		l := newPair(kern, (*[KeySize]byte)(random(1, KeySize)), 1403).relay
+		ratioOfRun(b, 1403, count, func(run []byte) { l.PeelRun(command, run, 1403+header) })
+	})
+}
+
+// A relay that passes on what a record brought of one circuit, towards its client.
+func BenchmarkWrapRun(b *testing.B) {
+	runs(b, func(b *testing.B, kern kernel, count int) {
+		l := newPair(kern, (*[KeySize]byte)(random(1, KeySize)), 1403).relay
+		ratioOfRun(b, 1403, count, func(run []byte) { l.WrapRun(command, run, 1403+header) })
 	})
 }
 

@@ -15,7 +15,17 @@ func (s *keys) setGeneric(k *[64]byte) {
 	copy(s.b[:], k[48:])
 }
 
-func (s *keys) encipherGeneric(prev *[tagSize]byte, ad byte, body []byte) {
+func (s *keys) encipherGeneric(prev, nonce *[tagSize]byte, ad byte, run []byte, n, stride, count int) int {
+	for i := range count {
+		s.encipherOne(prev, ad, run[i*stride:][:n])
+		if same(prev, nonce) {
+			return i + 1
+		}
+	}
+	return count
+}
+
+func (s *keys) encipherOne(prev *[tagSize]byte, ad byte, body []byte) {
 	left, right := body[:tagSize], body[tagSize:]
 	m := s.tweak(prev, ad, right)
 	xorElement(left, m)

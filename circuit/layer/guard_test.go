@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A body that begins or ends at a page that may not be touched: a load or store
+// A body, or a run of them, that begins or ends at a page that may not be touched: a load or store
 // outside it would fault.
 func TestNothingBesideTheBodyIsTouched(t *testing.T) {
 	if supported()[0] == generic {
 		t.Skip("no kernel but the generic one, and Go checks its bounds")
 	}
 	page := os.Getpagesize()
-	inside := (MaxSize + page - 1) / page * page
+	inside := (2*MaxSize + page - 1) / page * page
 	m, err := unix.Mmap(-1, 0, inside+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		t.Fatal(err)
@@ -40,6 +40,8 @@ func TestNothingBesideTheBodyIsTouched(t *testing.T) {
 		for n := MinSize; n <= MaxSize; n++ {
 			newPair(kern, &k, n).run(t, command, body[:n])
 			newPair(kern, &k, n).run(t, command, body[inside-n:])
+			newLayer(kern, &k, n, false).WrapRun(command, body[:2*n], n)
+			newLayer(kern, &k, n, false).WrapRun(command, body[inside-2*n:], n)
 		}
 	}
 }

@@ -7,17 +7,22 @@
 #include "go_asm.h"
 #include "kernel_amd64.h"
 
-// func encipherAESNI(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
-TEXT ·encipherAESNI(SB), NOSPLIT, $0-40
-	ENCIPHER(hashAESNI, streamAESNI)
+// func encipherAESNI(s *keys, prev, nonce *[tagSize]byte, body *byte, n, stride, count int, ad byte) (done int)
+TEXT ·encipherAESNI(SB), NOSPLIT, $0-72
+	ENCIPHER(hashAESNI, streamAESNI, bothAESNI)
 	RET
 
-// func decipherAESNI(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
-TEXT ·decipherAESNI(SB), NOSPLIT, $0-40
+// func decipherAESNI(s *keys, prev, _ *[tagSize]byte, body *byte, n int, ad byte)
+TEXT ·decipherAESNI(SB), NOSPLIT, $0-41
 	DECIPHER(hashAESNI, streamAESNI)
 	RET
 
-#define MULX(POWER) MUL(POWER, X0, X1, X2, X3, X4, X5)
+// SUM is how far before a power the sum of its halves is.
+#define SUM (keys_high-keys_ku)
+
+#define MULX(N) MUL(keys_ku+BLOCKS(N)(R8), keys_high+BLOCKS(N)(R8), X0, X1, X2, X3, X5)
+
+#define MULNEXT MUL((R10), SUM(R10), X0, X1, X2, X3, X5)
 
 // hashAESNI: X7 = the hash that continues on X7 with CX bytes at DX, CX > 0.
 TEXT hashAESNI<>(SB), NOSPLIT, $0-0
@@ -28,21 +33,21 @@ group:
 	VPXOR   X2, X2, X2
 	VPXOR   X3, X3, X3
 	VMOVDQU BLOCKS(1)(DX), X0
-	MULX(keys_ku+BLOCKS(1)(R8))
+	MULX(1)
 	VMOVDQU BLOCKS(2)(DX), X0
-	MULX(keys_ku+BLOCKS(2)(R8))
+	MULX(2)
 	VMOVDQU BLOCKS(3)(DX), X0
-	MULX(keys_ku+BLOCKS(3)(R8))
+	MULX(3)
 	VMOVDQU BLOCKS(4)(DX), X0
-	MULX(keys_ku+BLOCKS(4)(R8))
+	MULX(4)
 	VMOVDQU BLOCKS(5)(DX), X0
-	MULX(keys_ku+BLOCKS(5)(R8))
+	MULX(5)
 	VMOVDQU BLOCKS(6)(DX), X0
-	MULX(keys_ku+BLOCKS(6)(R8))
+	MULX(6)
 	VMOVDQU BLOCKS(7)(DX), X0
-	MULX(keys_ku+BLOCKS(7)(R8))
+	MULX(7)
 	VPXOR   (DX), X7, X0
-	MULX(keys_ku+BLOCKS(0)(R8))
+	MULX(0)
 	REDUCE(X15, X1, X2, X3, X5, X7)
 	ADDQ    $BLOCKS(8), DX
 	SUBQ    $BLOCKS(8), CX
@@ -63,7 +68,7 @@ block:
 	JLE   last
 	VPXOR (DX), X7, X0
 	VPXOR X7, X7, X7
-	MULX((R10))
+	MULNEXT
 	ADDQ  $16, DX
 	ADDQ  $16, R10
 	SUBQ  $16, CX
@@ -75,7 +80,7 @@ last:
 	SUBQ    CX, AX
 	VPSHUFB (AX), X0, X0
 	VPXOR   X7, X0, X0
-	MULX((R10))
+	MULNEXT
 	REDUCE(X15, X1, X2, X3, X5, X7)
 	RET
 
@@ -148,6 +153,72 @@ last:
 done:
 	RET
 
+// ROUND is a round of eight blocks of keystream, ROUNDMUL one beside the product
+// of the block that is I blocks on and the power that it takes.
+#define ROUND(OP, I) ROUND8(OP, VMOVDQU, I, X14, X0, X1, X2, X3, X4, X5, X6, X7)
+
+#define MULBESIDE(I) MUL(keys_ku+BLOCKS(I)(R8), keys_high+BLOCKS(I)(R8), X8, X9, X10, X11, X14)
+
+#define ROUNDMUL(I) \
+	ROUND(VAESENC, I)         \
+	VMOVDQU BLOCKS(I)(DX), X8 \
+	MULBESIDE(I)
+
+// bothAESNI goes on with the hash as hashAESNI does, and with the keystream as
+// streamAESNI does with SI bytes for CX, of which it leaves what the last groups do
+// not fill: fewer than 128. CX > SI.
+TEXT bothAESNI<>(SB), NOSPLIT, $0-0
+	VMOVDQU X7, X15
+	CMPQ    CX, $BLOCKS(8)
+	JLE     hash
+
+group:
+	VPXOR   keys_k(R8), X13, X8
+	VPADDB  count<>+BLOCKS(8)(SB), X13, X13
+	WHITEN(0, X8, X0)
+	WHITEN(1, X8, X1)
+	WHITEN(2, X8, X2)
+	WHITEN(3, X8, X3)
+	WHITEN(4, X8, X4)
+	WHITEN(5, X8, X5)
+	WHITEN(6, X8, X6)
+	WHITEN(7, X8, X7)
+	VPXOR   X9, X9, X9
+	VPXOR   X10, X10, X10
+	VPXOR   X11, X11, X11
+	ROUNDMUL(1)
+	ROUNDMUL(2)
+	ROUNDMUL(3)
+	ROUNDMUL(4)
+	ROUNDMUL(5)
+	ROUNDMUL(6)
+	ROUNDMUL(7)
+	ROUND(VAESENC, 8)
+	VPXOR   (DX), X15, X8
+	MULBESIDE(0)
+	ROUND(VAESENC, 9)
+	REDUCE(field<>(SB), X9, X10, X11, X14, X15)
+	ROUND(VAESENCLAST, 10)
+	XORBODY(BLOCKS(0), X0)
+	XORBODY(BLOCKS(1), X1)
+	XORBODY(BLOCKS(2), X2)
+	XORBODY(BLOCKS(3), X3)
+	XORBODY(BLOCKS(4), X4)
+	XORBODY(BLOCKS(5), X5)
+	XORBODY(BLOCKS(6), X6)
+	XORBODY(BLOCKS(7), X7)
+	ADDQ    $BLOCKS(8), DI
+	SUBQ    $BLOCKS(8), SI
+	ADDQ    $BLOCKS(8), DX
+	SUBQ    $BLOCKS(8), CX
+	CMPQ    CX, $BLOCKS(8)
+	JGT     group
+
+hash:
+	VMOVDQU X15, X7
+	VMOVDQU field<>(SB), X15
+	JMP     hashAESNI<>(SB)
+
 // ROUNDKEY makes round key I of the one before in X, and stores it at KEYS. The
 // last word, turned by a byte, is brought to all columns, so that ShiftRows finds
 // nothing to move and VAESENCLAST is SubWord and the addition of the constant.
@@ -167,10 +238,17 @@ done:
 	ROUNDKEY(I, keys_kb, X9, X10, X11) \
 	ROUNDKEY(I, keys_k, X12, X13, X14)
 
+// KEEPPOWER stores X, which is KU^N, and in keys.high the sum of its halves.
+#define KEEPPOWER(N, X) \
+	VMOVDQU X, keys_ku+BLOCKS((8-N))(R8)   \
+	VPSHUFD $0x4e, X, X1                   \
+	VPXOR   X, X1, X1                      \
+	VMOVDQU X1, keys_high+BLOCKS((8-N))(R8)
+
 // POWER makes KU^N, the product of X and KU^M, and leaves it in X0.
 #define POWER(N, X, M) \
 	PRODUCT(X, keys_ku+BLOCKS((8-M))(R8), X0) \
-	VMOVDQU X0, keys_ku+BLOCKS((8-N))(R8)
+	KEEPPOWER(N, X0)
 
 // INVERT swaps the round keys I and J of KB, and makes them what VAESDEC takes.
 #define INVERT(I, J) \
@@ -189,7 +267,7 @@ TEXT ·expandAMD64(SB), NOSPLIT, $0-17
 	VMOVDQU 32(SI), X12
 	VMOVDQU 48(SI), X0
 	VMOVDQU X9, keys_kb(R8)
-	VMOVDQU X6, keys_ku+BLOCKS(7)(R8)
+	KEEPPOWER(1, X6)
 	VMOVDQU X12, keys_k(R8)
 	VMOVDQU X0, keys_b(R8)
 

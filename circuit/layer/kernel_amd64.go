@@ -40,17 +40,19 @@ func (s *keys) set(kern kernel, k *[64]byte, client bool) {
 	}
 }
 
-// encipher is ENC, in place; prev becomes the tag that comes out.
-func (s *keys) encipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) {
+// encipher is ENC of count bodies in turn, in place, which begin stride bytes apart;
+// it ends early with the first whose tag becomes the nonce. It returns how many it
+// did. prev becomes the last tag that came out.
+func (s *keys) encipher(kern kernel, prev, nonce *[tagSize]byte, ad byte, run []byte, n, stride, count int) int {
 	switch kern {
 	case vaes512:
-		encipherVAES512(s, prev, ad, &body[0], len(body))
+		return encipherVAES512(s, prev, nonce, &run[0], n, stride, count, ad)
 	case vaes:
-		encipherVAES(s, prev, ad, &body[0], len(body))
+		return encipherVAES(s, prev, nonce, &run[0], n, stride, count, ad)
 	case aesni:
-		encipherAESNI(s, prev, ad, &body[0], len(body))
+		return encipherAESNI(s, prev, nonce, &run[0], n, stride, count, ad)
 	default:
-		s.encipherGeneric(prev, ad, body)
+		return s.encipherGeneric(prev, nonce, ad, run, n, stride, count)
 	}
 }
 
@@ -58,11 +60,11 @@ func (s *keys) encipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) 
 func (s *keys) decipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) {
 	switch kern {
 	case vaes512:
-		decipherVAES512(s, prev, ad, &body[0], len(body))
+		decipherVAES512(s, prev, nil, &body[0], len(body), ad)
 	case vaes:
-		decipherVAES(s, prev, ad, &body[0], len(body))
+		decipherVAES(s, prev, nil, &body[0], len(body), ad)
 	case aesni:
-		decipherAESNI(s, prev, ad, &body[0], len(body))
+		decipherAESNI(s, prev, nil, &body[0], len(body), ad)
 	default:
 		s.decipherGeneric(prev, ad, body)
 	}
@@ -85,22 +87,22 @@ func expandAMD64(s *keys, k *[64]byte, inverse bool)
 func stretchAMD64(s *keys, y *[tagSize]byte, first uint64, out *[KeySize]byte)
 
 //go:noescape
-func encipherAESNI(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+func encipherAESNI(s *keys, prev, nonce *[tagSize]byte, body *byte, n, stride, count int, ad byte) (done int)
 
 //go:noescape
-func decipherAESNI(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+func decipherAESNI(s *keys, prev, _ *[tagSize]byte, body *byte, n int, ad byte)
 
 //go:noescape
-func encipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+func encipherVAES(s *keys, prev, nonce *[tagSize]byte, body *byte, n, stride, count int, ad byte) (done int)
 
 //go:noescape
-func decipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+func decipherVAES(s *keys, prev, _ *[tagSize]byte, body *byte, n int, ad byte)
 
 //go:noescape
-func encipherVAES512(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+func encipherVAES512(s *keys, prev, nonce *[tagSize]byte, body *byte, n, stride, count int, ad byte) (done int)
 
 //go:noescape
-func decipherVAES512(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
+func decipherVAES512(s *keys, prev, _ *[tagSize]byte, body *byte, n int, ad byte)
 
 //go:noescape
 func widenVAES512(s *keys)

@@ -45,12 +45,22 @@
 // that such a load never begins before it. The last store overlaps likewise.
 // Branches and addresses depend on lengths alone.
 //
+// Runs. ENC's keystream begins where its hash has ended. But the tag that ends the
+// hash of one body and begins its keystream is also T' for the next body, so that
+// the hash of that one runs beside this keystream; products and rounds of AES use
+// different parts of the machine. What is left of a keystream after the last whole
+// groups of both comes after the left half of the next body, which it need not wait
+// for and which waits for itself only. A run ends early at the body whose tag is
+// the nonce, as the keys move on there.
+//
 // Registers, the same in all kernels (X, Y or Z is the width of the kernel):
 //
 //	R8  keys (the struct; offsets from go_asm.h)     R9  T'
 //	R11 body                                         R12 n
 //	DX  next byte to hash       DI  next byte to add keystream to
 //	CX  bytes left of either    R10 next power       AX  scratch
+//	SI  bytes left of keystream while hashing        R13 from body to body
+//	BX  bodies left
 //	      while hashing                    while adding keystream
 //	0     a block                          0-7  keystream
 //	1-3   lo, hi and mid of the sum        8    round key
@@ -59,23 +69,27 @@
 //	8-11  halves of powers, added (VAES)   13   counter block
 //	14    left half, all the time          15   p's constant, 1 | q << 64
 //
+//	      while doing both, of 128 and of 256 bits
+//	0-7   keystream                        8    a block
+//	9-11  lo, hi and mid of the sum        12   a power, then its halves, added
+//	13    counter block                    14   round key, scratch of products
+//	15    r
+//
 // The kernels use VEX encodings only, and those with Y registers end in
 // VZEROUPPER.
 
 #define BLOCKS(n) (n*16)
 
-// MUL adds the product D·POWER to LO, HI, MID. It changes D, H and T.
-#define MUL(POWER, D, LO, HI, MID, H, T) \
-	VMOVDQU    POWER, H       \
-	VPCLMULQDQ $0x00, H, D, T \
-	VPXOR      T, LO, LO      \
-	VPCLMULQDQ $0x11, H, D, T \
-	VPXOR      T, HI, HI      \
-	VPSHUFD    $0x4e, H, T    \
-	VPXOR      T, H, H        \
-	VPSHUFD    $0x4e, D, T    \
-	VPXOR      T, D, D        \
-	VPCLMULQDQ $0x00, H, D, T \
+// MUL adds the product D·POWER to LO, HI, MID. SUM is the sum of the halves of the
+// power, in its lower half at the least. It changes D and T.
+#define MUL(POWER, SUM, D, LO, HI, MID, T) \
+	VPCLMULQDQ $0x00, POWER, D, T \
+	VPXOR      T, LO, LO          \
+	VPCLMULQDQ $0x11, POWER, D, T \
+	VPXOR      T, HI, HI          \
+	VPSHUFD    $0x4e, D, T        \
+	VPXOR      T, D, D            \
+	VPCLMULQDQ $0x00, SUM, D, T   \
 	VPXOR      T, MID, MID
 
 // REDUCE gives OUT, the element that LO, HI and MID are. It changes all of them.
@@ -93,11 +107,15 @@
 
 // PRODUCT gives OUT = A·B. It changes X0 to X5.
 #define PRODUCT(A, B, OUT) \
-	VPXOR   X1, X1, X1                  \
-	VPXOR   X2, X2, X2                  \
-	VPXOR   X3, X3, X3                  \
-	VMOVDQU A, X0                       \
-	MUL(B, X0, X1, X2, X3, X4, X5)      \
+	VMOVDQU    A, X0              \
+	VMOVDQU    B, X4              \
+	VPCLMULQDQ $0x00, X4, X0, X1  \
+	VPCLMULQDQ $0x11, X4, X0, X2  \
+	VPSHUFD    $0x4e, X0, X3      \
+	VPSHUFD    $0x4e, X4, X5      \
+	VPXOR      X0, X3, X3         \
+	VPXOR      X4, X5, X5         \
+	VPCLMULQDQ $0x00, X5, X3, X3  \
 	REDUCE(X15, X1, X2, X3, X5, OUT)
 
 // FIRSTCOUNTER gives X13, the first counter block that the tag in TAG selects.
@@ -169,27 +187,25 @@
 	VPXOR   OFF(DI), A, A  \
 	VMOVDQU A, OFF(DI)
 
-// ARGUMENTS loads those of encipher and decipher:
-// (s *keys, prev *[tagSize]byte, ad byte, body *byte, n int).
+// ARGUMENTS loads those that encipher and decipher have in common:
+// (s *keys, prev, … *[tagSize]byte, body *byte, n int, …, ad byte).
 #define ARGUMENTS \
-	MOVQ    s+0(FP), R8     \
-	MOVQ    prev+8(FP), R9  \
+	MOVQ    s+0(FP), R8      \
+	MOVQ    prev+8(FP), R9   \
 	MOVQ    body+24(FP), R11 \
-	MOVQ    n+32(FP), R12   \
-	VMOVDQU field<>(SB), X15 \
-	VMOVDQU (R11), X14
+	MOVQ    n+32(FP), R12    \
+	VMOVDQU field<>(SB), X15
 
-// TWEAK gives X7, the hash of T' | AD | X_R, by the kernel's hash routine.
-#define TWEAK(HASH) \
+// BEGINTWEAK gives X7, the r that the hash of T' | AD | X_R begins with, and sets
+// out DX and CX for what follows on it. OFF is where the body is from R11 on.
+#define BEGINTWEAK(AD, OFF) \
 	PRODUCT((R9), keys_ku+BLOCKS(7)(R8), X7) \
-	MOVBLZX ad+16(FP), AX   \
-	MOVBLZX 15(R11), BX     \
-	XORL    BX, AX          \
-	VMOVD   AX, X0          \
-	VPXOR   X0, X7, X7      \
-	LEAQ    15(R11), DX     \
-	LEAQ    -15(R12), CX    \
-	CALL    HASH<>(SB)
+	LEAQ    15(R11)(OFF), DX \
+	LEAQ    -15(R12), CX     \
+	MOVBLZX AD, AX           \
+	XORB    (DX), AX         \
+	VMOVD   AX, X0           \
+	VPXOR   X0, X7, X7
 
 // LEFT puts the left half X14, through AES under KB between two additions of
 // the tweak, into X0.
@@ -198,36 +214,73 @@
 	AESBLOCK(OP, LAST, keys_kb, X0)  \
 	VPXOR X7, X0, X0
 
-// RIGHT adds the keystream that follows on X13 to the right half, by the
-// kernel's stream routine.
-#define RIGHT(STREAM) \
-	LEAQ 16(R11), DI   \
-	LEAQ -16(R12), CX  \
-	CALL STREAM<>(SB)
+// ENCIPHER is the body of that function, which works on a run. HASH and STREAM
+// are the kernel's routines for one or the other, BOTH that for both at once.
+#define ENCIPHER(HASH, STREAM, BOTH) \
+	ARGUMENTS                        \
+	MOVQ    stride+40(FP), R13       \
+	MOVQ    count+48(FP), BX         \
+	XORL    AX, AX                   \
+	BEGINTWEAK(ad+56(FP), AX*1)      \
+	XORL    SI, SI                   \
+	CALL    HASH<>(SB)               \
+	                                 \
+next:                                \
+	VMOVDQU (R11), X14               \
+	LEFT(VAESENC, VAESENCLAST)       \
+	VMOVDQU X0, (R11)                \
+	VMOVDQU X0, (R9)                 \
+	PRODUCT(X0, keys_b(R8), X10)     \
+	VPAND   keys_mask(R8), X10, X10  \
+	MOVQ    SI, CX                   \
+	TESTQ   CX, CX                   \
+	JEQ     begin                    \
+	CALL    STREAM<>(SB)             \
+	                                 \
+begin:                               \
+	VMOVDQU X10, X13                 \
+	LEAQ    16(R11), DI              \
+	LEAQ    -16(R12), SI             \
+	DECQ    BX                       \
+	JEQ     last                     \
+	MOVQ    nonce+16(FP), AX         \
+	VMOVDQU (R9), X0                 \
+	VPXOR   (AX), X0, X0             \
+	VPTEST  X0, X0                   \
+	JEQ     last                     \
+	BEGINTWEAK(ad+56(FP), R13*1)     \
+	CALL    BOTH<>(SB)               \
+	ADDQ    R13, R11                 \
+	JMP     next                     \
+	                                 \
+last:                                \
+	MOVQ    SI, CX                   \
+	CALL    STREAM<>(SB)             \
+	MOVQ    count+48(FP), AX         \
+	SUBQ    BX, AX                   \
+	MOVQ    AX, done+64(FP)
 
-// ENCIPHER and DECIPHER are the bodies of the two functions.
-#define ENCIPHER(HASH, STREAM) \
-	ARGUMENTS                   \
-	TWEAK(HASH)                 \
-	LEFT(VAESENC, VAESENCLAST)  \
-	VMOVDQU X0, (R11)           \
-	VMOVDQU X0, (R9)            \
-	FIRSTCOUNTER(X0)            \
-	RIGHT(STREAM)
-
+// DECIPHER is the body of that function, which works on one body.
 #define DECIPHER(HASH, STREAM) \
 	ARGUMENTS                   \
+	VMOVDQU (R11), X14          \
 	FIRSTCOUNTER(X14)           \
-	RIGHT(STREAM)               \
-	TWEAK(HASH)                 \
+	LEAQ    16(R11), DI         \
+	LEAQ    -16(R12), CX        \
+	CALL    STREAM<>(SB)        \
+	XORL    AX, AX              \
+	BEGINTWEAK(ad+40(FP), AX*1) \
+	CALL    HASH<>(SB)          \
 	LEFT(VAESDEC, VAESDECLAST)  \
 	VMOVDQU X0, (R11)           \
 	VMOVDQU X14, (R9)
 
-// 1 | q << 64
+// 1 | q << 64, twice
 DATA field<>+0(SB)/8, $1
 DATA field<>+8(SB)/8, $0xc200000000000000
-GLOBL field<>(SB), RODATA|NOPTR, $16
+DATA field<>+16(SB)/8, $1
+DATA field<>+24(SB)/8, $0xc200000000000000
+GLOBL field<>(SB), RODATA|NOPTR, $32
 
 // The sliding window of VPSHUFB masks, where 0x80 makes a zero: the 16 bytes at
 // window + r move the first r bytes of a register to its end, those at

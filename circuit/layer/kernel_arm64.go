@@ -21,13 +21,20 @@ func (s *keys) set(kern kernel, k *[64]byte, client bool) {
 	expandARM64(s, k, client)
 }
 
-// encipher is ENC, in place; prev becomes the tag that comes out.
-func (s *keys) encipher(kern kernel, prev *[tagSize]byte, ad byte, body []byte) {
+// encipher is ENC of count bodies in turn, in place, which begin stride bytes apart;
+// it ends early with the first whose tag becomes the nonce. It returns how many it
+// did. prev becomes the last tag that came out.
+func (s *keys) encipher(kern kernel, prev, nonce *[tagSize]byte, ad byte, run []byte, n, stride, count int) int {
 	if kern == generic {
-		s.encipherGeneric(prev, ad, body)
-		return
+		return s.encipherGeneric(prev, nonce, ad, run, n, stride, count)
 	}
-	encipherARM64(s, prev, ad, &body[0], len(body))
+	for i := range count {
+		encipherARM64(s, prev, ad, &run[i*stride], n)
+		if same(prev, nonce) {
+			return i + 1
+		}
+	}
+	return count
 }
 
 // decipher is DEC, in place; prev becomes the tag that went in.

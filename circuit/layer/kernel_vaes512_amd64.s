@@ -24,19 +24,22 @@
 //	16-19 KU^16, KU^12, KU^8, KU^4         16-26 round keys
 //	20-23 the halves of these, added
 //	31    field in all lanes               12    what the counter gains
+//
+//	      while doing both, the above but  24-27 keystream
+//	      for the round keys, and          28    round key
 
 #include "textflag.h"
 #include "go_asm.h"
 #include "kernel_amd64.h"
 
-// func encipherVAES512(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
-TEXT ·encipherVAES512(SB), NOSPLIT, $0-40
-	ENCIPHER(hashVAES512, streamVAES512)
+// func encipherVAES512(s *keys, prev, nonce *[tagSize]byte, body *byte, n, stride, count int, ad byte) (done int)
+TEXT ·encipherVAES512(SB), NOSPLIT, $0-72
+	ENCIPHER(hashVAES512, streamVAES512, bothVAES512)
 	VZEROUPPER
 	RET
 
-// func decipherVAES512(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
-TEXT ·decipherVAES512(SB), NOSPLIT, $0-40
+// func decipherVAES512(s *keys, prev, _ *[tagSize]byte, body *byte, n int, ad byte)
+TEXT ·decipherVAES512(SB), NOSPLIT, $0-41
 	DECIPHER(hashVAES512, streamVAES512)
 	VZEROUPPER
 	RET
@@ -95,6 +98,30 @@ TEXT ·decipherVAES512(SB), NOSPLIT, $0-40
 	BZHIQ N, AX, AX  \
 	KMOVQ AX, K1
 
+// KEEPPOWERS does so with those that a group takes.
+#define KEEPPOWERS \
+	KEEP(keys_high+BLOCKS(0)(R8), Z16, Z20) \
+	KEEP(keys_high+BLOCKS(4)(R8), Z17, Z21) \
+	KEEP(keys_ku+BLOCKS(0)(R8), Z18, Z22)   \
+	KEEP(keys_ku+BLOCKS(4)(R8), Z19, Z23)
+
+// FOUR hashes four blocks, if there would be fewer for the end, and goes to APART
+// if not.
+#define FOUR(APART) \
+	LEAQ   -1(CX), AX        \
+	ANDQ   $255, AX          \
+	CMPQ   AX, $BLOCKS(3)    \
+	JGE    APART             \
+	ZERO(Z1)                 \
+	ZERO(Z2)                 \
+	ZERO(Z3)                 \
+	VPXORQ (DX), Z7, Z0      \
+	MULROW(keys_ku+BLOCKS(4)(R8)) \
+	REDUCEZ                  \
+	FOLD                     \
+	ADDQ   $BLOCKS(4), DX    \
+	SUBQ   $BLOCKS(4), CX
+
 // hashVAES512: X7 = the hash that continues on X7 with CX bytes at DX, CX > 0.
 //
 // The lanes go separate ways until the end, as in hashVAES: each takes every
@@ -104,27 +131,12 @@ TEXT hashVAES512<>(SB), NOSPLIT, $0-0
 	VBROADCASTI32X4 field<>(SB), Z31
 	CMPQ            CX, $BLOCKS(16)
 	JLE             tail
-	LEAQ            -1(CX), AX
-	ANDQ            $255, AX
-	CMPQ            AX, $BLOCKS(3)
-	JGE             apart
-	ZERO(Z1)
-	ZERO(Z2)
-	ZERO(Z3)
-	VPXORQ          (DX), Z7, Z0
-	MULROW(keys_ku+BLOCKS(4)(R8))
-	REDUCEZ
-	FOLD
-	ADDQ            $BLOCKS(4), DX
-	SUBQ            $BLOCKS(4), CX
+	FOUR(apart)
 	CMPQ            CX, $BLOCKS(16)
 	JLE             tail
 
 apart:
-	KEEP(keys_high+BLOCKS(0)(R8), Z16, Z20)
-	KEEP(keys_high+BLOCKS(4)(R8), Z17, Z21)
-	KEEP(keys_ku+BLOCKS(0)(R8), Z18, Z22)
-	KEEP(keys_ku+BLOCKS(4)(R8), Z19, Z23)
+	KEEPPOWERS
 
 group:
 	ZERO(Z1)
@@ -267,6 +279,77 @@ last:
 	VAESENCLAST Z5, Z0, Z0
 	VMOVDQU8    Z0, K1, (DI)
 	RET
+
+// ROUND is a round of sixteen blocks of keystream.
+#define ROUND(I) \
+	VBROADCASTI32X4 keys_k+BLOCKS(I)(R8), Z28 \
+	ROUNDZ4(Z28, Z24, Z25, Z26, Z27)
+
+// XORROW is XORBODYZ with a round key that was loaded last.
+#define XORROW(OFF, A) \
+	VPXORQ      OFF(DI), Z28, Z9 \
+	VAESENCLAST Z9, A, A         \
+	VMOVDQU64   A, OFF(DI)
+
+// bothVAES512 goes on with the hash as hashVAES512 does, and with the keystream as
+// streamVAES512 does with SI bytes for CX, of which it leaves what the last groups
+// do not fill: fewer than 320. CX > SI.
+TEXT bothVAES512<>(SB), NOSPLIT, $0-0
+	CMPQ            CX, $BLOCKS(16)
+	JLE             hash
+	VBROADCASTI32X4 field<>(SB), Z31
+	FOUR(apart)
+	CMPQ            CX, $BLOCKS(16)
+	JLE             hash
+
+apart:
+	KEEPPOWERS
+	VSHUFI64X2      $0, Z13, Z13, Z13
+	VBROADCASTI32X4 count<>+BLOCKS(16)(SB), Z12
+
+group:
+	VBROADCASTI32X4 keys_k(R8), Z28
+	VPXORQ    Z28, Z13, Z9
+	VPADDB    Z12, Z13, Z13
+	WHITENZ(0, Z24)
+	WHITENZ(4, Z25)
+	WHITENZ(8, Z26)
+	WHITENZ(12, Z27)
+	ZERO(Z1)
+	ZERO(Z2)
+	ZERO(Z3)
+	ROUND(1)
+	VMOVDQU64 BLOCKS(4)(DX), Z0
+	MULZ(Z17, Z21)
+	ROUND(2)
+	ROUND(3)
+	VMOVDQU64 BLOCKS(8)(DX), Z0
+	MULZ(Z18, Z22)
+	ROUND(4)
+	VMOVDQU64 BLOCKS(12)(DX), Z0
+	MULZ(Z19, Z23)
+	ROUND(5)
+	ROUND(6)
+	VPXORQ    (DX), Z7, Z0
+	MULZ(Z16, Z20)
+	ROUND(7)
+	REDUCEZ
+	ROUND(8)
+	ROUND(9)
+	VBROADCASTI32X4 keys_k+BLOCKS(10)(R8), Z28
+	XORROW(BLOCKS(0), Z24)
+	XORROW(BLOCKS(4), Z25)
+	XORROW(BLOCKS(8), Z26)
+	XORROW(BLOCKS(12), Z27)
+	ADDQ      $BLOCKS(16), DI
+	SUBQ      $BLOCKS(16), SI
+	ADDQ      $BLOCKS(16), DX
+	SUBQ      $BLOCKS(16), CX
+	CMPQ      CX, $BLOCKS(16)
+	JGT       group
+
+hash:
+	JMP hashVAES512<>(SB)
 
 // WIDEN makes the four powers at HIGH of those at LOW, which it loads one by one:
 // they were stored so, just now.

@@ -7,37 +7,32 @@
 #include "go_asm.h"
 #include "kernel_amd64.h"
 
-// func encipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
-TEXT ·encipherVAES(SB), NOSPLIT, $0-40
-	ENCIPHER(hashVAES, streamVAES)
+// func encipherVAES(s *keys, prev, nonce *[tagSize]byte, body *byte, n, stride, count int, ad byte) (done int)
+TEXT ·encipherVAES(SB), NOSPLIT, $0-72
+	ENCIPHER(hashVAES, streamVAES, bothVAES)
 	VZEROUPPER
 	RET
 
-// func decipherVAES(s *keys, prev *[tagSize]byte, ad byte, body *byte, n int)
-TEXT ·decipherVAES(SB), NOSPLIT, $0-40
+// func decipherVAES(s *keys, prev, _ *[tagSize]byte, body *byte, n int, ad byte)
+TEXT ·decipherVAES(SB), NOSPLIT, $0-41
 	DECIPHER(hashVAES, streamVAES)
 	VZEROUPPER
 	RET
 
-#define MULY(POWERS) MUL(POWERS, Y0, Y1, Y2, Y3, Y4, Y5)
+// SUM is how far before a power the sum of its halves is.
+#define SUM (keys_high-keys_ku)
 
-// MULGROUP is MUL of the pair Y0 by one power, whose halves' sum is in SUM.
-#define MULGROUP(POWER, SUM) \
-	VBROADCASTI128 POWER, Y4         \
-	VPCLMULQDQ     $0x00, Y4, Y0, Y5 \
-	VPCLMULQDQ     $0x11, Y4, Y0, Y6 \
-	VPXOR          Y5, Y1, Y1        \
-	VPXOR          Y6, Y2, Y2        \
-	VPSHUFD        $0x4e, Y0, Y4     \
-	VPXOR          Y4, Y0, Y0        \
-	VPCLMULQDQ     $0x00, SUM, Y0, Y5 \
-	VPXOR          Y5, Y3, Y3
+// MULPAIR is MUL of a pair of blocks by one power, whose halves' sum is in SUMS.
+#define MULPAIR(POWER, SUMS, D, LO, HI, MID, H, T) \
+	VBROADCASTI128 POWER, H            \
+	MUL(H, SUMS, D, LO, HI, MID, T)
 
-// SUMOFHALVES gives SUM, the sum of the halves of a power, in both lanes.
-#define SUMOFHALVES(POWER, SUM) \
-	VBROADCASTI128 POWER, SUM     \
-	VPSHUFD        $0x4e, SUM, Y0 \
-	VPXOR          Y0, SUM, SUM
+#define MULGROUP(N, SUMS) MULPAIR(keys_ku+BLOCKS(N)(R8), SUMS, Y0, Y1, Y2, Y3, Y4, Y5)
+
+// MULNEXT is MUL of the pair Y0 by a power each.
+#define MULNEXT \
+	VMOVDQU (R10), Y4 \
+	MUL(Y4, SUM(R10), Y0, Y1, Y2, Y3, Y5)
 
 #define ZERO(A) VPXOR A, A, A
 
@@ -48,6 +43,18 @@ TEXT ·decipherVAES(SB), NOSPLIT, $0-40
 	SUBQ    CX, AX              \
 	VPSHUFB (AX), X, X
 
+// EVEN hashes one block, if there would be fewer than two for the end, and goes to
+// PAIRED if not.
+#define EVEN(PAIRED) \
+	LEAQ  -1(CX), AX \
+	ANDQ  $127, AX   \
+	CMPQ  AX, $16    \
+	JGE   PAIRED     \
+	VPXOR (DX), X7, X7 \
+	PRODUCT(X7, keys_ku+BLOCKS(7)(R8), X7) \
+	ADDQ  $16, DX    \
+	SUBQ  $16, CX
+
 // hashVAES: X7 = the hash that continues on X7 with CX bytes at DX, CX > 16.
 //
 // The lanes go separate ways until the end: the lower has every other block from
@@ -55,36 +62,29 @@ TEXT ·decipherVAES(SB), NOSPLIT, $0-40
 // sum of the upper lane is too high by one power. The last blocks take the powers
 // that are theirs, which mends it. For this there must be two of them or more.
 TEXT hashVAES<>(SB), NOSPLIT, $0-0
-	LEAQ           -1(CX), AX
-	ANDQ           $127, AX
-	CMPQ           AX, $16
-	JGE            paired
-	VPXOR          (DX), X7, X7
-	PRODUCT(X7, keys_ku+BLOCKS(7)(R8), X7)
-	ADDQ           $16, DX
-	SUBQ           $16, CX
+	EVEN(paired)
 
 paired:
 	CMPQ           CX, $BLOCKS(8)
 	JLE            tail
 	VINSERTI128    $1, X15, Y15, Y15
-	SUMOFHALVES(keys_ku+BLOCKS(0)(R8), Y8)
-	SUMOFHALVES(keys_ku+BLOCKS(2)(R8), Y9)
-	SUMOFHALVES(keys_ku+BLOCKS(4)(R8), Y10)
-	SUMOFHALVES(keys_ku+BLOCKS(6)(R8), Y11)
+	VBROADCASTI128 keys_high+BLOCKS(0)(R8), Y8
+	VBROADCASTI128 keys_high+BLOCKS(2)(R8), Y9
+	VBROADCASTI128 keys_high+BLOCKS(4)(R8), Y10
+	VBROADCASTI128 keys_high+BLOCKS(6)(R8), Y11
 
 group:
 	ZERO(Y1)
 	ZERO(Y2)
 	ZERO(Y3)
 	VMOVDQU BLOCKS(2)(DX), Y0
-	MULGROUP(keys_ku+BLOCKS(2)(R8), Y9)
+	MULGROUP(2, Y9)
 	VMOVDQU BLOCKS(4)(DX), Y0
-	MULGROUP(keys_ku+BLOCKS(4)(R8), Y10)
+	MULGROUP(4, Y10)
 	VMOVDQU BLOCKS(6)(DX), Y0
-	MULGROUP(keys_ku+BLOCKS(6)(R8), Y11)
+	MULGROUP(6, Y11)
 	VPXOR   (DX), Y7, Y0
-	MULGROUP(keys_ku+BLOCKS(0)(R8), Y8)
+	MULGROUP(0, Y8)
 	REDUCE(Y15, Y1, Y2, Y3, Y5, Y7)
 	ADDQ    $BLOCKS(8), DX
 	SUBQ    $BLOCKS(8), CX
@@ -106,7 +106,7 @@ pair:
 	JLE   last
 	VPXOR (DX), Y7, Y0
 	ZERO(Y7)
-	MULY((R10))
+	MULNEXT
 	ADDQ  $32, DX
 	ADDQ  $32, R10
 	SUBQ  $32, CX
@@ -121,13 +121,13 @@ last:
 	LASTBLOCK(X0)
 	VINSERTI128 $1, X0, Y6, Y0
 	VPXOR       Y7, Y0, Y0
-	MULY((R10))
+	MULNEXT
 	JMP         fold
 
 single:
 	// What is loaded here beyond the last power meets zeros.
 	LASTBLOCK(X0)
-	MULY((R10))
+	MULNEXT
 
 fold:
 	VEXTRACTI128 $1, Y1, X4
@@ -218,3 +218,92 @@ part:
 
 done:
 	RET
+
+// ROUND is a round of sixteen blocks of keystream, ROUNDMUL one beside the product
+// of the pair that is N blocks on and their power.
+#define ROUND(OP, I) ROUND8(OP, VBROADCASTI128, I, Y14, Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7)
+
+#define MULBESIDE(N) \
+	VBROADCASTI128 keys_ku+BLOCKS(N)(R8), Y12    \
+	VPCLMULQDQ     $0x00, Y12, Y8, Y14           \
+	VPXOR          Y14, Y9, Y9                   \
+	VPCLMULQDQ     $0x11, Y12, Y8, Y14           \
+	VPXOR          Y14, Y10, Y10                 \
+	VBROADCASTI128 keys_high+BLOCKS(N)(R8), Y12  \
+	VPSHUFD        $0x4e, Y8, Y14                \
+	VPXOR          Y14, Y8, Y8                   \
+	VPCLMULQDQ     $0x00, Y12, Y8, Y14           \
+	VPXOR          Y14, Y11, Y11
+
+#define ROUNDMUL(I, N, POWER) \
+	ROUND(VAESENC, I)         \
+	VMOVDQU BLOCKS(N)(DX), Y8 \
+	MULBESIDE(POWER)
+
+// ROUNDMULFIRST is ROUNDMUL of the pair that takes r.
+#define ROUNDMULFIRST(I, N) \
+	ROUND(VAESENC, I)            \
+	VPXOR BLOCKS(N)(DX), Y15, Y8 \
+	MULBESIDE(0)
+
+// bothVAES goes on with the hash as hashVAES does, and with the keystream as
+// streamVAES does with SI bytes for CX, of which it leaves what the last groups do
+// not fill: fewer than 272. CX > SI.
+TEXT bothVAES<>(SB), NOSPLIT, $0-0
+	EVEN(paired)
+
+paired:
+	CMPQ        CX, $BLOCKS(16)
+	JLE         hash
+	VMOVDQU     Y7, Y15
+	VINSERTI128 $1, X13, Y13, Y13
+
+group:
+	VBROADCASTI128 keys_k(R8), Y8
+	VPXOR   Y13, Y8, Y8
+	VPADDB  count<>+BLOCKS(16)(SB), Y13, Y13
+	WHITEN(0, Y8, Y0)
+	WHITEN(2, Y8, Y1)
+	WHITEN(4, Y8, Y2)
+	WHITEN(6, Y8, Y3)
+	WHITEN(8, Y8, Y4)
+	WHITEN(10, Y8, Y5)
+	WHITEN(12, Y8, Y6)
+	WHITEN(14, Y8, Y7)
+	ZERO(Y9)
+	ZERO(Y10)
+	ZERO(Y11)
+	ROUNDMUL(1, 2, 2)
+	ROUNDMUL(2, 4, 4)
+	ROUNDMUL(3, 6, 6)
+	ROUNDMULFIRST(4, 0)
+	REDUCE(field<>(SB), Y9, Y10, Y11, Y12, Y15)
+	ZERO(Y9)
+	ZERO(Y10)
+	ZERO(Y11)
+	ROUNDMUL(5, 10, 2)
+	ROUNDMUL(6, 12, 4)
+	ROUNDMUL(7, 14, 6)
+	ROUNDMULFIRST(8, 8)
+	ROUND(VAESENC, 9)
+	REDUCE(field<>(SB), Y9, Y10, Y11, Y12, Y15)
+	ROUND(VAESENCLAST, 10)
+	XORBODY(BLOCKS(0), Y0)
+	XORBODY(BLOCKS(2), Y1)
+	XORBODY(BLOCKS(4), Y2)
+	XORBODY(BLOCKS(6), Y3)
+	XORBODY(BLOCKS(8), Y4)
+	XORBODY(BLOCKS(10), Y5)
+	XORBODY(BLOCKS(12), Y6)
+	XORBODY(BLOCKS(14), Y7)
+	ADDQ    $BLOCKS(16), DI
+	SUBQ    $BLOCKS(16), SI
+	ADDQ    $BLOCKS(16), DX
+	SUBQ    $BLOCKS(16), CX
+	CMPQ    CX, $BLOCKS(16)
+	JGT     group
+	VMOVDQU Y15, Y7
+	VMOVDQU field<>(SB), X15
+
+hash:
+	JMP hashVAES<>(SB)

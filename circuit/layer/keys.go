@@ -9,7 +9,7 @@ import (
 // uses them. They hold no pointer, so that they are overwritten in place when
 // the keys move on, and nothing of them stays behind.
 type keys struct {
-	high [128]byte // KU^16 … KU^9, for vaes512
+	high [128]byte // KU^16 … KU^9 for vaes512; for aesni and vaes the sums of the halves of each power in ku
 	ku   [128]byte // KU^8 … KU^1, powers by the product of POLYVAL
 	kb   schedule  // KB
 	k    schedule  // K

@@ -220,12 +220,15 @@ func TestNoAllocations(t *testing.T) {
 		c := new(circuit)
 		k := [KeySize]byte(random(8, KeySize))
 		c.add(kern, &k, &k, 1403)
-		body := make([]byte, 1403)
+		body, run := make([]byte, 1403), make([]byte, 3*1408-5)
 		if n := testing.AllocsPerRun(10, func() {
 			c.clientForward[0].Seal(command, body)
 			c.relayForward[0].Peel(command, body)
 			c.relayBackward[0].Wrap(command, body)
 			c.clientBackward[0].Peel(command, body)
+			c.relayForward[0].PeelRun(command, run, 1408)
+			c.relayBackward[0].WrapRun(command, run, 1408)
+			c.clientBackward[0].PeelRun(command, run, 1408)
 		}); n != 0 {
 			t.Errorf("%v: %v allocations", kern, n)
 		}
