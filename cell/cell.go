@@ -133,6 +133,10 @@ func Cells(b []byte) []Cell {
 	return unsafe.Slice((*Cell)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/Size)
 }
 
+// Bodies is the bodies of consecutive cells and what is between them: the first begins with it, the last ends with it, and
+// they begin Size bytes apart. It aliases them. There must be one cell at least.
+func Bodies(cells []Cell) []byte { return Bytes(cells)[headerSize:] }
+
 var zeros [BodySize]byte
 
 // isZero says whether b, at most BodySize bytes, is all zero.

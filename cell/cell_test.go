@@ -89,6 +89,19 @@ func TestBytesAliasesTheCells(t *testing.T) {
 	}
 }
 
+func TestBodiesAliasesThoseOfTheCells(t *testing.T) {
+	cells := make([]cell.Cell, 4)
+	b := cell.Bodies(cells[:3])
+	if len(b) != 2*cell.Size+cell.BodySize || cap(b) != len(b) {
+		t.Fatalf("%d bytes, room for %d", len(b), cap(b))
+	}
+	for i := range 3 {
+		if body := cells[i].Body(); &b[i*cell.Size] != &body[0] {
+			t.Errorf("body %d is elsewhere", i)
+		}
+	}
+}
+
 func TestMessageDataMayAlreadyBeInTheBody(t *testing.T) {
 	body := wireMessage("03 0001 0004 61626364")
 	m, err := cell.ParseMessage(body)

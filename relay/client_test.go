@@ -120,13 +120,18 @@ func (x *raw) sendBody(cmd cell.Command, hop int, c [1]cell.Cell) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if hop >= 0 {
-		x.fwd[hop].Seal(byte(cmd), c[0].Body())
-		for i := hop - 1; i >= 0; i-- {
-			x.fwd[i].Wrap(byte(cmd), c[0].Body())
-		}
+		x.seal(&c[0], hop)
 	}
 	if err := x.circ.Send(c[:]); err != nil && err != link.ErrClosed {
 		x.t.Error(err)
+	}
+}
+
+// seal makes the message in a cell one for that hop. The caller holds mu.
+func (x *raw) seal(c *cell.Cell, hop int) {
+	x.fwd[hop].Seal(byte(c.Command()), c.Body())
+	for i := hop - 1; i >= 0; i-- {
+		x.fwd[i].Wrap(byte(c.Command()), c.Body())
 	}
 }
 

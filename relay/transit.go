@@ -108,20 +108,28 @@ func (t *transit) forward(cells []cell.Cell) error {
 		}
 	}()
 	passed := 0 // from here on cells are peeled and not yet sent
-	for i := range cells {
-		c := &cells[i]
-		if c.Command() == cell.CmdRelayEarly {
-			if t.early++; t.early > cell.MaxEarly {
-				return errors.New("relay: more RELAY_EARLY cells than a circuit may send")
+	alike := 0  // up to here all that are left have one command
+	for i := 0; i < len(cells); {
+		if i == alike {
+			n := late(cells[i:])
+			if n == 0 { // an early one goes by itself: they are few
+				if t.early++; t.early > cell.MaxEarly {
+					return errors.New("relay: more RELAY_EARLY cells than a circuit may send")
+				}
+				n = 1
 			}
+			alike += n
 		}
-		if !t.fwd.Peel(byte(c.Command()), c.Body()) {
+		done, ours := t.fwd.PeelRun(byte(cells[i].Command()), cell.Bodies(cells[i:alike]), cell.Size)
+		i += done
+		if !ours {
 			continue
 		}
-		if err := t.pass(cells[passed:i]); err != nil {
+		c := &cells[i-1]
+		if err := t.pass(cells[passed : i-1]); err != nil {
 			return err
 		}
-		passed = i + 1
+		passed = i
 		if !held { // who reads a stream shall find all of the run
 			held = true
 			t.mux.Hold()
@@ -133,6 +141,16 @@ func (t *transit) forward(cells []cell.Cell) error {
 		}
 	}
 	return t.pass(cells[passed:])
+}
+
+// late is how many cells come before the first that is RELAY_EARLY.
+func late(cells []cell.Cell) int {
+	for i := range cells {
+		if cells[i].Command() == cell.CmdRelayEarly {
+			return i
+		}
+	}
+	return len(cells)
 }
 
 // pass sends peeled cells to the next relay.
@@ -230,13 +248,10 @@ func (t *transit) backward(cells []cell.Cell) error {
 	if t.over {
 		return nil
 	}
-	for i := range cells {
-		c := &cells[i]
-		if c.Command() != cell.CmdRelay {
-			return errors.New("relay: RELAY_EARLY towards the client")
-		}
-		t.back.Wrap(byte(cell.CmdRelay), c.Body())
+	if late(cells) < len(cells) {
+		return errors.New("relay: RELAY_EARLY towards the client")
 	}
+	t.back.WrapRun(byte(cell.CmdRelay), cell.Bodies(cells), cell.Size)
 	t.relay.stats.Cells.Add(uint64(len(cells)))
 	return t.prev.Forward(t.next, cells)
 }

@@ -91,6 +91,37 @@ func TestRekeyIsAnsweredByEveryHop(t *testing.T) {
 	})
 }
 
+// Cells that come together are peeled together, and each still finds its relay: also behind one that moved that relay's
+// keys, and beside early ones, which have another command.
+func TestCellsOfOneRunForSeveralRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newWorld(t, 2).far(0, 1)
+		kinds := []struct {
+			cmd cell.Command
+			hop int
+		}{
+			{cell.CmdRelay, 1}, {cell.CmdRelay, 1}, {cell.CmdRelay, 0}, {cell.CmdRelay, 0}, {cell.CmdRelayEarly, 1},
+			{cell.CmdRelayEarly, 0}, {cell.CmdRelay, 1}, {cell.CmdRelayEarly, 1}, {cell.CmdRelay, 0}, {cell.CmdRelay, 1},
+		}
+		run := make([]cell.Cell, len(kinds))
+		x.mu.Lock()
+		for i, kind := range kinds {
+			run[i].SetCommand(kind.cmd)
+			cell.FinishMessage(run[i].Body(), cell.MsgRekey, 0, 0)
+			x.seal(&run[i], kind.hop)
+		}
+		err := x.circ.Send(run)
+		x.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range kinds {
+			x.mustHear(cell.MsgRekey)
+		}
+		x.mustGoOn()
+	})
+}
+
 // stuck is a circuit whose client has given no credit for what comes back, and takes nothing.
 func stuck(w *world) *raw {
 	x, err := w.open(w.connectAs(0, &link.Config{Network: w.net.Network.ID(), Credit: 1}), w.hops[0])
