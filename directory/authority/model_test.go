@@ -1,24 +1,14 @@
 package authority
 
 import (
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"testing"
+
+	"peel/cell/spintest"
 )
 
 // In no order of signatures and crashes do two headers of a period have enough signatures; with one
 // signature less, one dishonest authority more, or one that forgets what it signed, in some they do.
 func TestModelOfQuorumNeverSplits(t *testing.T) {
-	for _, tool := range []string{"spin", "cc"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not here: the model of the quorum is not checked", tool)
-		}
-	}
-	model, err := filepath.Abs("testdata/quorum.pml")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for i, x := range []struct {
 		name    string
 		defines []string
@@ -39,27 +29,10 @@ func TestModelOfQuorumNeverSplits(t *testing.T) {
 		}
 		t.Run(x.name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			run := func(name string, args ...string) []byte {
-				cmd := exec.Command(name, args...)
-				cmd.Dir = dir
-				out, err := cmd.CombinedOutput()
-				if err != nil {
-					t.Fatalf("%s: %v\n%s", name, err, out)
-				}
-				return out
-			}
-			run("spin", append(append([]string{"-a"}, x.defines...), model)...)
-			run("cc", "-w", "-O1", "-DSAFETY", "-o", "pan", "pan.c")
-			out := run(filepath.Join(dir, "pan"), "-m10000")
-			states := regexp.MustCompile(`(\d+) states, stored`).FindSubmatch(out)
-			errs := regexp.MustCompile(`errors: (\d+)`).FindSubmatch(out)
-			if states == nil || errs == nil || regexp.MustCompile(`(?i)max search depth too small`).Match(out) {
-				t.Fatalf("spin did not look at all states:\n%s", out)
-			}
-			t.Logf("%s states, errors %s", states[1], errs[1])
-			if wrong := string(errs[1]) != "0"; wrong != x.wrong {
-				t.Errorf("two valid headers: %v, want %v", wrong, x.wrong)
+			states, wrong := spintest.Run(t, "testdata/quorum.pml", x.defines...)
+			t.Logf("%d states, two valid headers: %v", states, wrong)
+			if wrong != x.wrong {
+				t.Error("not what was expected")
 			}
 		})
 	}
