@@ -38,12 +38,12 @@ var growing = []struct {
 // What a parser allocates is in proportion to the text: a small number of times for each relay, and not more for each byte in
 // a document sixteen times as long.
 func TestParsingAllocatesInProportionToTheText(t *testing.T) {
-	const relays = 250
+	const relays = 150
 	for _, d := range growing {
 		cost := func(n int) (perRelay, perByte float64) {
 			text := d.text(t, n)
 			var before, after runtime.MemStats
-			const runs = 5
+			const runs = 3
 			runtime.ReadMemStats(&before)
 			for range runs {
 				if err := d.parse(text); err != nil {

@@ -23,7 +23,7 @@ func slow() bool { return os.Getenv("PEEL_SLOW") != "" }
 // two of 9 say: no authority signs twice for a period, and no two headers can have enough signatures.
 // With at most F faulty and links that lose at most half of what is sent, there is a consensus.
 func TestRandomSchedules(t *testing.T) {
-	first, last := 0, 64
+	first, last := 0, 32
 	if slow() {
 		last = 10_000
 	}
