@@ -120,7 +120,9 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	needs(t, "ip", "nft", "getent", "curl")
 	c := newCage(t)
-	h := newHouse(t, c.host, "53")
+	cfg := small
+	cfg.Resolver = names{}
+	h := newHouse(t, run(t, cfg), c.host, "53")
 	resolv := filepath.Join(t.TempDir(), "resolv.conf")
 	if err := os.WriteFile(resolv, []byte("nameserver "+c.host+"\noptions timeout:20 attempts:1\n"), 0o644); err != nil {
 		t.Fatal(err)

@@ -28,7 +28,21 @@ import (
 // run starts a network for the time of a test and waits until its client is ready.
 func run(t *testing.T, cfg Config) *Net {
 	t.Helper()
-	cfg.Log = logs(t)
+	var log lockedBuffer
+	log.showIfFailed(t)
+	n, stop := start(t, cfg, &log)
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+// start starts a network and waits until its client is ready. Who calls it stops it.
+func start(t *testing.T, cfg Config, log *lockedBuffer) (n *Net, stop func() error) {
+	t.Helper()
+	cfg.Log = log.of
 	n, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -36,32 +50,69 @@ func run(t *testing.T, cfg Config) *Net {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = func() error {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	wait, stop := context.WithTimeout(ctx, time.Minute)
-	defer stop()
-	if err := n.Client().Ready(wait); err != nil {
-		t.Fatal(err)
+		return <-ended
 	}
-	return n
+	wait, done := context.WithTimeout(ctx, time.Minute)
+	defer done()
+	if err := n.Client().Ready(wait); err != nil {
+		t.Fatalf("%v; the network: %v", err, stop())
+	}
+	return n, stop
 }
 
-// logs keeps what the nodes log and shows the end of it if the test fails.
-func logs(t *testing.T) func(string) *slog.Logger {
-	var b lockedBuffer
+// shared is a small network for the tests that harm nothing in it: the first starts it, the last ends it.
+var shared struct {
+	mu    sync.Mutex
+	users int
+	net   *Net // nil: not running
+	stop  func() error
+	log   lockedBuffer
+}
+
+// share has a test run beside others, in the network that they share.
+func share(t *testing.T) *Net {
+	t.Helper()
+	s := &shared
+	s.mu.Lock()
+	s.users++ // before the test is put off, so that the last is known to be the last
+	s.mu.Unlock()
+	t.Cleanup(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.users--; s.users == 0 && s.net != nil {
+			s.net = nil
+			if err := s.stop(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	t.Parallel()
+	s.log.showIfFailed(t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.net == nil {
+		cfg := small
+		cfg.Resolver = names{}
+		s.net, s.stop = start(t, cfg, &s.log)
+	}
+	return s.net
+}
+
+// showIfFailed shows the end of what was logged if the test fails.
+func (b *lockedBuffer) showIfFailed(t *testing.T) {
 	t.Cleanup(func() {
 		if t.Failed() {
-			lines := strings.Split(b.String(), "\n")
+			lines := strings.Split(b.text(), "\n")
 			t.Log(strings.Join(lines[max(0, len(lines)-3000):], "\n"))
 		}
 	})
-	return func(node string) *slog.Logger {
-		return slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", node)
-	}
+}
+
+// of is the log of a node.
+func (b *lockedBuffer) of(node string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", node)
 }
 
 type lockedBuffer struct {
@@ -73,6 +124,12 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.Builder.Write(p)
+}
+
+func (b *lockedBuffer) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.String()
 }
 
 // small is a network just large enough for the rules.
@@ -108,9 +165,13 @@ func browser(t *testing.T, c *client.Client) *http.Client {
 
 func sum(h hash.Hash) string { return fmt.Sprintf("%x", h.Sum(nil)) }
 
-func TestDownloadAndUpload64MiB(t *testing.T) {
-	n := run(t, small)
-	page := noise(64 << 20)
+// 64 MiB with PEEL_SLOW=1.
+func TestDownloadAndUpload(t *testing.T) {
+	n := share(t)
+	page := noise(16 << 20)
+	if os.Getenv("PEEL_SLOW") == "1" {
+		page = noise(64 << 20)
+	}
 	want := fmt.Sprintf("%x", sha256.Sum256(page))
 	s := web(t, page)
 
@@ -179,7 +240,7 @@ func proxy(t *testing.T, c *client.Client) string {
 }
 
 func TestFiftyStreamsSideBySide(t *testing.T) {
-	n := run(t, small)
+	n := share(t)
 	page := noise(1 << 20)
 	want := sha256.Sum256(page)
 	s := web(t, page)
@@ -203,18 +264,19 @@ func TestFiftyStreamsSideBySide(t *testing.T) {
 
 // A stream that nobody reads holds up to its window and harms no other on its circuit.
 func TestUnreadStreamHarmsNobody(t *testing.T) {
-	n := run(t, small)
 	page := noise(8 << 20)
+	n := share(t)
+	own, _ := another(t, client.Config{Network: n.Layout().Network, NoRacing: true}) // a race would lead to another circuit
 	s := web(t, page)
 	addr := strings.TrimPrefix(s.URL, "http://")
-	stuck, err := n.Client().DialContext(t.Context(), "tcp", addr)
+	stuck, err := own.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stuck.Close()
 	fmt.Fprintf(stuck, "GET / HTTP/1.0\r\n\r\n")
 	for range 3 {
-		c, err := n.Client().DialContext(t.Context(), "tcp", addr)
+		c, err := own.DialContext(t.Context(), "tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,6 +292,7 @@ func TestUnreadStreamHarmsNobody(t *testing.T) {
 }
 
 func TestKilledRelayEndsItsStreams(t *testing.T) {
+	t.Parallel()
 	cfg := small
 	cfg.Size = Size{Authorities: 4, Relays: 9, Exits: 3}
 	n := run(t, cfg)

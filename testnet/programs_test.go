@@ -67,12 +67,9 @@ type house struct {
 	repository string         // the folder of repo.git
 }
 
-// newHouse runs it all until the test ends, its doors on the address given, DNS on the port.
-func newHouse(t *testing.T, addr, dnsPort string) *house {
+// newHouse runs it all in a network until the test ends, its doors on the address given, DNS on the port.
+func newHouse(t *testing.T, n *Net, addr, dnsPort string) *house {
 	h := &house{t: t, paths: map[string]int{}}
-	cfg := small
-	cfg.Resolver = names{}
-	n := run(t, cfg)
 
 	handler := http.HandlerFunc(h.serve)
 	h.web, h.tls = httptest.NewServer(handler), httptest.NewTLSServer(handler)
@@ -231,7 +228,7 @@ func (h *house) must(t *testing.T, want string, env []string, in, name string, a
 
 // Programs as people use them, through one local network.
 func TestPrograms(t *testing.T) {
-	h := newHouse(t, "127.0.0.1", "0")
+	h := newHouse(t, share(t), "127.0.0.1", "0")
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) { p.try(t, h) })
 	}

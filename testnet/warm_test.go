@@ -9,31 +9,41 @@ import (
 	"peel/client"
 )
 
+// another starts one more client and waits until it is ready. It ends with the test, or when it is told to.
+func another(t *testing.T, cfg client.Config) (c *client.Client, stop func()) {
+	t.Helper()
+	c, err := client.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { c.Run(ctx) })
+	stop = func() { cancel(); wg.Wait() }
+	t.Cleanup(stop)
+	wait, done := context.WithTimeout(ctx, time.Minute)
+	defer done()
+	if err := c.Ready(wait); err != nil {
+		t.Fatal(err)
+	}
+	return c, stop
+}
+
 // A client that ran before starts from its folder: it asks nobody for the directory before its first circuit is ready.
 func TestWarmStartAsksForNoDirectory(t *testing.T) {
-	n := run(t, Config{Size: Size{Authorities: 4, Relays: 6, Exits: 2}})
 	dir := t.TempDir()
+	n := share(t)
 	var stages []string
 	start := func() time.Duration {
 		stages = nil
 		var mu sync.Mutex
 		begin := time.Now()
-		c, err := client.New(client.Config{Network: n.Layout().Network, Dir: dir, Progress: func(p client.Progress) {
+		_, stop := another(t, client.Config{Network: n.Layout().Network, Dir: dir, Progress: func(p client.Progress) {
 			mu.Lock()
 			defer mu.Unlock()
 			stages = append(stages, p.Stage)
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer cancel()
-		wg.Go(func() { c.Run(ctx) })
-		if err := c.Ready(ctx); err != nil {
-			t.Fatal(err)
-		}
+		defer stop()
 		return time.Since(begin)
 	}
 	cold := start()
