@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +32,8 @@ import (
 var page = strings.Repeat("through three hops\n", 1<<16)
 
 func TestMain(m *testing.M) {
+	// Most of the time the scripts wait for networks to have their first consensus.
+	flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0))))
 	testscript.Main(m, map[string]func(){
 		"peel":       main,
 		"get":        get,
@@ -162,6 +166,7 @@ func TestReadmeProcesses(t *testing.T) {
 			t.Skip("needs ", program)
 		}
 	}
+	t.Parallel()
 	start, use := readmeCommands(t)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }))
 	defer s.Close()
@@ -261,6 +266,7 @@ func TestInterrupt(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("needs signals")
 	}
+	t.Parallel()
 	for _, c := range []struct{ name, at string }{{"while it starts", "(start)"}, {"when it is ready", "ready: "}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
