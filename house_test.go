@@ -33,7 +33,8 @@ var mayImport = map[string][]string{
 	"cell":                {},
 	"cell/hybrid":         {},
 	"cell/link":           {"cell", "cell/hybrid"},
-	"cell/link/linktest":  {"cell", "cell/link"},
+	"cell/link/pipe":      {}, // bytes and time only
+	"cell/link/linktest":  {"cell", "cell/link", "cell/link/pipe"},
 	"cell/spintest":       {},
 	"circuit/layer":       {}, // bytes and keys only
 	"circuit/stream":      {"cell"},
@@ -52,16 +53,21 @@ var mayImport = map[string][]string{
 	"client/dns":          {},                           // a lookup does
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
+	"testnet/story":            {},
+	"testnet/plan":             {"directory/strict"},
+	"testnet/memnet":           {"cell/link/pipe"},
 	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
-	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*"},
+	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/memnet", "testnet/story"},
 	"cmd/peel":                 {"*"},
-	"cmd/peel/internal/admin":  {"directory/cache"}, // files that a crash does not break
-	"cmd/peel/internal/sealed": {},                  // bytes only
+	"testnet/browser":          {},                                            // for tests
+	"cmd/peel/internal/admin":  {"cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
+	"cmd/peel/internal/page":   {},
+	"cmd/peel/internal/sealed": {}, // bytes only
 	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns"},
 }
 
 // forTests are packages that only tests import.
-var forTests = []string{"cell/link/linktest", "cell/spintest", "directory/dirtest"}
+var forTests = []string{"cell/link/linktest", "cell/spintest", "directory/dirtest", "testnet/browser"}
 
 // maxLines bounds a file: what is longer is two things.
 const maxLines = 700
@@ -69,7 +75,7 @@ const maxLines = 700
 var badNames = []string{"util", "utils", "common", "helper", "helpers", "types", "misc"}
 
 // parsers are the packages whose every exported Parse function must be fuzzed.
-var parsers = []string{"cell", "directory", "client/guard", "client/socks"}
+var parsers = []string{"cell", "directory", "client/guard", "client/socks", "testnet/plan"}
 
 // source is one Go file.
 type source struct {

@@ -122,7 +122,7 @@ func (c *Circuit) add(handshake *hybrid.Initiator, reply []byte) error {
 		h.erase()
 		return c.Err()
 	}
-	h.fresh = mark{c.sent, c.received.Load(), time.Now()}
+	h.fresh = mark{c.sent.Load(), c.received.Load(), time.Now()}
 	c.hops = append(c.hops, h)
 	return nil
 }

@@ -62,8 +62,8 @@ type Circuit struct {
 
 	send   sync.Mutex // held from cipher to queue
 	wanted atomic.Bool
-	sent   uint64 // cells
-	extend []byte // the data of an EXTEND to send; nil: none
+	sent   atomic.Uint64 // cells
+	extend []byte        // the data of an EXTEND to send; nil: none
 
 	extending atomic.Bool // an EXTEND went and its EXTENDED has not come
 	replies   chan []byte // what CREATED or EXTENDED brought
@@ -91,6 +91,9 @@ func (c *Circuit) Hops() []Hop { return slices.Clone(c.path) }
 
 // Streams is how many streams are open on the circuit.
 func (c *Circuit) Streams() int { return c.mux.Streams() }
+
+// Cells is how many cells the circuit has sent to its first hop and received from it, but CREATE and CREATED.
+func (c *Circuit) Cells() (sent, received uint64) { return c.sent.Load(), c.received.Load() }
 
 // Done is closed when the circuit has ended.
 func (c *Circuit) Done() <-chan struct{} { return c.done }

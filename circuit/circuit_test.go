@@ -231,7 +231,7 @@ func TestNothingIsSealedWithoutCredit(t *testing.T) {
 		}
 		go s.Write(make([]byte, 1<<23))
 		synctest.Wait()
-		before := c.sent
+		before := c.sent.Load()
 		if came == 0 || came > 1024 || before > 1024+32+10 {
 			t.Errorf("%d cells came, %d were sealed", came, before)
 		}

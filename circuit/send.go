@@ -45,7 +45,7 @@ func (c *Circuit) pump() {
 		if n == 0 || c.circ.Send(batch[:n]) != nil {
 			return // a circuit that takes no more hears why from the link
 		}
-		c.sent += uint64(n)
+		c.sent.Add(uint64(n))
 	}
 }
 
@@ -62,7 +62,7 @@ func (c *Circuit) next(to *cell.Cell, now time.Time) bool {
 		return true
 	}
 	for i, h := range c.hops[:last] {
-		if at := (mark{c.sent, c.received.Load(), now}); h.fresh.stale(at) && h.asked.CompareAndSwap(false, true) {
+		if at := (mark{c.sent.Load(), c.received.Load(), now}); h.fresh.stale(at) && h.asked.CompareAndSwap(false, true) {
 			h.fresh = at
 			cell.FinishMessage(body, cell.MsgRekey, 0, 0)
 			c.seal(to, i)

@@ -102,6 +102,8 @@ type CircuitInfo struct {
 	Used    bool // a stream has been put on it
 	Purpose Purpose
 	Closing bool // it takes no more streams, and goes with its last
+
+	Sent, Received uint64 // cells
 }
 
 // Purpose is what a circuit is for.

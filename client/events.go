@@ -12,17 +12,18 @@ import (
 type EventKind uint8
 
 const (
-	EventBootstrap     EventKind          = iota + 1 // the start has come further: Progress
-	EventCircuitBuilt                                // Circuit, Path
-	EventCircuitFailed                               // Circuit could not be built along Path: Err
-	EventCircuitClosed                               // Circuit is over; Err is why, nil: nothing needed it any longer
-	EventNewIdentity                                 // NewIdentity was done
-	EventCircuitLate                                 // Circuit takes too long and another is tried in its place
-	eventKinds         = EventCircuitLate            // the last
+	EventBootstrap     EventKind           = iota + 1 // the start has come further: Progress
+	EventCircuitBuilt                                 // Circuit, Path
+	EventCircuitFailed                                // Circuit could not be built along Path: Err
+	EventCircuitClosed                                // Circuit is over; Err is why, nil: nothing needed it any longer
+	EventNewIdentity                                  // NewIdentity was done
+	EventCircuitLate                                  // Circuit takes too long and another is tried in its place
+	EventCircuitBegun                                 // Circuit is being built along Path
+	eventKinds         = EventCircuitBegun            // the last
 )
 
 func (k EventKind) String() string {
-	names := [...]string{"bootstrap", "circuit built", "circuit failed", "circuit closed", "new identity", "circuit late"}
+	names := [...]string{"bootstrap", "circuit built", "circuit failed", "circuit closed", "new identity", "circuit late", "circuit begun"}
 	if k < EventBootstrap || k > eventKinds {
 		return "unknown"
 	}

@@ -476,7 +476,7 @@ func TestEvents(t *testing.T) {
 		c.NewIdentity(t.Context())
 		synctest.Wait()
 		seen := map[EventKind]int{}
-		built := map[uint64]bool{}
+		begun, built := map[uint64]bool{}, map[uint64]bool{}
 		missed, percent := 0, -1
 		for _, e := range got {
 			seen[e.Kind]++
@@ -487,6 +487,8 @@ func TestEvents(t *testing.T) {
 					t.Errorf("%v after %d %%", e.Progress, percent)
 				}
 				percent = e.Progress.Percent
+			case EventCircuitBegun:
+				begun[e.Circuit] = true
 			case EventCircuitBuilt:
 				if built[e.Circuit] || e.Circuit == 0 || len(e.Path) != 3 {
 					t.Errorf("%+v", e)
@@ -494,11 +496,32 @@ func TestEvents(t *testing.T) {
 				built[e.Circuit] = true
 			}
 		}
-		if percent != 100 || seen[EventCircuitBuilt] == 0 || missed == 0 || seen[EventNewIdentity] != 2 {
+		if percent != 100 || seen[EventCircuitBuilt] == 0 || !begun[1] || missed == 0 || seen[EventNewIdentity] != 2 {
 			t.Errorf("%d %%, %v, %d missed", percent, seen, missed)
 		}
 		if n := len(got); n > mostEvents+100 {
 			t.Errorf("%d events were kept for one who took none", n)
+		}
+	})
+}
+
+// What a circuit carried is counted in cells, both ways.
+func TestCircuitsSayWhatTheyCarried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWorld(t, 6).ready(Config{})
+		carried := func() (sent, received uint64) {
+			for _, i := range c.Circuits() {
+				sent, received = sent+i.Sent, received+i.Received
+			}
+			return sent, received
+		}
+		synctest.Wait()
+		sent, received := carried()
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		if s, r := carried(); s <= sent || r <= received {
+			t.Errorf("an echo went with %d cells sent and %d received", s-sent, r-received)
 		}
 	})
 }

@@ -415,6 +415,7 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	p.count++
 	h := &held{id: p.count, era: r.era, path: way, skipped: skipped, built: make(chan struct{}), born: now, last: now}
 	p.circs[h] = struct{}{}
+	p.core.events.tell(Event{Kind: EventCircuitBegun, Circuit: h.id, Path: h.path})
 	if p.began.IsZero() {
 		p.began = now
 	}
@@ -441,7 +442,8 @@ func (p *pool) list(now time.Time) []CircuitInfo {
 	var cs []CircuitInfo
 	for h := range p.circs {
 		if h.isBuilt() && !h.dead() {
-			cs = append(cs, CircuitInfo{ID: h.id, Path: h.path, Streams: h.circuit.Streams(), Age: now.Sub(h.born), Used: h.taken, Purpose: h.purpose(), Closing: h.gone})
+			sent, received := h.circuit.Cells()
+			cs = append(cs, CircuitInfo{ID: h.id, Path: h.path, Streams: h.circuit.Streams(), Age: now.Sub(h.born), Used: h.taken, Purpose: h.purpose(), Closing: h.gone, Sent: sent, Received: received})
 		}
 	}
 	slices.SortFunc(cs, func(a, b CircuitInfo) int { return int(b.Age - a.Age) })

@@ -14,16 +14,15 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"peel/cell/link/linktest"
 	"peel/client"
 	"peel/directory/cache"
 	"peel/directory/dirtest"
 	"peel/relay"
+	"peel/testnet/memnet"
 )
 
 // harm is what is wrong with a node.
@@ -42,76 +41,58 @@ const (
 // inMemory is a network of real relays in memory and virtual time, 20 ms from anywhere to anywhere.
 type inMemory struct {
 	*dirtest.Net
-	t *testing.T
-
-	mu    sync.Mutex
-	ports map[netip.AddrPort]*memPort
+	internet *memnet.Net
+	t        *testing.T
+	harms    map[netip.AddrPort]harm
 }
 
-type memPort struct {
-	harm   harm
-	addr   netip.AddrPort
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
+// clientAddr is where clients are.
+var clientAddr = netip.MustParseAddr("10.254.0.1")
 
-func (p *memPort) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.closed:
-		return nil, net.ErrClosed
+// garbled are the connections of a node that changes what it sends after the handshake.
+type garbled struct{ net.Listener }
+
+func (g garbled) Accept() (net.Conn, error) {
+	c, err := g.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
-}
-func (p *memPort) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
-func (p *memPort) Addr() net.Addr { return net.TCPAddrFromAddrPort(p.addr) }
-
-func (m *inMemory) listen(a netip.AddrPort, h harm) *memPort {
-	p := &memPort{harm: h, addr: a, conns: make(chan net.Conn, 256), closed: make(chan struct{})}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.ports[a] = p
-	return p
+	return &garbler{Conn: c}, nil
 }
 
-// at is who listens at an address; nil: nobody.
-func (m *inMemory) at(a netip.AddrPort) *memPort {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.ports[a]
+type garbler struct {
+	net.Conn
+	sent atomic.Int32 // writes
 }
 
-func (m *inMemory) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	const delay = 20 * time.Millisecond
-	p := m.at(netip.MustParseAddrPort(addr))
-	time.Sleep(2 * delay)
-	if p == nil || p.harm == refusing {
-		return nil, syscall.ECONNREFUSED
+func (g *garbler) Write(b []byte) (int, error) {
+	if g.sent.Add(1) > 1 {
+		b = bytes.Clone(b)
+		b[len(b)/2] ^= 1
 	}
-	o := linktest.Options{Delay: delay, B: p.addr}
-	if p.harm == garbling {
-		var sent atomic.Int32 // writes, of both ends
-		o.Wiretap = func(fromA bool, b []byte) []byte {
-			if n := sent.Add(1); !fromA && n > 3 {
-				b = bytes.Clone(b)
-				b[len(b)/2] ^= 1
-			}
-			return b
+	return g.Conn.Write(b)
+}
+
+// listen is where a node listens: nowhere that others know, if it refuses or is silent.
+func (m *inMemory) listen(a netip.AddrPort, h harm) net.Listener {
+	m.harms[a] = h
+	at := a
+	if h == silent || h == refusing {
+		at = netip.AddrPortFrom(a.Addr(), a.Port()-1)
+	}
+	l, err := m.internet.Listen(at)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	switch h {
+	case garbling:
+		return garbled{l}
+	case silent: // somebody listens, who never accepts
+		if _, err := m.internet.Listen(a); err != nil {
+			m.t.Fatal(err)
 		}
 	}
-	a, b := linktest.Pipe(o)
-	if p.harm == silent {
-		return a, nil
-	}
-	select {
-	case p.conns <- b:
-		return a, nil
-	case <-p.closed:
-		return nil, syscall.ECONNREFUSED
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return l
 }
 
 // run runs a node until the test ends.
@@ -128,7 +109,8 @@ func (m *inMemory) run(cfg relay.Config) {
 
 // newInMemory starts authorities and relays, some of which are harmed.
 func newInMemory(t *testing.T, authorities, relays []harm) *inMemory {
-	m := &inMemory{t: t, ports: make(map[netip.AddrPort]*memPort)}
+	m := &inMemory{t: t, internet: memnet.New(1), harms: make(map[netip.AddrPort]harm)}
+	m.internet.SetWays(func(_, _ netip.Addr) memnet.Way { return memnet.Way{Delay: 20 * time.Millisecond} })
 	now := time.Now().UTC().Truncate(time.Second)
 	m.Net = dirtest.New(1, len(relays), dirtest.Authorities(len(authorities)), dirtest.At(now))
 	old := *m.Consensus
@@ -146,7 +128,7 @@ func newInMemory(t *testing.T, authorities, relays []harm) *inMemory {
 	for i, a := range m.Authorities {
 		h := authorities[i]
 		m.run(relay.Config{
-			Network: m.Network, Keys: relay.Keys{Link: a.Link}, ID: a.Info.ID, Listeners: []net.Listener{m.listen(a.Info.Addrs[0], h)}, Dial: m.dial,
+			Network: m.Network, Keys: relay.Keys{Link: a.Link}, ID: a.Info.ID, Listeners: []net.Listener{m.listen(a.Info.Addrs[0], h)}, Dial: m.internet.Dialer(a.Info.Addrs[0].Addr()),
 			Directory: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				switch {
 				case r.Method == http.MethodPost:
@@ -166,7 +148,7 @@ func newInMemory(t *testing.T, authorities, relays []harm) *inMemory {
 		r := &m.Relays[i]
 		m.run(relay.Config{
 			Network: m.Network, Keys: relay.Keys{Identity: r.Identity, Link: r.Link, Onion: r.Onion}, Nickname: r.Descriptor.Nickname,
-			Listeners: []net.Listener{m.listen(r.Descriptor.Addrs[0], relays[i])}, Dial: m.dial,
+			Listeners: []net.Listener{m.listen(r.Descriptor.Addrs[0], relays[i])}, Dial: m.internet.Dialer(r.Descriptor.Addrs[0].Addr()),
 		})
 	}
 	t.Cleanup(func() { close(ended) }) // before the nodes are waited for
@@ -199,13 +181,13 @@ func (s *story) add(format string, a ...any) {
 // told has the story of a client kept.
 func (m *inMemory) told(s *story, cfg client.Config) client.Config {
 	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		s.add("calls %s, whose harm is %d", addr, m.at(netip.MustParseAddrPort(addr)).harm)
-		return m.dial(ctx, network, addr)
+		s.add("calls %s, whose harm is %d", addr, m.harms[netip.MustParseAddrPort(addr)])
+		return m.internet.Dialer(clientAddr)(ctx, network, addr)
 	}
 	cfg.Events = func(e client.Event) {
 		var harms []harm
 		for _, hop := range e.Path {
-			harms = append(harms, m.at(hop.Addrs[0]).harm)
+			harms = append(harms, m.harms[hop.Addrs[0]])
 		}
 		s.add("%v %s %v %v", e.Kind, e.Progress.Stage, harms, e.Err)
 	}

@@ -107,7 +107,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 			written = append(written, filepath.Dir(socket)) // the socket's file goes at the end
 		}
 	}
-	if err := sandboxed(log, f.Open, written, path, f.Network); err != nil {
+	if err := sandboxed(log, f.Open, written, append([]string{path, f.Network}, f.Countries...)...); err != nil {
 		return err
 	}
 	servers := d.servers(c, log)

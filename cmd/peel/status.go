@@ -119,7 +119,7 @@ func reloadCommand() *cobra.Command {
 		Use: "reload", Short: "Have a running node read its files again", Args: cobra.NoArgs,
 		Long: `Has a running node read again what it can change while it runs, as SIGHUP does: an authority its certificates, signing
 keys and lists; a relay contact, advertise, bandwidth, exit_policy, family and log of its configuration; a client
-own_relays, exclude, exclude_exits, exclude_lenient and log. It takes all of it or, if something is wrong or another
+own_relays, exclude, exclude_exits, exclude_lenient, countries and log. It takes all of it or, if something is wrong or another
 key has changed, goes on as before, and the command says why.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			a, err := node.ask()

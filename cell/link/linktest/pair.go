@@ -1,3 +1,4 @@
+// Package linktest joins two links in memory, for tests, over a pipe (cell/link/pipe).
 package linktest
 
 import (

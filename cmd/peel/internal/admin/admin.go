@@ -18,6 +18,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"peel/cmd/peel/internal/page"
 )
 
 // Config says where a node's server listens.
@@ -40,17 +42,7 @@ const (
 	lockFile   = "admin.lock"
 )
 
-// Bounds of the server (spec/admin.md, section 3).
-const (
-	mostConns    = 64 // at a time, each listener; one more is closed at once
-	mostBody     = 64 << 10
-	mostHeader   = 8 << 10
-	headerWithin = 5 * time.Second
-	readWithin   = 10 * time.Second
-	writeWithin  = 30 * time.Second
-	idleWithin   = 30 * time.Second
-	mostActions  = 1 // at a time; one more is told to come back
-)
+const mostActions = 1 // at a time; one more is told to come back (spec/admin.md, section 3)
 
 // Server is made by Open, told what to show, and works while Run runs.
 type Server struct {
@@ -163,22 +155,22 @@ func (s *Server) Action(name string, do func(context.Context) error) {
 		case s.actions <- struct{}{}:
 			defer func() { <-s.actions }()
 		default:
-			fail(w, http.StatusTooManyRequests, "another action is under way: try again in a moment")
+			page.Fail(w, http.StatusTooManyRequests, "another action is under way: try again in a moment")
 			return
 		}
 		if err := do(r.Context()); err != nil {
 			s.log.Warn("asked by the admin socket: "+name, "why", err)
-			fail(w, http.StatusInternalServerError, err.Error())
+			page.Fail(w, http.StatusInternalServerError, err.Error())
 			return
 		}
 		s.log.Info("asked by the admin socket: " + name)
-		answer(w, http.StatusOK, map[string]any{"done": name})
+		page.Answer(w, http.StatusOK, map[string]any{"done": name})
 	})
 }
 
 // Page adds a GET that answers with what show returns, as JSON.
 func (s *Server) Page(name string, show func() any) {
-	s.mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, show()) })
+	s.mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, _ *http.Request) { page.Answer(w, http.StatusOK, show()) })
 }
 
 // Handle adds a handler behind the same checks as all others. The pattern is one of http.ServeMux.
@@ -186,16 +178,16 @@ func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, 
 
 func (s *Server) routes() {
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, map[string]any{"healthy": true})
+		page.Answer(w, http.StatusOK, map[string]any{"healthy": true})
 	})
 	s.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if why := s.waiting(); why != nil {
-			answer(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "why": why.Error()})
+			page.Answer(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "why": why.Error()})
 			return
 		}
-		answer(w, http.StatusOK, map[string]any{"ready": true})
+		page.Answer(w, http.StatusOK, map[string]any{"ready": true})
 	})
-	s.mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.status()) })
+	s.mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { page.Answer(w, http.StatusOK, s.status()) })
 	s.mux.Handle("GET /metrics", s.metricsHandler())
 }
 
@@ -267,21 +259,6 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-// answer writes JSON.
-func answer(w http.ResponseWriter, code int, v any) {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		code, b = http.StatusInternalServerError, []byte(`{"error": "a part of the answer cannot be written as JSON: please report this"}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	w.Write(append(b, '\n'))
-}
-
-func fail(w http.ResponseWriter, code int, why string) {
-	answer(w, code, map[string]any{"error": why})
-}
-
 // Run serves until ctx ends and returns when the last goroutine of the server is gone. A listener that fails is an error.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
@@ -304,71 +281,7 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) serve(ctx context.Context, l *local) error {
-	h := &http.Server{
-		Handler: s.guarded(l), ReadHeaderTimeout: headerWithin, ReadTimeout: readWithin, WriteTimeout: writeWithin,
-		IdleTimeout: idleWithin, MaxHeaderBytes: mostHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
-	var conns sync.WaitGroup
-	h.ConnState = func(_ net.Conn, now http.ConnState) {
-		switch now {
-		case http.StateNew:
-			conns.Add(1)
-		case http.StateClosed, http.StateHijacked:
-			conns.Done()
-		}
-	}
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		h.Close()
-	})
-	err := h.Serve(&limited{Listener: l.Listener, places: make(chan struct{}, mostConns)})
-	if !stop() {
-		<-ended
-		err = nil
-	}
-	conns.Wait()
-	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// limited closes connections beyond its places at once.
-type limited struct {
-	net.Listener
-	places chan struct{}
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if !ofOurs(c) {
-			c.Close()
-			continue
-		}
-		select {
-		case l.places <- struct{}{}:
-			return &placed{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
-		default:
-			c.Close()
-		}
-	}
-}
-
-// placed is a connection that gives its place back when it is closed.
-type placed struct {
-	net.Conn
-	leave func()
-}
-
-func (c *placed) Close() error {
-	err := c.Conn.Close()
-	c.leave()
-	return err
+	return page.Serve(ctx, l.Listener, s.guarded(l), ofOurs, s.log)
 }
 
 // readAll reads at most so much; more is an error.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"peel/cmd/peel/internal/page"
 )
 
 // inBubble serves over connections in memory, in virtual time.
@@ -72,11 +74,11 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		drip string // again and again, a second apart
 		most time.Duration
 	}{
-		"silent":            {"", "", headerWithin},
-		"half a line":       {"GET /stat", "", headerWithin},
-		"a header for ever": {"GET /status HTTP/1.1\r\nHost: peel\r\n", "A: b\r\n", headerWithin},
-		"a body for ever":   {"POST /slow HTTP/1.1\r\nHost: peel\r\nContent-Length: 60000\r\n\r\n", "x", readWithin},
-		"idle afterwards":   {"GET /healthz HTTP/1.1\r\nHost: peel\r\n\r\n", "", idleWithin},
+		"silent":            {"", "", page.HeaderWithin},
+		"half a line":       {"GET /stat", "", page.HeaderWithin},
+		"a header for ever": {"GET /status HTTP/1.1\r\nHost: peel\r\n", "A: b\r\n", page.HeaderWithin},
+		"a body for ever":   {"POST /slow HTTP/1.1\r\nHost: peel\r\nContent-Length: 60000\r\n\r\n", "x", page.ReadWithin},
+		"idle afterwards":   {"GET /healthz HTTP/1.1\r\nHost: peel\r\n\r\n", "", page.IdleWithin},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -110,7 +112,7 @@ func TestConnectionsHaveABound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inBubble(t, server(t), func(dial func() net.Conn) {
 			var held []net.Conn
-			for range mostConns {
+			for range page.MostConns {
 				held = append(held, dial())
 			}
 			extra := dial()
@@ -139,7 +141,7 @@ func TestLongRequestsAreRefused(t *testing.T) {
 		s.Handle("POST /body", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, failed = io.Copy(io.Discard, r.Body) }))
 		inBubble(t, s, func(dial func() net.Conn) {
 			for _, c := range []struct{ request, want string }{
-				{"GET /status HTTP/1.1\r\nHost: peel\r\nX: " + strings.Repeat("x", 2*mostHeader) + "\r\n\r\n", "HTTP/1.1 431"},
+				{"GET /status HTTP/1.1\r\nHost: peel\r\nX: " + strings.Repeat("x", 2*page.MostHeader) + "\r\n\r\n", "HTTP/1.1 431"},
 				{"POST /body HTTP/1.1\r\nHost: peel\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000), "HTTP/1.1 200"},
 			} {
 				conn := dial()

@@ -1,87 +1,35 @@
 package admin
 
 import (
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 
+	"peel/cmd/peel/internal/page"
 	"peel/directory/cache"
 )
 
-// guarded puts the checks in front of all handlers (spec/admin.md, section 2): the name by which we are called, so that a
-// web page whose name was made to mean this machine gets nothing; the page a request comes from; the token.
+// guarded puts the checks in front of all handlers (spec/admin.md, section 2).
 func (s *Server) guarded(l *local) http.Handler {
-	cross := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Cache-Control", "no-store")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		if !slices.Contains(l.hosts, r.Host) {
-			fail(w, http.StatusMisdirectedRequest, "this server goes by "+strings.Join(l.hosts, ", ")+" only")
-			return
+	d := page.Door{Hosts: l.hosts, Token: l.token, Open: s.open, Refused: func(w http.ResponseWriter, code int, why string) {
+		if code == http.StatusUnauthorized {
+			why = "bring the token of the file " + TokenFile + " in the state folder: Authorization: Bearer TOKEN"
 		}
-		if err := cross.Check(r); err != nil || foreign(r) {
-			fail(w, http.StatusForbidden, "requests of other web pages are not answered")
-			return
-		}
-		if !l.allows(r) {
-			h.Set("WWW-Authenticate", "Bearer")
-			fail(w, http.StatusUnauthorized, "bring the token of the file "+TokenFile+" in the state folder: Authorization: Bearer TOKEN")
-			return
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, mostBody)
-		s.mux.ServeHTTP(w, r)
-	})
+		page.Fail(w, code, why)
+	}}
+	return d.Guard(s.mux)
 }
 
-// foreign says of any method whether a page of another origin asks; CrossOriginProtection lets it read.
-func foreign(r *http.Request) bool {
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "same-origin", "none":
-	default:
-		return true
-	}
-	o := r.Header.Get("Origin")
-	return o != "" && o != "http://"+r.Host
-}
+// open is what is answered without the token, for it says nothing.
+func (s *Server) open(path string) bool { return path == "/healthz" }
 
-// allows says whether a request brings the token. /healthz needs none: it says nothing.
-func (l *local) allows(r *http.Request) bool {
-	if l.token == "" || r.URL.Path == "/healthz" {
-		return true
-	}
-	brought, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	a, b := sha256.Sum256([]byte(brought)), sha256.Sum256([]byte(l.token))
-	return ok && subtle.ConstantTimeCompare(a[:], b[:]) == 1
-}
-
-// CheckListen says what is wrong with an address for Config.Listen: it must be one of loopback, in digits, with a port.
-func CheckListen(addr string) error {
-	a, err := netip.ParseAddrPort(addr)
-	if err != nil || a.Addr().Zone() != "" {
-		return fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9270", addr)
-	}
-	if !a.Addr().Unmap().IsLoopback() {
-		return fmt.Errorf("%v is not an address of this machine alone: give one such as 127.0.0.1:9270, and reach it from elsewhere through ssh", a.Addr())
-	}
-	return nil
-}
+// CheckListen says what is wrong with an address for Config.Listen.
+func CheckListen(addr string) error { return page.CheckListen(addr) }
 
 // listenLoopback listens on an address of this machine, behind the token of the folder.
 func listenLoopback(addr, dir string) (*local, error) {
@@ -92,24 +40,18 @@ func listenLoopback(addr, dir string) (*local, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", addr)
+	l, hosts, err := page.Listen(addr)
 	if err != nil {
-		return nil, fmt.Errorf("admin: %w: end what listens there, or choose another port", err)
+		return nil, fmt.Errorf("admin: %w", err)
 	}
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	return &local{Listener: l, token: token, hosts: []string{at.String(), fmt.Sprintf("localhost:%d", at.Port())}}, nil
+	return &local{Listener: l, token: token, hosts: hosts}, nil
 }
-
-// tokenSize is in bytes, before they are written as base64.
-const tokenSize = 32
 
 // takeToken reads the token, or makes one. It refuses a file that others can read.
 func takeToken(path string) (string, error) {
 	st, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		var b [tokenSize]byte
-		rand.Read(b[:])
-		token := base64.RawURLEncoding.EncodeToString(b[:])
+		token := page.NewToken()
 		if err := cache.WriteFile(path, []byte(token+"\n")); err != nil {
 			return "", fmt.Errorf("admin: token: %w", err)
 		}
@@ -129,7 +71,7 @@ func takeToken(path string) (string, error) {
 		return "", fmt.Errorf("admin: token: %w", err)
 	}
 	token := strings.TrimSuffix(string(text), "\n")
-	if b, err := base64.RawURLEncoding.DecodeString(token); err != nil || len(b) != tokenSize || strings.ContainsAny(token, "\r\n") {
+	if page.CheckToken(token) != nil {
 		return "", fmt.Errorf("admin: %s holds no token: remove it, and a new one is made", path)
 	}
 	return token, nil

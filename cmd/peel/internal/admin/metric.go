@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"peel/cmd/peel/internal/page"
 )
 
 // Metric is a number, or a family of them by one label, that a node shows.
@@ -116,7 +118,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 func (s *Server) metricsHandler() http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collector{s})
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: readWithin, EnableOpenMetrics: true})
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: page.ReadWithin, EnableOpenMetrics: true})
 }
 
 // processMetrics are those of every node. What grows with each stream is rounded.

@@ -86,6 +86,7 @@ type Client struct {
 	Exclude      []string `toml:"exclude"`
 	ExcludeExits []string `toml:"exclude_exits"`
 	Lenient      bool     `toml:"exclude_lenient"`
+	Countries    []string `toml:"countries"`
 	NoRacing     bool     `toml:"no_racing"`
 
 	Admin string `toml:"admin"`
@@ -153,6 +154,9 @@ func load(path string, text []byte, into file) error {
 	}
 	if c, ok := into.(*Client); ok {
 		c.anchor(filepath.Dir(path))
+		if _, err := c.Rules(); err != nil {
+			return &Error{path, strict.At(text, "countries", err)}
+		}
 	}
 	if c, ok := into.(*Authority); ok {
 		for i, name := range c.Lists {

@@ -34,7 +34,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	a := Authority{Network: "/n/network.toml", Keys: "/n/keys", State: "", Listen: []string{"127.0.0.1:9001"}, Log: "warn",
 		Allow: []string{}, Lists: []string{"/n/lists.toml"}, Private: true, Params: directory.Params{"distinct-subnets": 0}}
 	c := Client{Network: "/n/network.toml", State: "/n/state", SOCKS: "127.0.0.1:0", Own: []string{}, Exclude: []string{"192.0.2.0/24", "2001:db8::1"},
-		ExcludeExits: []string{}, Lenient: true, NoRacing: true, Memory: "200 MB", Log: "debug"}
+		ExcludeExits: []string{}, Countries: []string{}, Lenient: true, NoRacing: true, Memory: "200 MB", Log: "debug"}
 	var r2 Relay
 	var a2 Authority
 	var c2 Client

@@ -132,7 +132,7 @@ func keysOf(f file) []string {
 var live = map[reflect.Type][]string{
 	reflect.TypeFor[*Relay]():     {"advertise", "contact", "bandwidth", "exit_policy", "family", "log"},
 	reflect.TypeFor[*Authority](): {"allow", "lists", "log"},
-	reflect.TypeFor[*Client]():    {"own_relays", "exclude", "exclude_exits", "exclude_lenient", "log"},
+	reflect.TypeFor[*Client]():    {"own_relays", "exclude", "exclude_exits", "exclude_lenient", "countries", "log"},
 }
 
 // Reload is Load for the file of a node that runs as was says. A key of another value that cannot be changed while it runs is an error.

@@ -86,6 +86,11 @@ func (l *Listen) check() (string, error) {
 
 // anchor makes the paths of sockets relative to the file's folder.
 func (c *Client) anchor(dir string) {
+	for i, name := range c.Countries {
+		if !filepath.IsAbs(name) {
+			c.Countries[i] = filepath.Join(dir, name)
+		}
+	}
 	for i := range c.Listen {
 		l := &c.Listen[i]
 		if path := l.Unix(); path != "" && !filepath.IsAbs(path) {

@@ -13,7 +13,7 @@ import (
 func clientFile() Client {
 	no := false
 	return Client{Network: "/n/network.toml", State: "/n/state", SOCKS: "127.0.0.1:9250", DNS: "127.0.0.1:9253", Log: "info",
-		Own: []string{}, Exclude: []string{}, ExcludeExits: []string{}, Listen: []Listen{
+		Own: []string{}, Exclude: []string{}, ExcludeExits: []string{}, Countries: []string{}, Listen: []Listen{
 			{Address: "127.0.0.1:9251", Group: "a \"b\"", Safe: true, Extended: true},
 			{Address: "unix:/n/socket", User: &no, Client: &no, Host: true, Port: true},
 		}}

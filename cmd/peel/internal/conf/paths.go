@@ -2,6 +2,9 @@ package conf
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"slices"
 
 	"peel/client/path"
 )
@@ -9,10 +12,13 @@ import (
 // Rules are what the client's paths must keep to.
 func (c *Client) Rules() (path.Rules, error) {
 	_, r, err := c.rules()
-	return r, err
+	if err != nil {
+		return r, err
+	}
+	return r, c.readCountries(r.Exclude.Countries, r.Exits.Countries)
 }
 
-// rules also says which key an error is about.
+// rules also says which key an error is about. It does not read the lists of countries.
 func (c *Client) rules() (key string, r path.Rules, err error) {
 	if r.Own, err = identities(c.Own); err != nil {
 		return "own_relays", r, err
@@ -23,8 +29,33 @@ func (c *Client) rules() (key string, r path.Rules, err error) {
 	if r.Exits, err = path.ParseRelays(c.ExcludeExits); err != nil {
 		return "exclude_exits", r, err
 	}
+	if key := "exclude"; (r.Exclude.Countries != nil || r.Exits.Countries != nil) && len(c.Countries) == 0 {
+		if r.Exclude.Countries == nil {
+			key = "exclude_exits"
+		}
+		return key, r, errors.New("a country is excluded, and countries names no list of which addresses are in it, such as Debian's tor-geoipdb has")
+	}
 	if r.Lenient = c.Lenient; c.Lenient && len(c.Exclude) == 0 && len(c.ExcludeExits) == 0 {
 		return "exclude_lenient", r, errors.New("true, but nothing is excluded: name relays in exclude or exclude_exits, or leave it false")
 	}
 	return "", r, nil
+}
+
+// readCountries reads the lists of countries for all that want some.
+func (c *Client) readCountries(wanted ...*path.Countries) error {
+	wanted = slices.DeleteFunc(wanted, func(w *path.Countries) bool { return w == nil })
+	for _, name := range c.Countries {
+		for _, w := range wanted {
+			f, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			err = w.Read(f)
+			f.Close()
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return nil
 }

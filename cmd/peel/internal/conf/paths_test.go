@@ -2,9 +2,12 @@ package conf
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"peel/directory"
 	"peel/directory/dirtest"
 )
 
@@ -17,7 +20,10 @@ func TestExclusions(t *testing.T) {
 		{`own_relays = ["` + id.String() + `"]`, ""},
 		{"exclude = [\"192.0.2.0/24\"]\nexclude_lenient = true", ""},
 		{`exclude = ["relay1"]`, `exclude: path: "relay1" is neither the identity of a relay nor an address`},
-		{`exclude = ["{de}"]`, `exclude: path: "{de}" is neither`},
+		{`exclude = ["{de}"]`, `exclude: a country is excluded, and countries names no list`},
+		{`exclude_exits = ["{de}"]`, `countries names no list`},
+		{`exclude = ["{Germany}"]`, `exclude: path: "{Germany}" is no country`},
+		{`countries = ["none"]` + "\nexclude = [\"{de}\"]", `countries: open `},
 		{`exclude = ["192.0.2.1/24"]`, `did you mean 192.0.2.0/24?`},
 		{`exclude = ["192.0.2.0/33"]`, `exclude: `},
 		{`exclude = ["::ffff:192.0.2.1"]`, `exclude: `},
@@ -44,5 +50,50 @@ func TestExclusions(t *testing.T) {
 	r, err := c.Rules()
 	if err != nil || len(r.Exclude.IDs) != 1 || r.Exclude.IDs[0] != id || len(r.Exclude.Nets) != 2 || r.Exclude.Nets[0] != netip.MustParsePrefix("192.0.2.7/32") || r.Lenient {
 		t.Errorf("%+v %v", r, err)
+	}
+}
+
+// The lists of countries lie beside the file, and a wrong one is an error with its name and line.
+func TestExcludedCountries(t *testing.T) {
+	path := write(t, "network = \"n\"\nsocks = \"127.0.0.1:1\"\nexclude = [\"{DE}\"]\nexclude_exits = [\"{??}\"]\ncountries = [\"four\", \"six\"]\n")
+	list := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list("four", "# of our own\n3221225984,3221226239,DE\n203.0.113.0,203.0.113.255,fr\n")
+	list("six", "2001:db8::,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,de\n")
+	var c Client
+	if err := Load(path, &c); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string][2]bool{ // excluded; excluded as an exit
+		"192.0.2.0": {true, false}, "192.0.2.255": {true, false}, "192.0.3.0": {false, true}, "203.0.113.9": {false, false},
+		"2001:db8::1": {true, false}, "2001:db9::": {false, true},
+	} {
+		e := &directory.Entry{Addrs: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(addr), 1)}}
+		if got := [2]bool{r.Exclude.Has(e), r.Exits.Has(e)}; got != want {
+			t.Errorf("%s: %v, want %v", addr, got, want)
+		}
+	}
+	for _, x := range []struct{ text, want string }{
+		{"", `six: it has no line FIRST,LAST,CODE`},
+		{"# nothing\n", `six: it has no line`},
+		{"1,2,DE\n1,2\n", `six: line 2: "1,2" is not FIRST,LAST,CODE`},
+		{"2,1,DE\n", `six: line 1: 0.0.0.2 to 0.0.0.1 is no range`},
+		{"1,::2,DE\n", `is no range`},
+		{"x,1,DE\n", `line 1: "x" is no address`},
+		{"::ffff:1.2.3.4,::ffff:1.2.3.5,DE\n", `is no address`},
+		{"1,2,Germany\n", `is not FIRST,LAST,CODE`},
+		{strings.Repeat("1", 4096), `six: line 1: `},
+	} {
+		list("six", x.text)
+		if err := Load(path, &c); err == nil || !strings.Contains(err.Error(), x.want) || !strings.HasPrefix(err.Error(), path+":5: countries: ") {
+			t.Errorf("%.20q: %v, want %s", x.text, err, x.want)
+		}
 	}
 }

@@ -103,10 +103,12 @@ func (c *Client) Text() string {
 	b.key("dns", c.DNS, `Where programs that know no proxy may look names up, over UDP and TCP, such as "127.0.0.1:9253". "": nowhere.`,
 		"They must still be made to connect through the client.")
 	b.list("own_relays", c.Own, "Identities of relays that you run yourself. None of your paths has one.")
-	b.list("exclude", c.Exclude, `Relays that no path may have: identities, addresses, or ranges of them, such as "192.0.2.0/24". The more you`,
-		"exclude, the more your paths differ from those of others: exclude little.")
+	b.list("exclude", c.Exclude, `Relays that no path may have: identities, addresses, ranges of them, such as "192.0.2.0/24", or countries, such as "{de}"`,
+		`("{??}": addresses that the lists in countries do not have). The more you`, "exclude, the more your paths differ from those of others: exclude little.")
 	b.list("exclude_exits", c.ExcludeExits, "The same for the last relay of a path only.")
 	b.flag("exclude_lenient", c.Lenient, "Whether those two may be broken where nothing else works. false: then it fails, and says why.")
+	b.list("countries", c.Countries, "Files that say which addresses are in which country, read if a country is excluded: lines FIRST,LAST,CODE, such as",
+		`"/usr/share/tor/geoip" and "/usr/share/tor/geoip6" of Debian's tor-geoipdb. Such lists err: they tell where an owner is registered.`)
 	b.flag("no_racing", c.NoRacing, "A connection that takes much longer to come about than most is tried on a second circuit as well, and the faster one is",
 		"used: the target may see a second connection that ends at once. true: never.")
 	b.key("memory_budget", c.Memory, `How much may wait for your programs to read it, such as "256 MiB": when more does, the download that holds`,

@@ -1,4 +1,4 @@
-package linktest
+package pipe
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 
 func TestBytesTakeTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := Pipe(Options{Delay: 30 * time.Millisecond, Rate: 1000})
+		a, b := New(Options{Delay: 30 * time.Millisecond, Rate: 1000})
 		began := time.Now()
 		go a.Write(make([]byte, 500))
 		if _, err := io.ReadFull(b, make([]byte, 500)); err != nil {
@@ -28,7 +28,7 @@ func TestBytesTakeTheirTime(t *testing.T) {
 
 func TestWindowHoldsTheWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := Pipe(Options{Window: 100})
+		a, b := New(Options{Window: 100})
 		sent := bytes.Repeat([]byte("abcdefg"), 100)
 		done := false
 		go func() {
@@ -49,7 +49,7 @@ func TestWindowHoldsTheWriter(t *testing.T) {
 
 func TestCloseIsAnEndAfterWhatWasSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := Pipe(Options{Delay: time.Second})
+		a, b := New(Options{Delay: time.Second})
 		a.Write([]byte("last words"))
 		a.Close()
 		if _, err := a.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
@@ -72,7 +72,7 @@ func TestCloseIsAnEndAfterWhatWasSent(t *testing.T) {
 
 func TestDeadlinesEndReadsAndWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, _ := Pipe(Options{Window: 10})
+		a, _ := New(Options{Window: 10})
 		began := time.Now()
 		a.SetReadDeadline(began.Add(time.Second))
 		a.SetWriteDeadline(began.Add(2 * time.Second))
@@ -96,7 +96,7 @@ func TestDeadlinesEndReadsAndWrites(t *testing.T) {
 
 func TestCutLosesWhatWasOnItsWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := Pipe(Options{Delay: time.Second})
+		a, b := New(Options{Delay: time.Second})
 		a.Write([]byte("lost"))
 		go func() { time.Sleep(time.Millisecond); a.Cut() }()
 		for _, c := range []*Conn{a, b} {
@@ -112,7 +112,7 @@ func TestCutLosesWhatWasOnItsWay(t *testing.T) {
 
 func TestWiretapSeesAndAlters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := Pipe(Options{Wiretap: func(fromA bool, b []byte) []byte {
+		a, b := New(Options{Wiretap: func(fromA bool, b []byte) []byte {
 			if fromA {
 				return append(b, '!')
 			}
@@ -135,7 +135,7 @@ func TestWiretapSeesAndAlters(t *testing.T) {
 
 func TestLineMayChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := Pipe(Options{Delay: 30 * time.Millisecond, Rate: 1000})
+		a, b := New(Options{Delay: 30 * time.Millisecond, Rate: 1000})
 		if a.RTT() != 60*time.Millisecond {
 			t.Errorf("RTT %v", a.RTT())
 		}
@@ -168,7 +168,7 @@ func TestLineMayChange(t *testing.T) {
 
 func TestLossDelaysAllBehindIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := Pipe(Options{Delay: 30 * time.Millisecond, Rate: 1000})
+		a, b := New(Options{Delay: 30 * time.Millisecond, Rate: 1000})
 		began := time.Now()
 		a.Write([]byte("x"))
 		a.Lose(60 * time.Millisecond)
@@ -181,6 +181,46 @@ func TestLossDelaysAllBehindIt(t *testing.T) {
 			if took := time.Since(began); took != want {
 				t.Errorf("a byte came after %v, want %v", took, want)
 			}
+		}
+	})
+}
+
+func TestAHeldLineDeliversNothingUntilItIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := New(Options{Delay: 10 * time.Millisecond})
+		a.Hold(true)
+		began := time.Now()
+		a.Write([]byte("x"))
+		a.Close()
+		time.AfterFunc(time.Minute, func() { a.Hold(false) })
+		got, err := io.ReadAll(b)
+		if string(got) != "x" || err != nil || time.Since(began) != time.Minute {
+			t.Errorf("%q, %v after %v, want x after 1m", got, err, time.Since(began))
+		}
+	})
+}
+
+// Two connections of one machine share its card.
+func TestACardIsSharedByItsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card := NewCard(1000)
+		began := time.Now()
+		for i := range 2 {
+			a, b := New(Options{CardA: card})
+			a.Write(make([]byte, 500))
+			if _, err := io.ReadFull(b, make([]byte, 500)); err != nil {
+				t.Fatal(err)
+			}
+			if took, want := time.Since(began), time.Duration(i+1)*500*time.Millisecond; took != want {
+				t.Errorf("connection %d: %v, want %v", i, took, want)
+			}
+		}
+		card.SetRate(0)
+		a, b := New(Options{CardA: card})
+		began = time.Now()
+		a.Write(make([]byte, 500))
+		if _, err := io.ReadFull(b, make([]byte, 500)); err != nil || time.Since(began) != 0 {
+			t.Errorf("without a limit: %v after %v", err, time.Since(began))
 		}
 	})
 }

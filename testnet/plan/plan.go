@@ -1,0 +1,237 @@
+// Package plan describes a test network and what is to befall it: nodes, places, weather, events on a timetable or at random from a
+// seed, villains, loads, and what is expected of it all. It is pure: the same file and seed make the same plan (docs/testnet.md).
+package plan
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"peel/directory/strict"
+)
+
+// Plan is a description, as its file has it. Keys are explained in docs/testnet.md.
+type Plan struct {
+	Name    string   `toml:"name"`
+	About   string   `toml:"about,omitempty"`
+	Seed    uint64   `toml:"seed"`
+	Length  Duration `toml:"length"` // from when the first client is ready
+	Period  Duration `toml:"period"`
+	Voting  Duration `toml:"voting"`
+	Weather string   `toml:"weather"`
+
+	Authorities int  `toml:"authorities"`
+	Clients     int  `toml:"clients"`
+	Kept        bool `toml:"kept"` // nodes have a folder, and find it again when they start anew
+
+	Relays   Relays    `toml:"relays"`
+	Expect   Expect    `toml:"expect"`
+	Relay    []Relay   `toml:"relay,omitempty"`
+	Weathers []Weather `toml:"weathers,omitempty"`
+	Services []Service `toml:"service,omitempty"`
+	Loads    []Load    `toml:"load,omitempty"`
+	Events   []Event   `toml:"event,omitempty"`
+	Villains []Villain `toml:"villain,omitempty"`
+}
+
+// Relays are all relays, called relay1 and so on, of which the last are exits.
+type Relays struct {
+	Count     int      `toml:"count"`
+	Exits     int      `toml:"exits"`
+	Bandwidth Bytes    `toml:"bandwidth"` // a second, that each offers and its machine sends at most; 0: 10 MB, and no limit
+	Places    []string `toml:"places,omitempty"`
+}
+
+// Relay is what is special about one relay.
+type Relay struct {
+	Name      string `toml:"name"`
+	Place     string `toml:"place,omitempty"`
+	Bandwidth Bytes  `toml:"bandwidth,omitempty"`
+	Family    string `toml:"family,omitempty"` // relays with the same name here are of one family
+}
+
+// Service is a plain TCP server outside the network.
+type Service struct {
+	Name  string `toml:"name"`
+	Kind  string `toml:"kind"` // web, echo, sink
+	Place string `toml:"place,omitempty"`
+}
+
+// Load is what clients do.
+type Load struct {
+	To      string   `toml:"to"`             // a service
+	From    string   `toml:"from,omitempty"` // a client; "": all of them in turn
+	At      Duration `toml:"at,omitempty"`
+	Count   int      `toml:"count"`
+	AtOnce  int      `toml:"at_once"`
+	Size    Bytes    `toml:"size"`
+	Pause   Duration `toml:"pause,omitempty"` // of each of those at once, before the next
+	Timeout Duration `toml:"timeout"`         // of one try
+	Tries   int      `toml:"tries"`           // 1: what fails has failed
+}
+
+// Event is what befalls the network.
+type Event struct {
+	Do      string   `toml:"do"`
+	Node    string   `toml:"node,omitempty"`  // a name, or "any relay", "any middle", "any exit", "any authority"
+	Nodes   []string `toml:"nodes,omitempty"` // several of these
+	At      Duration `toml:"at"`
+	For     Duration `toml:"for,omitempty"` // then it is undone; 0: it is not
+	Every   Duration `toml:"every,omitempty"`
+	Until   Duration `toml:"until,omitempty"` // of what is repeated; 0: to the end
+	Weather string   `toml:"weather,omitempty"`
+	By      Duration `toml:"by,omitempty"`   // how far a clock is wrong
+	Rate    Bytes    `toml:"rate,omitempty"` // bytes a second
+	Script  string   `toml:"script,omitempty"`
+}
+
+// Villain is a node that misbehaves.
+type Villain struct {
+	Node   string `toml:"node"`
+	Script string `toml:"script"`
+}
+
+// Expect is what a run must show. Shares are from 0 to 1.
+type Expect struct {
+	Complete       float64  `toml:"complete"`        // of downloads, tries of the loader's included
+	FirstTry       float64  `toml:"first_try"`       // of downloads
+	FirstByte      Duration `toml:"first_byte"`      // of half of the downloads, at most; 0: not looked at
+	Slowest        Duration `toml:"slowest"`         // download, at most; 0: not looked at
+	MissedPeriods  int      `toml:"missed_periods"`  // without a consensus, at most; those that should have one, by their authorities
+	Reconnect      Duration `toml:"reconnect"`       // after a relay was killed, a new connection works within; 0: not looked at
+	ReconnectShare float64  `toml:"reconnect_share"` // of those
+	Breaches       int      `toml:"breaches"`        // that honest relays saw, at least
+	Refused        int      `toml:"refused"`         // requests of villains that honest nodes refused, at least
+	Accused        []string `toml:"accused,omitempty"`
+}
+
+// Duration is a length of time, written as 5s or 1h30m.
+type Duration time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q: give a time, such as 5s, 200ms or 1h30m", clip(b))
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Bytes is a size, or a rate a second, written as 500, 20kB, 1MiB or 10MB.
+type Bytes int64
+
+var units = []struct {
+	name string
+	n    int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}, {"", 1}}
+
+// mostBytes is the largest size.
+const mostBytes = 1 << 50
+
+// MarshalText implements encoding.TextMarshaler.
+func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+func (b Bytes) String() string {
+	for _, u := range units {
+		if n := int64(b); n != 0 && n%u.n == 0 && u.n > 1 {
+			return strconv.FormatInt(n/u.n, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	for _, u := range units {
+		digits, ok := strings.CutSuffix(s, u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+		if err != nil || n < 0 || n > mostBytes/u.n {
+			break
+		}
+		*b = Bytes(n * u.n)
+		return nil
+	}
+	return fmt.Errorf("%q: give a size, such as 500, 20kB, 1MiB or 10MB", clip(text))
+}
+
+func clip(b []byte) string { return string(b[:min(len(b), 40)]) }
+
+// Default is the network that is run when nothing is said: calm, of 5 authorities and 12 relays, with a web server and no load.
+func Default() *Plan {
+	return &Plan{
+		Name: "local", Seed: 1, Length: Duration(time.Minute), Period: Duration(5 * time.Second), Voting: Duration(1200 * time.Millisecond),
+		Weather: Calm, Authorities: 5, Clients: 1, Relays: Relays{Count: 12, Exits: 4},
+		Expect: Expect{Complete: 1, ReconnectShare: 1},
+	}
+}
+
+// Parse reads a file. What it leaves out is as in Default; the error says on which line what is wrong.
+func Parse(text []byte) (*Plan, error) {
+	p := Default()
+	if err := strict.Decode(text, p); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	for i := range p.Loads {
+		p.Loads[i].fill()
+	}
+	if key, err := p.check(); err != nil {
+		return nil, fmt.Errorf("plan: %w", strict.At(text, key, err))
+	}
+	return p, nil
+}
+
+func (l *Load) fill() {
+	if l.Count == 0 {
+		l.Count = 1
+	}
+	if l.AtOnce == 0 {
+		l.AtOnce = min(l.Count, 1)
+	}
+	if l.Size == 0 {
+		l.Size = 64 << 10
+	}
+	if l.Timeout == 0 {
+		l.Timeout = Duration(time.Minute)
+	}
+	if l.Tries == 0 {
+		l.Tries = 1
+	}
+}
+
+// Encode writes the plan as a file that Parse reads as the same.
+func (p *Plan) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	e := toml.NewEncoder(&b)
+	e.Indent = ""
+	if err := e.Encode(p); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// Clone is a copy that shares nothing with p.
+func (p *Plan) Clone() *Plan {
+	c := *p
+	c.Relays.Places, c.Expect.Accused = slices.Clone(p.Relays.Places), slices.Clone(p.Expect.Accused)
+	c.Relay, c.Weathers, c.Services = slices.Clone(p.Relay), slices.Clone(p.Weathers), slices.Clone(p.Services)
+	c.Loads, c.Villains, c.Events = slices.Clone(p.Loads), slices.Clone(p.Villains), slices.Clone(p.Events)
+	for i := range c.Events {
+		c.Events[i].Nodes = slices.Clone(c.Events[i].Nodes)
+	}
+	return &c
+}

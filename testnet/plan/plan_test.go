@@ -1,0 +1,284 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const whole = `name = "all of it"
+about = "every key"
+seed = 7
+length = "2m"
+period = "10s"
+voting = "2s"
+weather = "rain"
+authorities = 4
+clients = 2
+kept = true
+
+[relays]
+count = 6
+exits = 2
+bandwidth = "1MB"
+places = ["tokyo", "paris"]
+
+[expect]
+complete = 0.99
+first_byte = "2s"
+accused = ["authority2"]
+
+[[relay]]
+name = "relay3"
+place = "london"
+bandwidth = "20kB"
+family = "f"
+
+[[weathers]]
+name = "rain"
+delay = "20ms"
+loss = 0.01
+
+[[service]]
+name = "web"
+kind = "web"
+
+[[load]]
+to = "web"
+count = 20
+at_once = 4
+size = "1MiB"
+
+[[event]]
+do = "kill"
+node = "any relay"
+at = "5s"
+every = "10s"
+for = "5s"
+
+[[event]]
+do = "weather"
+weather = "storm"
+at = "1m"
+for = "10s"
+
+[[villain]]
+node = "relay3"
+script = "tag"
+`
+
+func TestAPlanSaysWhatItsFileSays(t *testing.T) {
+	p, err := Parse([]byte(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Seed != 7 || p.Relays.Bandwidth != 1_000_000 || p.Loads[0].Size != 1<<20 || p.Loads[0].Tries != 1 || time.Duration(p.Events[0].Every) != 10*time.Second {
+		t.Errorf("%+v", p)
+	}
+	if p.Expect.ReconnectShare != 1 {
+		t.Error("what was left out has lost its default")
+	}
+	if p.PlaceOf("relay3", 9) != "london" || !slices.Contains([]string{"tokyo", "paris"}, p.PlaceOf("relay4", 9)) {
+		t.Error("relays are at other places")
+	}
+	text, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse(text)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	if !reflect.DeepEqual(p, again) {
+		t.Errorf("%+v\nbecame\n%+v", p, again)
+	}
+	if c := p.Clone(); !reflect.DeepEqual(p, c) {
+		t.Errorf("%+v\nhas the copy\n%+v", p, c)
+	}
+}
+
+func TestMistakesAreSaidWithTheirLine(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"athorities = 4", `line 1: there is no key "athorities"; did you mean "authorities"?`},
+		{"authorities = 99", "line 1: authorities: give 1 to 21"},
+		{"length = \"soon\"", `give a time`},
+		{"[relays]\nbandwidth = \"fast\"", "give a size"},
+		{"[relays]\nbandwidth = \"-1\"", "give a size"},
+		{"[relays]\nbandwidth = \"9999999999GiB\"", "give a size"},
+		{"[relays]\ncount = 2", "line 2: relays.count: give 3 to 4000"},
+		{"[relays]\ncount = 3\nexits = 4", "line 3: relays.exits: give 1 to the number of relays, 3"},
+		{"[relays]\nplaces = [\"atlantis\"]", `there is no place "atlantis"`},
+		{"weather = \"snow\"", `line 1: weather: there is no weather "snow": give one of calm, fair, bad, storm`},
+		{"[[weathers]]\nname = \"calm\"", "is built in"},
+		{"[[weathers]]\nname = \"x\"\nloss = nan", "loss: give 0 to 0.5"},
+		{"[[relay]]\nname = \"relay13\"", "line 2: relay: name: there is no relay"},
+		{"[[relay]]\nname = \"relay01\"", "there is no relay"},
+		{"[[service]]\nname = \"relay1\"\nkind = \"web\"", "not the name of a node"},
+		{"[[service]]\nname = \"x\"\nkind = \"ftp\"", "line 3: service: kind: give web, echo or sink"},
+		{"[[load]]\nto = \"web\"", `there is no service "web"`},
+		{"[[event]]\ndo = \"bless\"", "give one of kill"},
+		{"[[event]]\ndo = \"kill\"", "say whom to kill"},
+		{"[[event]]\ndo = \"kill\"\nnode = \"client1\"", "a client cannot be made to kill"},
+		{"[[event]]\ndo = \"kill\"\nnode = \"relay1\"\n[[event]]\ndo = \"kill\"\nnode = \"nobody\"", `line 6: event: node: there is no node "nobody"`},
+		{"[[event]]\ndo = \"kill\"\nnode = \"relay1\"\nevery = \"1ms\"", "at least 10ms"},
+		{"[[event]]\ndo = \"skew\"\nnode = \"relay1\"\nby = \"1h\"", "only an authority has a clock of its own"},
+		{"[[event]]\ndo = \"skew\"\nnode = \"authority1\"", "how far the clock is wrong"},
+		{"[[villain]]\nnode = \"relay1\"\nscript = \"equivocate\"", `relay cannot "equivocate": give one of tag`},
+		{"[[villain]]\nnode = \"any relay\"\nscript = \"tag\"", "that could be a villain"},
+		{"[expect]\ncomplete = 1.5", "line 2: expect.complete: give a share"},
+		{"[expect]\naccused = [\"relay1\"]", `there is no authority "relay1"`},
+	} {
+		if _, err := Parse([]byte(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.text, err, c.want)
+		}
+	}
+}
+
+func TestTheTimetableFollowsFromTheSeed(t *testing.T) {
+	p, err := Parse([]byte(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	acts := p.Timetable()
+	if !reflect.DeepEqual(acts, p.Timetable()) {
+		t.Error("the same plan has two timetables")
+	}
+	q := p.Clone()
+	q.Seed++
+	if reflect.DeepEqual(acts, q.Timetable()) {
+		t.Error("another seed kills the same relays")
+	}
+	if !slices.IsSortedFunc(acts, func(a, b Act) int { return int(a.At - b.At) }) {
+		t.Error("it is not in order")
+	}
+	killed, back := 0, 0
+	for _, a := range acts {
+		if a.Do == Kill && !a.Undo {
+			killed++
+		}
+		if a.Do == Kill && a.Undo {
+			back++
+		}
+	}
+	if killed != 12 || back != 12 {
+		t.Errorf("%d killed and %d back, want 12: at 5 s and every 10 s of 2 m", killed, back)
+	}
+}
+
+// Nobody who is down is killed again, and when all are nothing happens.
+func TestChanceDrawsWhoIsThere(t *testing.T) {
+	p := Default()
+	p.Events = []Event{{Do: Kill, Node: "any relay", Every: Duration(time.Second)}}
+	seen := map[string]bool{}
+	for _, a := range p.Timetable() {
+		if seen[a.Names[0]] {
+			t.Errorf("%s is killed twice", a.Names[0])
+		}
+		seen[a.Names[0]] = true
+	}
+	if len(seen) != 12 {
+		t.Errorf("%d of 12 relays were killed", len(seen))
+	}
+	p.Events = []Event{{Do: Kill, Node: "any exit", Every: Duration(time.Second), For: Duration(500 * time.Millisecond)}}
+	for _, a := range p.Timetable() {
+		if !slices.Contains([]string{"relay9", "relay10", "relay11", "relay12"}, a.Names[0]) {
+			t.Errorf("%s is no exit", a.Names[0])
+		}
+	}
+}
+
+func TestDelaysAreThoseOfTheWorld(t *testing.T) {
+	for _, c := range []struct {
+		a, b      string
+		low, high float64 // ms there and back, as is published of such pairs
+	}{
+		{"london", "new-york", 65, 95}, {"frankfurt", "singapore", 130, 180}, {"tokyo", "los-angeles", 95, 145}, {"london", "sydney", 230, 300},
+		{"amsterdam", "frankfurt", 5, 12}, {"sao-paulo", "new-york", 105, 140}, {"paris", "paris", 0, 5},
+	} {
+		ms := 2 * Delay(c.a, c.b).Seconds() * 1000
+		if ms < c.low || ms > c.high || math.IsNaN(ms) {
+			t.Errorf("%s to %s and back: %.1f ms, want %v to %v", c.a, c.b, ms, c.low, c.high)
+		}
+		if Delay(c.a, c.b) != Delay(c.b, c.a) {
+			t.Errorf("%s to %s is not as long as back", c.a, c.b)
+		}
+	}
+}
+
+func TestShrinkLeavesWhatIsNeeded(t *testing.T) {
+	p := Default()
+	for i := range 8 {
+		p.Events = append(p.Events, Event{Do: Kill, Node: fmt.Sprintf("relay%d", i+1)})
+		p.Villains = append(p.Villains, Villain{fmt.Sprintf("relay%d", i+1), "tag"})
+	}
+	runs := 0
+	got := Shrink(p, 100, func(q *Plan) bool {
+		runs++
+		return slices.ContainsFunc(q.Events, func(e Event) bool { return e.Node == "relay3" }) &&
+			slices.ContainsFunc(q.Villains, func(v Villain) bool { return v.Node == "relay5" })
+	})
+	if len(got.Events) != 1 || len(got.Villains) != 1 || len(p.Events) != 8 {
+		t.Errorf("left: %v and %v, after %d runs", got.Events, got.Villains, runs)
+	}
+	runs = 0
+	Shrink(p, 3, func(*Plan) bool { runs++; return true })
+	if runs != 3 {
+		t.Errorf("%d runs, want 3", runs)
+	}
+}
+
+func TestSizesPrintAsTheyAreRead(t *testing.T) {
+	for _, s := range []string{"0", "500", "20kB", "1MiB", "10MB", "3GiB", "2KiB", "1GB"} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(s)); err != nil || b.String() != s {
+			t.Errorf("%s: %v, %v", s, b, err)
+		}
+	}
+	v, err := ParseVillain("relay3=tag")
+	if err != nil || v != (Villain{"relay3", "tag"}) {
+		t.Error(v, err)
+	}
+	if _, err := ParseVillain("relay3"); err == nil {
+		t.Error("relay3 alone is a villain")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(whole))
+	f.Add([]byte("[[event]]\ndo=\"part\"\nnodes=[\"relay1\"]\nat=\"1s\"\n"))
+	f.Add([]byte("length=\"9600h\"\n[[event]]\ndo=\"kill\"\nnode=\"any relay\"\nevery=\"1s\"\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := Parse(text)
+		if err != nil {
+			return
+		}
+		out, err := p.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(out)
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, out)
+		}
+		if twice, _ := again.Encode(); string(twice) != string(out) {
+			t.Fatalf("%s\nbecame\n%s", out, twice)
+		}
+		if n := len(p.Timetable()); n > 2*mostActs {
+			t.Fatalf("%d acts", n)
+		}
+	})
+}
+
+func FuzzParseVillain(f *testing.F) {
+	f.Add("relay3=tag")
+	f.Add("=")
+	f.Fuzz(func(t *testing.T, s string) {
+		if v, err := ParseVillain(s); err == nil && v.Node+"="+v.Script != s {
+			t.Errorf("%q became %+v", s, v)
+		}
+	})
+}
