@@ -165,21 +165,21 @@ func harmed(n int, rng *rand.Rand, harms ...harm) []harm {
 	return hs
 }
 
-// story is what a client does, for people who ask why it took so long.
-type story struct {
+// coldStory is what a client does, for people who ask why it took so long.
+type coldStory struct {
 	mu    sync.Mutex
 	begun time.Time
 	text  strings.Builder
 }
 
-func (s *story) add(format string, a ...any) {
+func (s *coldStory) add(format string, a ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fmt.Fprintf(&s.text, "%v "+format+"\n", append([]any{time.Since(s.begun)}, a...)...)
 }
 
 // told has the story of a client kept.
-func (m *inMemory) told(s *story, cfg client.Config) client.Config {
+func (m *inMemory) told(s *coldStory, cfg client.Config) client.Config {
 	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		s.add("calls %s, whose harm is %d", addr, m.harms[netip.MustParseAddrPort(addr)])
 		return m.internet.Dialer(clientAddr)(ctx, network, addr)
@@ -217,7 +217,7 @@ func TestColdClientsStartWhileManyNodesAreDeadOrLie(t *testing.T) {
 		var wg sync.WaitGroup
 		begin := time.Now()
 		for i := range clients {
-			s := &story{begun: begin}
+			s := &coldStory{begun: begin}
 			c, err := client.New(m.told(s, client.Config{Network: m.Network}))
 			if err != nil {
 				t.Fatal(err)

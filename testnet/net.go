@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"peel/cell"
 	"peel/client"
 	"peel/relay/exit"
+	"peel/testnet/story"
 )
 
 // Config says what network to run in this process. Its zero value is 5 authorities, 12 relays of which 4 are exits,
@@ -24,6 +26,7 @@ type Config struct {
 	Resolver exit.Resolver                  // of names that exits are asked for; nil: the system's
 	Progress func(client.Progress)          // of the client's start
 	Watch    Watch                          // what tests and instruments see; zero: nothing
+	Story    *story.Story                   // is told what happens while Run runs; nil: nobody is
 	Log      func(node string) *slog.Logger // by nickname; nil: silent
 }
 
@@ -40,12 +43,20 @@ type Watch struct {
 	Message func(node string, from netip.Addr, m cell.Message) // messages for a relay, and the address that the circuit came from
 }
 
-// tap is the wiretap of one node's links.
-func (w *Watch) tap(node string) func(bool, []cell.Cell) {
-	if w.Cells == nil {
+// tap is the wiretap of one node's links, and what holds them while it is frozen; g may be nil.
+func (w *Watch) tap(node string, g *gate) func(bool, []cell.Cell) {
+	switch {
+	case w.Cells == nil && g == nil:
 		return nil
+	case w.Cells == nil:
+		return func(bool, []cell.Cell) { g.pass() }
 	}
-	return func(in bool, cells []cell.Cell) { w.Cells(node, in, cells) }
+	return func(in bool, cells []cell.Cell) {
+		if g != nil {
+			g.pass()
+		}
+		w.Cells(node, in, cells)
+	}
 }
 
 // heard is what is told of one relay's messages.
@@ -67,6 +78,10 @@ type Net struct {
 	authorities []*node
 	listeners   []net.Listener
 	whole       bool // each node has an address of its own
+
+	mu     sync.Mutex      // held while nodes are started anew
+	ctx    context.Context // Run's; nil: it has not been called
+	failed func(error)
 }
 
 // New makes the nodes and opens their listeners, so that every address is known. It starts nothing.
@@ -132,21 +147,25 @@ func (n *Net) make() error {
 		return err
 	}
 	for i := range n.layout.Authorities {
-		nd, err := n.authority(&n.layout.Authorities[i], n.listeners[i])
+		a := &n.layout.Authorities[i]
+		nd, err := newNode(a.Nickname, a.Addr, n.listeners[i], func(l net.Listener, g *gate) (member, error) { return n.authority(a, l, g) })
 		if err != nil {
 			return err
 		}
 		n.authorities = append(n.authorities, nd)
 	}
 	for i := range n.layout.Relays {
-		nd, err := n.relay(&n.layout.Relays[i], n.listeners[len(n.authorities)+i])
+		r := &n.layout.Relays[i]
+		nd, err := newNode(r.Nickname, r.Addr, n.listeners[len(n.authorities)+i], func(l net.Listener, g *gate) (member, error) { return n.relay(r, l, g) })
 		if err != nil {
 			return err
 		}
 		n.relays = append(n.relays, nd)
 	}
 	n.client, err = client.New(client.Config{
-		Network: n.layout.Network, Progress: n.cfg.Progress, Tap: n.cfg.Watch.tap("client"), Log: n.cfg.Log("client"), Dial: n.dialFrom(ClientAddr),
+		Network: n.layout.Network, Progress: n.cfg.Progress, Tap: n.cfg.Watch.tap("client", nil), Log: n.cfg.Log("client"), Dial: n.dialFrom(ClientAddr),
+		Events: n.events(),
 	})
+	n.introduce()
 	return err
 }
