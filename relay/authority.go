@@ -89,3 +89,6 @@ func (n *Authority) Run(ctx context.Context) error {
 	wg.Wait()
 	return cmp.Or(err, e)
 }
+
+// Gauges are those of the node's relay.
+func (n *Authority) Gauges() Gauges { return n.relay.Gauges() }

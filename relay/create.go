@@ -25,6 +25,7 @@ type handshake struct {
 	key     cell.KeyID
 	suite   uint8
 	request []byte
+	came    time.Time
 	gone    atomic.Bool // the circuit has ended: not worth a worker's time
 }
 
@@ -46,7 +47,7 @@ func (r *Relay) Create(c *link.Circ, m cell.Create) {
 		refuse(c, cell.DestroyBusy)
 		return
 	}
-	h := &handshake{circ: c, key: m.Key, suite: m.Suite, request: bytes.Clone(m.Request)}
+	h := &handshake{circ: c, key: m.Key, suite: m.Suite, request: bytes.Clone(m.Request), came: time.Now()}
 	c.Attach(h)
 	j := &job{do: func() { r.respond(h, o) }, gone: h.gone.Load}
 	j.owner, j.lose = o, func() { refuse(c, cell.DestroyBusy) }
@@ -105,6 +106,7 @@ func (r *Relay) workers() {
 
 // respond is the relay's half of the circuit handshake (spec/handshake.md).
 func (r *Relay) respond(h *handshake, of owner) {
+	r.stats.Waits.add(time.Since(h.came))
 	key := r.onionKey(h.key)
 	if key == nil {
 		r.stats.HandshakesFailed.Add(1)

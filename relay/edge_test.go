@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,12 +91,28 @@ func TestRelaysHandOutTheDirectory(t *testing.T) {
 func TestExitsLookNamesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		want := netip.MustParseAddr("1.1.1.1")
-		c := newWorld(t, 1, resolves(func(_ context.Context, host string) ([]netip.Addr, error) {
-			return []netip.Addr{want}, nil
-		})).mustBuild(0)
+		w := newWorld(t, 1, resolves(func(_ context.Context, host string) ([]netip.Addr, error) {
+			switch host {
+			case "example.com.":
+				return []netip.Addr{want}, nil
+			case "missing.example.":
+				return nil, &net.DNSError{IsNotFound: true}
+			}
+			return nil, errors.New("no server answers")
+		}))
+		c := w.mustBuild(0)
 		r, err := c.Resolve(t.Context(), cell.Resolve{Name: "example.com"})
 		if err != nil || len(r.Answers) != 1 || r.Answers[0].Addr != want {
 			t.Errorf("%v: %v", r, err)
+		}
+		for name, says := range map[string]string{"missing.example": "no such host", "broken.example": "could not be resolved"} {
+			if _, err := c.Resolve(t.Context(), cell.Resolve{Name: name}); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		n := &w.relays[0].Stats().Lookups
+		if found, missing, failed := n.Found.Load(), n.Missing.Load(), n.Failed.Load(); found != 1 || missing != 1 || failed != 1 {
+			t.Errorf("%d found, %d missing, %d failed", found, missing, failed)
 		}
 	})
 }

@@ -140,6 +140,9 @@ type Stats struct {
 	Limited                                    atomic.Uint64 // refused because their address asks for too many
 	Breaches                                   atomic.Uint64 // circuits ended for what came on them: no honest node sends it
 	Cells                                      atomic.Uint64 // of circuits: passed on or ended here, both ways
+	Waits                                      Waits         // of CREATEs, until a worker took them
+	Asked                                      Asked         // of the directory
+	Lookups                                    exit.Lookups
 }
 
 // New checks the configuration. It starts nothing.
@@ -364,7 +367,7 @@ func (r *Relay) serveStreams(ctx context.Context) {
 		h = withMeasure(r.cache)
 	}
 	s := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
+		Handler: r.stats.Asked.count(h), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
 	var conns sync.WaitGroup

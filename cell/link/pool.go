@@ -211,6 +211,30 @@ func (p *Pool) Links() int {
 	return len(p.conns)
 }
 
+// Kinds are how many links there are of each kind.
+type Kinds struct {
+	Dialed  int // by us
+	Nodes   int // dialled by a peer that has a name
+	Clients int // dialled by one that has none
+}
+
+// Kinds counts the links that are served now.
+func (p *Pool) Kinds() (k Kinds) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		switch {
+		case c.dialer:
+			k.Dialed++
+		case c.named:
+			k.Nodes++
+		default:
+			k.Clients++
+		}
+	}
+	return k
+}
+
 // Stats is what went over all links of the pool, those that are gone included. Links that failed to be accepted are not
 // its business.
 func (p *Pool) Stats() Stats {

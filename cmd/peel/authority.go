@@ -99,8 +99,7 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, append(f.Lists, path, f.Network)...); err != nil {
 		return err
 	}
-	relayWindow(window, a.ID().String(), a.Stats())
-	authorityWindow(window, a)
+	authorityView(window, a)
 	reload := reloading(cfg.Log, func() error {
 		renewed := renew(a, f.Keys)
 		if renewed != nil {

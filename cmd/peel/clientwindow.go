@@ -46,6 +46,10 @@ func clientWindow(s *admin.Server, c *client.Client) {
 		return nil
 	})
 	s.Metric(
+		admin.Metric{Name: "peel_client_open", Help: "What is open now, rounded down to 4.", Round: 4, Keep: true, Label: "kind", Values: func() map[string]float64 {
+			n := c.Counts()
+			return map[string]float64{"circuits": float64(n.Circuits), "building": float64(n.Building), "streams": float64(n.Streams)}
+		}},
 		admin.Metric{Name: "peel_client_bootstrap_ratio", Help: "How far the start has come, from 0 to 1.", Value: func() float64 {
 			p, _ := c.Bootstrap()
 			return float64(p.Percent) / 100

@@ -119,8 +119,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, path, f.Network); err != nil {
 		return err
 	}
-	relayWindow(window, r.ID().String(), r.Stats())
-	keysWindow(window, r)
+	relayView(window, r)
 	reload := reloading(cfg.Log, func() error {
 		var next conf.Relay
 		if err := conf.Reload(path, &f, &next); err != nil {

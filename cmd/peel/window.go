@@ -13,6 +13,20 @@ import (
 // counted is a counter as a metric reads it.
 func counted(n *atomic.Uint64) func() float64 { return func() float64 { return float64(n.Load()) } }
 
+// relayView shows all of a relay.
+func relayView(s *admin.Server, r *relay.Relay) {
+	relayWindow(s, r.ID().String(), r.Stats())
+	gaugesWindow(s, r.Gauges, r.Stats())
+	keysWindow(s, r)
+}
+
+// authorityView shows all of an authority's node.
+func authorityView(s *admin.Server, a *relay.Authority) {
+	relayWindow(s, a.ID().String(), a.Stats())
+	gaugesWindow(s, a.Gauges, a.Stats())
+	authorityWindow(s, a)
+}
+
 // relayWindow shows a relay, or the node of an authority.
 func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 	s.Section("relay", func() any {
@@ -26,18 +40,13 @@ func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 		}{id, t.Circuits.Load() / 64 * 64, t.HandshakesFailed.Load() / 8 * 8, t.HandshakesShed.Load() / 8 * 8, t.LinksRefused.Load() / 8 * 8, t.Panics.Load()}
 	})
 	s.Metric(
-		admin.Metric{Name: "peel_relay_circuits_total", Help: "Circuits answered, rounded down to 64.", Rise: true, Round: 64, Value: counted(&t.Circuits)},
-		admin.Metric{Name: "peel_relay_cells_total", Help: "Cells of circuits passed on or ended here, both ways, rounded down to 1024.", Rise: true, Round: 1024, Value: counted(&t.Cells)},
-		admin.Metric{Name: "peel_relay_handshakes_refused_total", Help: "Circuit handshakes not answered, rounded down to 8.", Rise: true, Round: 8, Label: "reason",
-			Values: func() map[string]float64 {
-				return map[string]float64{"failed": float64(t.HandshakesFailed.Load()), "busy": float64(t.HandshakesShed.Load())}
-			}},
-		admin.Metric{Name: "peel_relay_exits_total", Help: "Streams to the world, rounded down to 64.", Rise: true, Round: 64, Label: "result",
+		admin.Metric{Name: "peel_relay_circuits_total", Help: "Circuits answered, rounded down to 64.", Rise: true, Round: 64, Keep: true, Value: counted(&t.Circuits)},
+		admin.Metric{Name: "peel_relay_cells_total", Help: "Cells of circuits passed on or ended here, both ways, rounded down to 1024.", Rise: true, Round: 1024, Keep: true, Value: counted(&t.Cells)},
+		admin.Metric{Name: "peel_relay_exits_total", Help: "Streams to the world, rounded down to 64.", Rise: true, Round: 64, Keep: true, Label: "result",
 			Values: func() map[string]float64 {
 				return map[string]float64{"connected": float64(t.Exits.Load()), "failed": float64(t.ExitsFailed.Load())}
 			}},
 		admin.Metric{Name: "peel_relay_links_refused_total", Help: "Links not taken, rounded down to 8.", Rise: true, Round: 8, Value: counted(&t.LinksRefused)},
-		admin.Metric{Name: "peel_relay_breaches_total", Help: "Circuits ended for what came on them, which no honest node sends, rounded down to 8.", Rise: true, Round: 8, Value: counted(&t.Breaches)},
 		admin.Metric{Name: "peel_relay_panics_total", Help: "Panics that were contained: each is a bug.", Rise: true, Value: counted(&t.Panics)},
 	)
 }

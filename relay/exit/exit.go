@@ -27,6 +27,7 @@ type Config struct {
 
 	Resolver   Resolver      // nil: the system's DNS servers; what is in the hosts file is not found
 	Timeout    time.Duration // for a whole Dial or Resolve; 0: 20 s
+	Lookups    *Lookups      // counts what became of look-ups; nil: nobody does
 	MaxPending int           // Dials and Resolves under way, of all circuits; 0: 1024; one more is refused as busy
 }
 
@@ -50,6 +51,7 @@ type Dialer struct {
 	policy   directory.Policy
 	own      own
 	resolver Resolver
+	lookups  *Lookups
 	timeout  time.Duration
 	pending  chan struct{} // a place for each Dial and Resolve under way
 	connect  func(ctx context.Context, network, address string) (net.Conn, error)
@@ -61,7 +63,10 @@ func New(cfg Config) (*Dialer, error) {
 	if err := cfg.Policy.Check(); err != nil {
 		return nil, fmt.Errorf("exit: %w", err)
 	}
-	d := &Dialer{policy: slices.Clone(cfg.Policy), resolver: cfg.Resolver, timeout: cfg.Timeout}
+	d := &Dialer{policy: slices.Clone(cfg.Policy), resolver: cfg.Resolver, timeout: cfg.Timeout, lookups: cfg.Lookups}
+	if d.lookups == nil {
+		d.lookups = new(Lookups)
+	}
 	if d.resolver == nil {
 		var err error
 		if d.resolver, err = newSystem(); err != nil {

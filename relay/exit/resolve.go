@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"peel/cell"
 	"peel/directory"
@@ -17,6 +18,22 @@ import (
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 	LookupAddr(ctx context.Context, addr string) (names []string, err error)
+}
+
+// Lookups count what became of questions to the Resolver.
+type Lookups struct{ Found, Missing, Failed atomic.Uint64 }
+
+// count counts one by its error, which it returns.
+func (l *Lookups) count(err error) error {
+	switch {
+	case err == nil:
+		l.Found.Add(1)
+	case err == errNotFound:
+		l.Missing.Add(1)
+	default:
+		l.Failed.Add(1)
+	}
+	return err
 }
 
 // Resolve answers a client's RESOLVE. Special-purpose addresses are not told, unless the
@@ -91,8 +108,9 @@ func (d *Dialer) names(ctx context.Context, addr netip.Addr) ([]cell.Answer, err
 	}
 	names, err := d.resolver.LookupAddr(ctx, addr.String())
 	if err != nil {
-		return nil, lookupError(err)
+		return nil, d.lookups.count(lookupError(err))
 	}
+	d.lookups.count(nil)
 	var out []cell.Answer
 	for _, n := range names {
 		if n = strings.TrimSuffix(n, "."); validName(n) {
@@ -117,8 +135,9 @@ func (d *Dialer) lookup(ctx context.Context, network, name string) ([]netip.Addr
 	}
 	found, err := d.resolver.LookupNetIP(ctx, network, name+".")
 	if err != nil {
-		return nil, lookupError(err)
+		return nil, d.lookups.count(lookupError(err))
 	}
+	d.lookups.count(nil)
 	var out []netip.Addr
 	for _, a := range found {
 		a = a.Unmap() // resolvers may write IPv4 so

@@ -58,6 +58,9 @@ type Server struct {
 	sections []section // guarded by mu, as all below
 	metrics  []Metric
 	ready    []func() error
+
+	remembered sync.Mutex // of history
+	history    *history
 }
 
 // local is one address listened on.
@@ -75,7 +78,7 @@ type section struct {
 // Open makes the folder if it is missing and listens; Run or Close gives everything back. Where the socket cannot be, or the
 // folder is not safe, the error says what to do.
 func Open(cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), mux: http.NewServeMux(), actions: make(chan struct{}, mostActions), release: func() {}}
+	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), mux: http.NewServeMux(), actions: make(chan struct{}, mostActions), release: func() {}, history: newHistory()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -189,6 +192,7 @@ func (s *Server) routes() {
 	})
 	s.mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { page.Answer(w, http.StatusOK, s.status()) })
 	s.mux.Handle("GET /metrics", s.metricsHandler())
+	s.mux.HandleFunc("GET /history", s.historyHandler)
 }
 
 // waiting says what the node is not ready for; nil: it is.
@@ -271,6 +275,9 @@ func (s *Server) Run(ctx context.Context) error {
 				stop(fmt.Errorf("admin: %v: %w", l.Addr(), err))
 			}
 		})
+	}
+	if len(s.locals) > 0 { // else nobody can ask
+		wg.Go(func() { s.remember(ctx) })
 	}
 	<-ctx.Done()
 	wg.Wait()

@@ -191,12 +191,14 @@ func TestMetrics(t *testing.T) {
 			Metric{Name: "peel_test_drops_total", Help: "Drops.", Rise: true, Round: 8, Label: "reason", Values: func() map[string]float64 {
 				return map[string]float64{"full": 17, strings.Repeat("x", 65): 64}
 			}},
+			Metric{Name: "peel_test_wait_seconds", Help: "Waiting.", Round: 8, Bounds: []float64{0.01, 1}, Classes: func() ([]uint64, float64) { return []uint64{9, 9, 9}, 7.9 }},
 		)
 	})
 	text := get(t, asker(t, dir), "/metrics")
 	for _, want := range []string{
 		"peel_test_streams_total 960\n", "peel_test_few 0\n", "peel_test_exact_total 1\n", `peel_test_drops_total{reason="full"} 16` + "\n",
-		"# TYPE peel_test_drops_total counter\n", "# TYPE peel_test_few gauge\n", "peel_goroutines ",
+		`peel_test_wait_seconds_bucket{le="0.01"} 8` + "\n", `peel_test_wait_seconds_bucket{le="1"} 16` + "\n", `peel_test_wait_seconds_bucket{le="+Inf"} 24` + "\n",
+		"peel_test_wait_seconds_sum 7\n", "peel_test_wait_seconds_count 24\n", "# TYPE peel_test_drops_total counter\n", "# TYPE peel_test_few gauge\n", "peel_goroutines ",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
@@ -210,17 +212,21 @@ func TestMetrics(t *testing.T) {
 func TestMetricsThatMayNotBe(t *testing.T) {
 	value, values := func() float64 { return 0 }, func() map[string]float64 { return nil }
 	for name, m := range map[string]Metric{
-		"names a person":   {Name: "peel_x", Help: "h", Label: "user", Values: values},
-		"names a peer":     {Name: "peel_x", Help: "h", Label: "peer", Values: values},
-		"names a circuit":  {Name: "peel_x", Help: "h", Label: "circuit", Values: values},
-		"a foreign name":   {Name: "go_x", Help: "h", Value: value},
-		"no help":          {Name: "peel_x", Value: value},
-		"counter's name":   {Name: "peel_x_total", Help: "h", Value: value},
-		"gauge's name":     {Name: "peel_x", Help: "h", Rise: true, Value: value},
-		"no value":         {Name: "peel_x", Help: "h"},
-		"label, no values": {Name: "peel_x", Help: "h", Label: "reason", Value: value},
-		"there already":    {Name: "peel_goroutines", Help: "h", Value: value},
-		"negative step":    {Name: "peel_x", Help: "h", Round: -1, Value: value},
+		"names a person":      {Name: "peel_x", Help: "h", Label: "user", Values: values},
+		"names a peer":        {Name: "peel_x", Help: "h", Label: "peer", Values: values},
+		"names a circuit":     {Name: "peel_x", Help: "h", Label: "circuit", Values: values},
+		"a foreign name":      {Name: "go_x", Help: "h", Value: value},
+		"no help":             {Name: "peel_x", Value: value},
+		"counter's name":      {Name: "peel_x_total", Help: "h", Value: value},
+		"gauge's name":        {Name: "peel_x", Help: "h", Rise: true, Value: value},
+		"no value":            {Name: "peel_x", Help: "h"},
+		"label, no values":    {Name: "peel_x", Help: "h", Label: "reason", Value: value},
+		"there already":       {Name: "peel_goroutines", Help: "h", Value: value},
+		"a histogram of one":  {Name: "peel_x", Help: "h", Bounds: []float64{1}, Value: value},
+		"a histogram of none": {Name: "peel_x", Help: "h", Bounds: []float64{1}},
+		"bounds in disorder":  {Name: "peel_x", Help: "h", Bounds: []float64{2, 1}, Classes: func() ([]uint64, float64) { return nil, 0 }},
+		"a histogram's past":  {Name: "peel_x", Help: "h", Bounds: []float64{1}, Keep: true, Classes: func() ([]uint64, float64) { return nil, 0 }},
+		"negative step":       {Name: "peel_x", Help: "h", Round: -1, Value: value},
 	} {
 		func() {
 			defer func() {

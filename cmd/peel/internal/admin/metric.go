@@ -27,9 +27,16 @@ type Metric struct {
 	// only for what nobody's traffic moves.
 	Round float64
 
+	Keep bool // in the history; then Round says how much of the last two days shows
+
 	Label  string                    // one of Labels; "": none, and then Value counts
 	Value  func() float64            // called by many goroutines at any time
 	Values func() map[string]float64 // by value of the label
+
+	// Bounds, in order, and Classes make a histogram, without Label, Value and Values: Classes are how many were at most each
+	// bound and more than the one before, then those beyond all, and the sum of all. Round is that of the counts.
+	Bounds  []float64
+	Classes func() (counts []uint64, sum float64)
 }
 
 // Labels are those there may be. None says who or where; the values of each come from a list in the code or the network file.
@@ -66,6 +73,10 @@ func (m *Metric) check() error {
 		return fmt.Errorf("no help")
 	case m.Rise != strings.HasSuffix(m.Name, "_total"):
 		return fmt.Errorf("the names of counters, and of nothing else, end in _total")
+	case m.Bounds != nil:
+		if m.Classes == nil || m.Value != nil || m.Values != nil || m.Label != "" || m.Rise || m.Keep || !slices.IsSorted(m.Bounds) {
+			return fmt.Errorf("a histogram has Bounds and Classes, and nothing else")
+		}
 	case m.Label == "" && (m.Value == nil || m.Values != nil), m.Label != "" && (m.Values == nil || m.Value != nil):
 		return fmt.Errorf("a Value goes without a label, Values with one")
 	case m.Label != "" && !slices.Contains(Labels, m.Label):
@@ -74,6 +85,26 @@ func (m *Metric) check() error {
 		return fmt.Errorf("rounded to %v", m.Round)
 	}
 	return nil
+}
+
+// Metrics are those there are.
+func (s *Server) Metrics() []Metric {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.metrics)
+}
+
+// histogram is the metric as its classes are now. Each count is rounded by itself, so they stay in order.
+func (m *Metric) histogram() prometheus.Metric {
+	counts, sum := m.Classes()
+	buckets, n := make(map[float64]uint64, len(m.Bounds)), uint64(0)
+	for i, c := range counts {
+		n += c
+		if i < len(m.Bounds) {
+			buckets[m.Bounds[i]] = uint64(m.rounded(float64(n)))
+		}
+	}
+	return prometheus.MustNewConstHistogram(prometheus.NewDesc(m.Name, m.Help, nil, nil), uint64(m.rounded(float64(n))), math.Floor(sum), buckets)
 }
 
 // rounded is a value as it is shown.
@@ -90,10 +121,11 @@ type collector struct{ s *Server }
 func (collector) Describe(chan<- *prometheus.Desc) {}
 
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	c.s.mu.Lock()
-	all := slices.Clone(c.s.metrics)
-	c.s.mu.Unlock()
-	for _, m := range all {
+	for _, m := range c.s.Metrics() {
+		if m.Bounds != nil {
+			out <- m.histogram()
+			continue
+		}
 		kind := prometheus.GaugeValue
 		if m.Rise {
 			kind = prometheus.CounterValue
@@ -115,21 +147,40 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (s *Server) metricsHandler() http.Handler {
+// Gatherer gives what GET /metrics answers.
+func (s *Server) Gatherer() prometheus.Gatherer {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collector{s})
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: page.ReadWithin, EnableOpenMetrics: true})
+	return r
+}
+
+func (s *Server) metricsHandler() http.Handler {
+	return promhttp.HandlerFor(s.Gatherer(), promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: page.ReadWithin, EnableOpenMetrics: true})
 }
 
 // processMetrics are those of every node. What grows with each stream is rounded.
 func processMetrics(started time.Time) []Metric {
-	return []Metric{
+	all := []Metric{
 		{Name: "peel_start_time_seconds", Help: "When the node started, in seconds since 1970.", Value: func() float64 { return float64(started.Unix()) }},
-		{Name: "peel_goroutines", Help: "Goroutines, rounded down to 16.", Round: 16, Value: sampled("/sched/goroutines:goroutines")},
-		{Name: "peel_heap_bytes", Help: "Memory of live and dead objects, rounded down to 1 MiB.", Round: 1 << 20, Value: sampled("/memory/classes/heap/objects:bytes")},
+		{Name: "peel_goroutines", Help: "Goroutines, rounded down to 16.", Round: 16, Keep: true, Value: sampled("/sched/goroutines:goroutines")},
+		{Name: "peel_heap_bytes", Help: "Memory of live and dead objects, rounded down to 1 MiB.", Round: 1 << 20, Keep: true, Value: sampled("/memory/classes/heap/objects:bytes")},
 		{Name: "peel_memory_bytes", Help: "Memory that the Go runtime has from the system, rounded down to 1 MiB.", Round: 1 << 20, Value: sampled("/memory/classes/total:bytes")},
-		{Name: "peel_gc_cycles_total", Help: "Garbage collections.", Rise: true, Round: 16, Value: sampled("/gc/cycles/total:gc-cycles")},
+		{Name: "peel_gc_cycles_total", Help: "Garbage collections, rounded down to 16.", Rise: true, Round: 16, Value: sampled("/gc/cycles/total:gc-cycles")},
 	}
+	for _, m := range []struct {
+		name, help string
+		round      float64
+		look       func() (float64, bool)
+	}{
+		{"peel_open_files", "Files and connections that are open, rounded down to 16.", 16, openFiles},
+		{"peel_open_files_most", "How many there may be.", 0, mostFiles},
+		{"peel_resident_bytes", "Memory of the machine that the process has, rounded down to 1 MiB.", 1 << 20, resident},
+	} {
+		if _, ok := m.look(); ok {
+			all = append(all, Metric{Name: m.name, Help: m.help, Round: m.round, Keep: m.round > 0, Value: func() float64 { n, _ := m.look(); return n }})
+		}
+	}
+	return all
 }
 
 // sampled reads a number of the Go runtime.
