@@ -128,10 +128,14 @@ func (l *Layer) Erase() {
 
 // crypt runs the wide-block cipher over the body and chains its outer tag.
 func (l *Layer) crypt(ad byte, body []byte) {
-	if len(body) != l.n {
+	switch {
+	case len(body) != l.n:
 		panic(fmt.Sprintf("layer: a body of %d bytes in a layer for %d (0: an erased one)", len(body), l.n))
+	case l.client:
+		l.keys.decipher(l.kernel, &l.prev, ad, body)
+	default:
+		l.keys.encipher(l.kernel, &l.prev, &l.nonce, ad, body, l.n, l.n, 1)
 	}
-	l.cryptRun(ad, body, l.n, 1)
 }
 
 // bodies is how many bodies there are in a run.
