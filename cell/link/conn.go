@@ -36,6 +36,7 @@ type Config struct {
 	// long as the handshake may take.
 	Gate   func(from net.Addr, do func()) bool
 	Credit uint16  // cells granted at first per circuit and direction; 0: 64, a client's 1024
+	Rate   *Rate   // of what is sent, shared by all links of the node; nil: without bounds
 	Budget *Budget // of memory, shared by all links of the node, dialled and accepted; nil: without bounds
 
 	MaxCircuits int // circuits on one link, from both ends together; 0: 16384
@@ -126,6 +127,7 @@ type Conn struct {
 	spare      []*Circ       // circuits that have credit to give back
 	giveBack   time.Duration // when to look for such again
 	trip       trip
+	pacing     pacing
 	grants     cell.CreditCell // the CREDIT cell in the making; kept for its memory
 
 	came   time.Time   // when a record came last, or the link began

@@ -36,7 +36,11 @@ func (w *pen) compose(batch []cell.Cell, now time.Time) (cells []cell.Cell, idle
 	if err != nil {
 		return nil, false, err
 	}
-	n += w.composeData(batch[n:], now.Sub(c.born))
+	if may := w.may(len(batch)-n, now.Sub(c.born)); may > 0 {
+		sent := w.composeData(batch[n:n+may], now.Sub(c.born))
+		w.sent(sent)
+		n += sent
+	}
 	if n == 0 {
 		switch {
 		case c.idleAfter > 0 && len(c.circs) == 0 && now.Sub(c.unused) >= c.idleAfter:
@@ -65,6 +69,9 @@ func (c *Conn) setTimer(now time.Time) {
 		wait = min(wait, c.giveBack-now.Sub(c.born))
 	} else if c.idleAfter > 0 {
 		wait = min(wait, c.idleAfter-now.Sub(c.unused))
+	}
+	if c.pacing.until > 0 {
+		wait = min(wait, c.pacing.until-now.Sub(c.born))
 	}
 	if c.creditSoon {
 		wait = min(wait, c.lastCredit+creditPause-now.Sub(c.born))
