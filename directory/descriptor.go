@@ -22,6 +22,10 @@ type Descriptor struct {
 	Bandwidth uint64           // what the relay is willing to give, bytes per second
 	Observed  uint64           // the most it has seen itself carry over 10 seconds of the last day, bytes per second
 	Version   string
+
+	Overloaded time.Time // the hour in which it last had to refuse what it should take; zero: none lately
+	Paused     time.Time // until when it takes no circuits, as its traffic for the time is used up; zero: it takes them
+
 	Contact   string        // how to reach its operator; may be empty
 	Family    []cell.NodeID // other relays of its operator, sorted by their bytes (SortFamily)
 	Policy    Policy
@@ -75,6 +79,12 @@ func (d *Descriptor) check() error {
 	if err := checkVersion(d.Version); err != nil {
 		return err
 	}
+	if !d.Overloaded.IsZero() && (!writableTime(d.Overloaded) || !d.Overloaded.Equal(d.Overloaded.Truncate(time.Hour))) {
+		return fmt.Errorf("overloaded: must be a whole hour of 1970 to 9999")
+	}
+	if !d.Paused.IsZero() && !writableTime(d.Paused) {
+		return fmt.Errorf("paused: must be a whole second of 1970 to 9999")
+	}
 	if err := CheckContact(d.Contact); err != nil {
 		return fmt.Errorf("contact: %w", err)
 	}
@@ -101,6 +111,12 @@ func (d *Descriptor) appendBody(b []byte) []byte {
 	b = appendUint(b, "bandwidth", d.Bandwidth)
 	b = appendUint(b, "observed", d.Observed)
 	b = appendLine(b, "version", d.Version)
+	if !d.Overloaded.IsZero() {
+		b = appendTime(b, "overloaded", d.Overloaded)
+	}
+	if !d.Paused.IsZero() {
+		b = appendTime(b, "paused", d.Paused)
+	}
 	if d.Contact != "" {
 		b = appendLine(b, "contact", d.Contact)
 	}
@@ -127,6 +143,12 @@ func parseDescriptor(text []byte, signed bool) (*Descriptor, error) {
 		Bandwidth: r.uint("bandwidth", MaxBandwidth),
 		Observed:  r.uint("observed", MaxBandwidth),
 		Version:   r.version("version"),
+	}
+	if r.has("overloaded") {
+		d.Overloaded = r.time("overloaded")
+	}
+	if r.has("paused") {
+		d.Paused = r.time("paused")
 	}
 	if r.has("contact") {
 		d.Contact = strings.Clone(r.take("contact"))

@@ -108,7 +108,7 @@ var shapes = func() map[string]*regexp.Regexp {
 	for name, shape := range map[string]string{
 		"certificate": `CERT`,
 		"descriptor": `peel-descriptor 1\nnetwork HEX\nidentity ID\nnickname NAME\npublished TIME\nlink-key KEY\nonion-key KEY\naddresses ADDR( ADDR)?\n` +
-			`bandwidth NUM\nobserved NUM\nversion VERSION\n(contact [ -~]{1,256}\n)?(family( ID)+\n)?RULESsignature SIG\n`,
+			`bandwidth NUM\nobserved NUM\nversion VERSION\n(overloaded TIME\n)?(paused TIME\n)?(contact [ -~]{1,256}\n)?(family( ID)+\n)?RULESsignature SIG\n`,
 		"consensus header": `HEAD`, "consensus": `HEAD(ENTRY)*`,
 		"diff": `peel-consensus-diff 1\nbase HEX\nHEAD(drop NUM\n|change NUM\n(addresses [ -~]+\n)?(link-key [ -~]+\n)?(onion-key [ -~]+\n)?` +
 			`(flags( [ -~]+)?\n)?(bandwidth [ -~]+\n)?(version [ -~]+\n)?(family [ -~]+\n)?)*(ENTRY)*`,

@@ -339,7 +339,7 @@ func (s *store) candidates(since, now time.Time) []candidate {
 	defer s.mu.Unlock()
 	list := make([]candidate, 0, len(s.relays))
 	for _, k := range s.sorted() {
-		running := len(k.there) > 0 && !k.reached.Before(since)
+		running := len(k.there) > 0 && !k.reached.Before(since) && !now.Before(k.desc.Paused)
 		marks, _ := s.lists.Load().marks(k.desc)
 		list = append(list, candidate{k.desc, k.text, k.there, running, s.past.of(k.desc.ID, now), marks, 0})
 	}

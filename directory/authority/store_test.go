@@ -218,6 +218,33 @@ func TestStaleDescriptorsAreNotVotedOn(t *testing.T) {
 	}
 }
 
+// A relay that says it is paused is not Running until then, though it is reached.
+func TestPausedRelaysAreNotRunning(t *testing.T) {
+	s := newShelf(t, 2)
+	for i := range 2 {
+		s.reached(s.publish(i, 204, "", func(d *directory.Descriptor) {
+			if i == 0 {
+				d.Paused = s.now.Add(time.Hour)
+			}
+			d.Overloaded = s.now.Truncate(time.Hour) // which changes nothing
+		}))
+	}
+	for _, c := range []struct {
+		after time.Duration
+		want  int
+	}{{0, 1}, {time.Hour - time.Second, 1}, {time.Hour, 2}} {
+		n := 0
+		for _, x := range s.candidates(s.now, s.now.Add(c.after)) {
+			if x.running {
+				n++
+			}
+		}
+		if n != c.want {
+			t.Errorf("%v later %d are running, want %d", c.after, n, c.want)
+		}
+	}
+}
+
 func TestStoreComesBackFromItsBytes(t *testing.T) {
 	s := newShelf(t, 20)
 	for i := range 20 {
