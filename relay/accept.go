@@ -100,6 +100,7 @@ const staleLink = 4 * time.Second
 // enqueue lets a job wait for a worker. Another may lose its place for it, or it finds none.
 func (r *Relay) enqueue(j *job) {
 	if shed := r.handshakes.push(j); shed != nil {
+		r.stats.Crowded.Add(1)
 		r.stats.HandshakesShed.Add(1)
 		shed.lose()
 	}

@@ -37,12 +37,16 @@ func (h *handshake) Closed(cell.DestroyReason) { h.gone.Store(true) }
 
 // Create takes a CREATE from a link's reader and leaves the work to the workers (link.Handler).
 func (r *Relay) Create(c *link.Circ, m cell.Create) {
-	if r.draining.Load() {
+	if r.refusing() {
 		refuse(c, cell.DestroyRequested)
 		return
 	}
 	o, ok := r.allow(c.Conn(), ofCreates)
-	if !ok || r.crowded(o) {
+	if ok && r.crowded(o) {
+		r.stats.Crowded.Add(1)
+		ok = false
+	}
+	if !ok {
 		r.stats.HandshakesShed.Add(1)
 		refuse(c, cell.DestroyBusy)
 		return
@@ -128,6 +132,7 @@ func (r *Relay) respond(h *handshake, of owner) {
 	t := newTransit(r, h.circ, of, k)
 	clear(k)
 	if !r.remember(t) {
+		r.stats.Crowded.Add(1)
 		r.stats.HandshakesShed.Add(1)
 		t.destroy()
 		return

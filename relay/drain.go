@@ -49,5 +49,8 @@ func (r *Relay) Summary() string {
 	if listed {
 		where = "listed in the directory"
 	}
+	if p := r.pausing.Load(); !p.until.IsZero() {
+		where = "paused until " + p.until.Format("2006-01-02") + ", as the traffic quota is used up"
+	}
 	return fmt.Sprintf("%s; %d circuits or more", where, n/64*64)
 }

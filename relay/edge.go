@@ -21,7 +21,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	now := r.settled.Load() // nil: the node of an authority
 	var do func(context.Context)
 	switch {
-	case r.draining.Load(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.opens.take(time.Now(), openBurst, openRate):
+	case r.refusing(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.opens.take(time.Now(), openBurst, openRate):
 		s.Refuse(cell.EndBusy)
 		return
 	case o.Type == cell.MsgBeginDir:
@@ -167,7 +167,7 @@ func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn, o *
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		guarded(func() {
-			if _, err := s.WriteTo(conn); err != nil {
+			if _, err := s.WriteTo(r.shaped(conn, s.Context().Done())); err != nil {
 				cut(cell.EndReset)
 			} else {
 				closeWrite(conn)

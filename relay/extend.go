@@ -22,8 +22,8 @@ func (t *transit) extend(e cell.Extend) error {
 	if r.cfg.Directory != nil {
 		return errors.New("relay: EXTEND at an authority, where every circuit ends")
 	}
-	if r.draining.Load() {
-		return errors.New("relay: EXTEND at a relay that is about to end")
+	if r.refusing() {
+		return errors.New("relay: EXTEND at a relay that takes nothing new")
 	}
 	if e.To.ID == r.id {
 		return errors.New("relay: EXTEND to this relay itself")

@@ -21,6 +21,9 @@ func (r *Relay) keepObserved(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
+			if o.overload.look(r.stats.Circuits.Load(), r.stats.Crowded.Load()) {
+				r.overloaded.Store(time.Now().Truncate(time.Hour).Unix())
+			}
 			r.observed.Store(o.add(time.Now(), r.stats.Cells.Load()*cell.Size))
 		case <-ctx.Done():
 			return
@@ -30,6 +33,7 @@ func (r *Relay) keepObserved(ctx context.Context) {
 
 // observed is the most that was carried in one span of the last day, hour by hour.
 type observed struct {
+	overload
 	at    time.Time // of the last look
 	bytes uint64    // carried until then
 	hours [observeTime]struct {

@@ -145,6 +145,7 @@ func (r *Relay) describe(s *Settings, now time.Time) ([]byte, error) {
 		LinkKey:  cell.Key(c.Keys.Link.PublicKey().Bytes()),
 		OnionKey: cell.Key(r.onion.Load().current.PublicKey().Bytes()),
 		Addrs:    s.Addrs, Bandwidth: s.Bandwidth, Observed: r.observed.Load(), Family: directory.SortFamily(s.Family), Policy: s.Exit,
+		Overloaded: r.Overloaded(now), Paused: r.pausing.Load().until,
 	}
 	b, err := d.Sign(c.Keys.Identity)
 	if err != nil {
@@ -159,6 +160,7 @@ type described struct {
 	until    time.Time
 	keys     *honoured
 	settings *settled
+	pausing  *pausing
 }
 
 // current is the descriptor to send now: the one before, unless half to a whole period (of ten minutes at least) has passed since,
@@ -167,11 +169,11 @@ func (r *Relay) current(now time.Time, refused *described) (*described, error) {
 	r.describing.Lock()
 	defer r.describing.Unlock()
 	d := r.described
-	if d != nil && d != refused && now.Before(d.until) && d.keys == r.onion.Load() && d.settings == r.settled.Load() {
+	if d != nil && d != refused && now.Before(d.until) && d.keys == r.onion.Load() && d.settings == r.settled.Load() && d.pausing == r.pausing.Load() {
 		return d, nil
 	}
 	wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
-	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), until: now.Add(wait/2 + rand.N(wait/2))}
+	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), until: now.Add(wait/2 + rand.N(wait/2))}
 	var err error
 	if d.text, err = r.descriptor(now); err != nil {
 		return nil, err
@@ -190,7 +192,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 			retry := firstRetry
 			var refused *described
 			for {
-				keys, settings := r.onion.Load(), r.settled.Load()
+				keys, settings, pausing := r.onion.Load(), r.settled.Load(), r.pausing.Load()
 				var d *described
 				err := errPanic
 				r.guard("publish", func() {
@@ -213,6 +215,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 				select {
 				case <-time.After(wait):
 				case <-keys.replaced:
+				case <-pausing.replaced:
 				case <-settings.replaced:
 					select { // an operator who changes much in a short time tells it in one
 					case <-time.After(leastBetween):

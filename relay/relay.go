@@ -37,6 +37,8 @@ type Config struct {
 	Contact   string
 	Family    []cell.NodeID
 	Bandwidth uint64           // bytes a second that it offers; 0: 10 MB/s
+	Rate      uint64           // bytes a second that it sends at most, of circuits on links and to hosts; 0: what it can
+	Burst     uint64           // of them, at once after a calm; 0: those of a second
 	Exit      directory.Policy // zero: no exit
 	Resolver  exit.Resolver    // of names that clients ask for; nil: the system's
 
@@ -62,6 +64,11 @@ type Config struct {
 	// Memory is how many bytes others can make the relay hold, whatever they do: what is below is sized by it, if it is 0
 	// (spec/queues.md, section 6). 0: 2 GiB, or half of GOMEMLIMIT if that is less; LeastMemory at least.
 	Memory int64
+
+	// Quota is how many bytes the relay sends in a month, or with QuotaDaily a day, of UTC, at most. When it is nearly used up nothing
+	// new is taken until the next one begins. What was sent is kept in Dir. 0: any number.
+	Quota      uint64
+	QuotaDaily bool
 
 	// What is refused as busy beyond. 0: by Memory; of 2 GiB, as follows.
 	MaxLinks    int // accepted and dialled: 3185, at most 16384
@@ -108,8 +115,14 @@ type Relay struct {
 	dirStreams *streams
 	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
-	draining   atomic.Bool   // nothing new is taken
+	draining   atomic.Bool // nothing new is taken
+	pausing    atomic.Pointer[pausing]
+	toHosts    atomic.Uint64 // bytes that were sent there while there was a rate or a quota
+	overloaded atomic.Int64  // the hour in which it last was, in seconds since 1970
 	observed   atomic.Uint64 // bytes a second, as in the descriptor
+
+	quotaMu sync.Mutex
+	quota   quota
 
 	mu         sync.Mutex
 	unproved   *crowd // connections in their link handshake, of addresses
@@ -137,6 +150,7 @@ type Stats struct {
 	Exits, ExitsFailed                         atomic.Uint64
 	LinksRefused, Panics                       atomic.Uint64
 	CircuitsShed, LinksShed                    atomic.Uint64 // ended to make room for others
+	Crowded                                    atomic.Uint64 // circuits and key exchanges for which there was no place
 	Limited                                    atomic.Uint64 // refused because their address asks for too many
 	Breaches                                   atomic.Uint64 // circuits ended for what came on them: no honest node sends it
 	Cells                                      atomic.Uint64 // of circuits: passed on or ended here, both ways
@@ -172,6 +186,11 @@ func New(cfg Config) (*Relay, error) {
 		dials: newCrowd(mostDials, mostPending), outlets: make(map[*outlet]struct{}),
 	}
 	r.unproved.oldest = true
+	r.quota = quota{most: cfg.Quota, daily: cfg.QuotaDaily}
+	if err := r.quota.load(cfg.Dir, time.Now()); err != nil {
+		return nil, err
+	}
+	r.pausing.Store(&pausing{until: r.quota.pause(), replaced: make(chan struct{})})
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -200,6 +219,7 @@ func New(cfg Config) (*Relay, error) {
 	r.known.Store(new(known))
 	r.linkCfg = link.Config{
 		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log, Gate: r.gate,
+		Rate:   link.NewRate(cfg.Rate, cfg.Burst),
 		Budget: link.NewBudget(int64(cfg.MaxQueued)),
 	}
 	if cfg.Directory != nil { // who votes needs a clock that is better than others'
@@ -257,6 +277,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		wg.Go(func() { r.keepPublished(ctx) })
 		wg.Go(func() { r.keepOnion(ctx) })
 		wg.Go(func() { r.keepObserved(ctx) })
+		wg.Go(func() { r.keepQuota(ctx) })
 	}
 	<-ctx.Done()
 

@@ -18,12 +18,14 @@ type Settings struct {
 	Contact   string
 	Family    []cell.NodeID
 	Bandwidth uint64
+	Rate      uint64
+	Burst     uint64
 	Exit      directory.Policy
 }
 
 // Settings are those of a configuration.
 func (cfg *Config) Settings() Settings {
-	return Settings{Addrs: cfg.Addrs, Contact: cfg.Contact, Family: cfg.Family, Bandwidth: cfg.Bandwidth, Exit: cfg.Exit}
+	return Settings{Addrs: cfg.Addrs, Contact: cfg.Contact, Family: cfg.Family, Bandwidth: cfg.Bandwidth, Rate: cfg.Rate, Burst: cfg.Burst, Exit: cfg.Exit}
 }
 
 // settled are settings in use.
@@ -84,6 +86,7 @@ func (r *Relay) Change(s Settings) error {
 		return nil
 	}
 	r.settled.Store(next)
+	r.linkCfg.Rate.Set(next.Rate, next.Burst)
 	close(now.replaced)
 	if r.cutForbidden() > 0 {
 		r.log.Info("streams that the new exit policy forbids were ended")
