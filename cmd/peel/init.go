@@ -321,7 +321,7 @@ func writeNetwork(dir string, l *testnet.Layout, socks string) error {
 		r := &l.Relays[i]
 		f := conf.Relay{
 			Network: "../network.toml", Keys: "keys", State: "state", Nickname: r.Nickname, Listen: []string{r.Addr.String()},
-			Bandwidth: "10 MB/s", Log: "info",
+			Log: "info",
 		}
 		if r.Exit {
 			f.Exit = testnet.ExitPolicy

@@ -84,6 +84,10 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg.Addrs, cfg.Contact, cfg.Family, cfg.Bandwidth, cfg.Exit = s.Addrs, s.Contact, s.Family, s.Bandwidth, s.Exit
+	cfg.Rate, cfg.Burst = s.Rate, s.Burst
+	if cfg.Quota, cfg.QuotaDaily, err = f.Allowance(); err != nil {
+		return err
+	}
 	if cfg.Memory, err = conf.Size(f.Memory, conf.LeastRelayMemory); err != nil {
 		return err
 	}
@@ -120,6 +124,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	relayView(window, r)
+	trafficWindow(window, r)
 	reload := reloading(cfg.Log, func() error {
 		var next conf.Relay
 		if err := conf.Reload(path, &f, &next); err != nil {
@@ -154,6 +159,10 @@ func relaySettings(f *conf.Relay) (s relay.Settings, err error) {
 		return s, err
 	}
 	if s.Bandwidth, err = f.Rate(); err != nil {
+		return s, err
+	}
+	s.Rate = s.Bandwidth // what it offers is what it sends at most
+	if s.Burst, err = f.AtOnce(); err != nil {
 		return s, err
 	}
 	if s.Exit, err = f.Policy(); err != nil {

@@ -51,6 +51,28 @@ func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 	)
 }
 
+// trafficWindow shows how much of a relay's quota is used, and whether it was overloaded.
+func trafficWindow(s *admin.Server, r *relay.Relay) {
+	s.Section("traffic", func() any {
+		t := r.Traffic()
+		shown := struct {
+			Sent       uint64     `json:"sent_MB,omitempty"`
+			Quota      uint64     `json:"quota_MB,omitempty"`
+			Ends       *time.Time `json:"period_ends,omitempty"`
+			Paused     bool       `json:"paused"`
+			Overloaded *time.Time `json:"overloaded,omitempty"`
+		}{t.Sent / 1e6, t.Quota / 1e6, nil, t.Paused, nil}
+		if t.Quota > 0 {
+			ends := t.Ends.UTC()
+			shown.Ends = &ends
+		}
+		if hour := r.Overloaded(time.Now()); !hour.IsZero() {
+			shown.Overloaded = &hour
+		}
+		return shown
+	})
+}
+
 // keysWindow shows how old a relay's onion key is.
 func keysWindow(s *admin.Server, r *relay.Relay) {
 	s.Section("keys", func() any {

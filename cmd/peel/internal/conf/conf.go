@@ -34,6 +34,9 @@ type Relay struct {
 	Listen    []string `toml:"listen"`
 	Advertise []string `toml:"advertise"`
 	Bandwidth string   `toml:"bandwidth"`
+	Burst     string   `toml:"burst"`
+	Quota     string   `toml:"quota"`
+	Period    string   `toml:"quota_period"`
 	Memory    string   `toml:"memory_budget"`
 
 	MaxLinks       int  `toml:"max_links"`
@@ -226,6 +229,9 @@ func (c *Relay) check() (string, error) {
 	if _, err := c.Rate(); err != nil {
 		return "bandwidth", err
 	}
+	if key, err := c.checkTraffic(); err != nil {
+		return key, err
+	}
 	if _, err := Size(c.Memory, LeastRelayMemory); err != nil {
 		return "memory_budget", err
 	}
@@ -333,14 +339,6 @@ func (c *Relay) Addrs() ([]netip.AddrPort, error) {
 	return addrs, directory.CheckAddrs(addrs)
 }
 
-// Rate is the bandwidth in bytes a second; 0: not said.
-func (c *Relay) Rate() (uint64, error) {
-	if c.Bandwidth == "" {
-		return 0, nil
-	}
-	return ParseRate(c.Bandwidth)
-}
-
 // Policy is the exit policy; none: no exit.
 func (c *Relay) Policy() (directory.Policy, error) {
 	for _, s := range c.Exit {
@@ -424,59 +422,6 @@ func identities(texts []string) ([]cell.NodeID, error) {
 		ids = append(ids, id)
 	}
 	return ids, nil
-}
-
-// rateUnits are the units of a rate, in bytes a second.
-var rateUnits = []struct {
-	name  string
-	bytes float64
-}{{"kB/s", 1e3}, {"MB/s", 1e6}, {"GB/s", 1e9}, {"kbit/s", 1e3 / 8}, {"Mbit/s", 1e6 / 8}, {"Gbit/s", 1e9 / 8}}
-
-// ParseRate reads a rate such as "20 MB/s" or "100 Mbit/s" as bytes a second.
-func ParseRate(s string) (uint64, error) {
-	for _, u := range rateUnits {
-		number, ok := strings.CutSuffix(s, u.name)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if b := n * u.bytes; err == nil && b >= 1e3 && b <= float64(directory.MaxBandwidth) {
-			return uint64(b), nil
-		}
-	}
-	return 0, fmt.Errorf(`%q: must be a rate of at least 1 kB/s, such as "20 MB/s" or "100 Mbit/s"`, s)
-}
-
-// What a node needs of memory at least, in bytes.
-const (
-	LeastRelayMemory  = 64 << 20
-	LeastClientMemory = 16 << 20
-)
-
-const mostMemory = 1 << 44
-
-// sizeUnits are the units of a size in memory, in bytes.
-var sizeUnits = []struct {
-	name  string
-	bytes float64
-}{{"MiB", 1 << 20}, {"GiB", 1 << 30}, {"MB", 1e6}, {"GB", 1e9}}
-
-// Size reads a size in memory such as "512 MiB" or "2 GiB", least bytes at least; "": 0.
-func Size(s string, least int64) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	for _, u := range sizeUnits {
-		number, ok := strings.CutSuffix(s, u.name)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-		if b := n * u.bytes; err == nil && b >= float64(least) && b <= mostMemory {
-			return int64(b), nil
-		}
-	}
-	return 0, fmt.Errorf(`%q: must be a size of at least %d MiB, such as "512 MiB" or "2 GiB"`, s, least>>20)
 }
 
 // adminAt checks where a node is looked into, besides its socket.

@@ -186,6 +186,53 @@ func TestSizesInMemory(t *testing.T) {
 	}
 }
 
+// A rate or a size that is not written as it should be is refused with what may have been meant.
+func TestUnitsThatAreMeant(t *testing.T) {
+	quota := func(s string) error { _, _, err := (&Relay{Quota: s}).Allowance(); return err }
+	rate := func(s string) error { _, err := ParseRate(s); return err }
+	burst := func(s string) error { _, err := (&Relay{Burst: s}).AtOnce(); return err }
+	for _, c := range []struct {
+		parse      func(string) error
+		text, says string // "": it is taken; otherwise, what is meant
+	}{
+		{rate, "20 MB/s", ""}, {rate, "20MB/s", ""}, {rate, "0.5 GB/s", ""}, {rate, "100 Mbit/s", ""}, {rate, "64 kB/s", ""},
+		{rate, "20 MB", "20 MB/s"}, {rate, "20 mb/s", "20 Mbit/s"}, {rate, "100 mbps", "100 Mbit/s"}, {rate, "20 MBps", "20 MB/s"},
+		{rate, "20M", "20 MB/s"}, {rate, "100 MBIT/S", "none"}, {rate, "1 gbit", "1 Gbit/s"}, {rate, "20", "none"}, {rate, "1e400 MB/s", "none"},
+		{rate, "nan MB/s", "none"}, {rate, "0x10 MB/s", "none"}, {rate, "1_0 MB/s", "none"}, {rate, "-1 MB/s", "none"}, {rate, "1 B/s", "none"}, {rate, "fast", "none"},
+		{quota, "500 GB", ""}, {quota, "2 TiB", ""}, {quota, "1.5 TB", ""}, {quota, "500 gb", "500 GB"}, {quota, "500G", "500 GB"},
+		{quota, "500 GB/s", "500 GB"}, {quota, "1 MB", "none"}, {quota, "500", "none"}, {quota, "inf GB", "none"}, {quota, "2 tib", "2 TiB"},
+		{burst, "40 MB", ""}, {burst, "64 kB", ""}, {burst, "1 kB", "none"}, {burst, "40 MB/s", "40 MB"},
+	} {
+		err := c.parse(c.text)
+		switch {
+		case c.says == "" && err != nil, c.says != "" && err == nil:
+			t.Errorf("%q: %v", c.text, err)
+		case c.says == "none" && strings.Contains(err.Error(), "did you mean"):
+			t.Errorf("%q: %v", c.text, err)
+		case c.says != "" && c.says != "none" && !strings.HasSuffix(err.Error(), fmt.Sprintf("did you mean %q?", c.says)):
+			t.Errorf("%q: %v; want %q to be meant", c.text, err, c.says)
+		}
+	}
+}
+
+func TestWhatARelaySendsIsChecked(t *testing.T) {
+	for _, c := range []struct {
+		r    Relay
+		key  string
+		says string
+	}{
+		{Relay{}, "", ""},
+		{Relay{Bandwidth: "1 MB/s", Burst: "2 MB", Quota: "1 GB", Period: "day", State: "state"}, "", ""},
+		{Relay{Burst: "2 MB"}, "burst", "no bandwidth"},
+		{Relay{Quota: "1 GB"}, "quota", "state folder"},
+		{Relay{Quota: "1 GB", State: "s", Period: "week"}, "quota_period", "neither month nor day"},
+	} {
+		if key, err := c.r.checkTraffic(); key != c.key || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%+v: %s %v", c.r, key, err)
+		}
+	}
+}
+
 func TestAMistakeInAListIsToldWithTheLineOfItsEntry(t *testing.T) {
 	good := relayFile()
 	text, after, _ := strings.Cut(good.Text(), `exit_policy = ["accept *:80", "accept *:443"]`)

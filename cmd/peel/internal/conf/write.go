@@ -18,7 +18,12 @@ func (c *Relay) Text() string {
 	b.key("contact", c.Contact, "How to reach you. It is published.")
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
 	b.list("advertise", c.Advertise, "Where others reach the relay, at most one IPv4 and one IPv6 address. []: as listen.")
-	b.key("bandwidth", c.Bandwidth, `What the relay offers, such as "20 MB/s" or "100 Mbit/s". "": 10 MB/s.`)
+	b.key("bandwidth", c.Bandwidth, `What the relay offers, and sends at most, such as "20 MB/s" or "100 Mbit/s": as much comes in. "": it offers 10 MB/s,`,
+		"and sends what it can.")
+	b.key("burst", c.Burst, `How much of that it sends at once after a calm, such as "40 MB". "": that of a second.`)
+	b.key("quota", c.Quota, `How much it sends in a month or a day, such as "500 GB" or "2 TiB"; as much comes in. When it is nearly used up the relay`,
+		`takes no new circuits, and says so in its descriptor, until the next period. "": any number.`)
+	b.key("quota_period", c.Period, `"month" or "day", of UTC. "": month.`)
 	b.key("memory_budget", c.Memory, `How much memory others can make the relay use, such as "512 MiB" or "2 GiB": how many links, circuits and`,
 		`streams it takes, and how much waits on them, go by it. "": half of what the machine has, 16 GiB at most.`)
 	c.bounds(&b)
