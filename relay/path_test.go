@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/gcm"
 	"peel/cell/link"
 	"peel/cell/link/linktest"
 	"peel/circuit/layer"
@@ -310,14 +309,7 @@ func BenchmarkRelayPath(b *testing.B) {
 
 // cryptography is how long the ciphers alone take for so many cells in records of 32.
 func cryptography(cells int) time.Duration {
-	block, err := aes.NewCipher(make([]byte, 32))
-	if err != nil {
-		panic(err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		panic(err)
-	}
+	aead := gcm.New(new([gcm.KeySize]byte))
 	var k [layer.KeySize]byte
 	l := layer.NewRelay(&k, cell.BodySize)
 	const n = 32

@@ -1,24 +1,24 @@
 package link
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"peel/cell"
+	"peel/cell/gcm"
 )
 
 // Sizes of a record in bytes, and when keys move on (spec/link.md, section 3).
 const (
 	maxCells   = 46 // cells a record: the most that 64 KiB hold
 	headerSize = 2
-	tagSize    = 16
+	tagSize    = gcm.TagSize
 	maxRecord  = headerSize + maxCells*cell.Size + tagSize
 
-	keySize        = 32
+	keySize        = gcm.KeySize
 	ratchetRecords = 1 << 20 // records under one key
 	ratchetBytes   = 1 << 30 // bytes of records under one key
 	ratchetLabel   = "peel link ratchet v1"
@@ -27,9 +27,9 @@ const (
 // A half is one direction of a link: the key, and how much went under it. Each has one owner, the link's reader or its
 // writer. It allocates nothing but when the key moves on.
 type half struct {
-	aead           cipher.AEAD
+	aead           *gcm.AEAD // nil once erased
 	key            [keySize]byte
-	nonce          [12]byte
+	nonce          [gcm.NonceSize]byte
 	records, bytes uint64 // under this key
 }
 
@@ -43,14 +43,13 @@ func newHalf(key []byte) *half {
 func (h *half) use(key []byte) {
 	copy(h.key[:], key)
 	h.records, h.bytes = 0, 0
-	block, err := aes.NewCipher(h.key[:])
-	if err != nil {
-		panic(err) // the key has its one size
+	if h.aead != nil {
+		h.aead.Erase()
 	}
-	if h.aead, err = cipher.NewGCM(block); err != nil {
-		panic(err) // AES has blocks of 16 bytes
-	}
+	h.aead = gcm.New(&h.key)
 }
+
+var errErased = errors.New("link: the keys of this link were erased, for it has ended")
 
 // count notes that a record of n bytes went by, and moves the key on when it has done its work: then nobody who takes
 // the new key can read what went under the old one.
@@ -76,6 +75,9 @@ func space(wire []byte) []cell.Cell {
 
 // seal makes a record, in place, of the first n cells, 1 to maxCells, that stand in space(wire), and returns it.
 func (h *half) seal(wire []byte, n int) ([]byte, error) {
+	if h.aead == nil {
+		return nil, errErased
+	}
 	plain := wire[headerSize : headerSize+n*cell.Size]
 	size := len(plain) + tagSize
 	binary.BigEndian.PutUint16(wire, uint16(size))
@@ -96,6 +98,9 @@ func recordSize(b []byte) (int, error) {
 // open opens a whole record, as recordSize measured it, in place, and returns its cells, which alias it. After an error
 // nothing may be made of them.
 func (h *half) open(record []byte) ([]cell.Cell, error) {
+	if h.aead == nil {
+		return nil, errErased
+	}
 	binary.BigEndian.PutUint64(h.nonce[4:], h.records)
 	sealed := record[headerSize:]
 	plain, err := h.aead.Open(sealed[:0], h.nonce[:], sealed, record[:headerSize])
@@ -105,5 +110,11 @@ func (h *half) open(record []byte) ([]cell.Cell, error) {
 	return cell.Cells(plain), h.count(len(record))
 }
 
-// erase overwrites the key. What the cipher keeps of it goes with the garbage.
-func (h *half) erase() { clear(h.key[:]) }
+// erase overwrites the key. The half cannot be used again.
+func (h *half) erase() {
+	clear(h.key[:])
+	if h.aead != nil {
+		h.aead.Erase()
+		h.aead = nil
+	}
+}

@@ -133,9 +133,18 @@ func TestRecordsAllocateNothing(t *testing.T) {
 
 func TestErasedKeyIsGone(t *testing.T) {
 	h := newHalf(testKey(9))
-	h.erase()
-	if h.key != [keySize]byte{} {
-		t.Error("the key is still there")
+	record := bytes.Clone(seal(t, h, 1))
+	for range 2 { // twice is as well as once
+		h.erase()
+		if h.key != [keySize]byte{} {
+			t.Error("the key is still there")
+		}
+		if _, err := h.seal(make([]byte, maxRecord), 1); err == nil {
+			t.Error("it seals without a key")
+		}
+		if _, err := h.open(record); err == nil {
+			t.Error("it opens without a key")
+		}
 	}
 }
 
