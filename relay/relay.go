@@ -55,11 +55,13 @@ type Config struct {
 	// they are lost at the end of Run.
 	KeyDir string
 
-	Dir   string                                                            // folder for the consensus; "": nothing is written
-	Dial  func(ctx context.Context, network, addr string) (net.Conn, error) // of links; nil: net.Dialer
-	Tap   func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
-	Heard func(from net.Addr, m cell.Message)                               // for tests and instruments: each message for this relay, and the link it came by
-	Log   *slog.Logger                                                      // nil: silent
+	Dir     string                                                            // folder for the consensus; "": nothing is written
+	Dial    func(ctx context.Context, network, addr string) (net.Conn, error) // of links; nil: net.Dialer
+	Connect func(ctx context.Context, network, addr string) (net.Conn, error) // of hosts, for an exit in a network in memory; nil: net.Dialer
+	Villain *Villain                                                          // this node misbehaves; nil: it is honest
+	Tap     func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
+	Heard   func(from net.Addr, m cell.Message)                               // for tests and instruments: each message for this relay, and the link it came by
+	Log     *slog.Logger                                                      // nil: silent
 
 	// Memory is how many bytes others can make the relay hold, whatever they do: what is below is sized by it, if it is 0
 	// (spec/queues.md, section 6). 0: 2 GiB, or half of GOMEMLIMIT if that is less; LeastMemory at least.
@@ -173,6 +175,9 @@ func New(cfg Config) (*Relay, error) {
 	if err := cfg.bound(); err != nil {
 		return nil, err
 	}
+	if err := cfg.Villain.check(cfg.Network); err != nil {
+		return nil, err
+	}
 	cfg.Dial = cfg.dialer()
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
@@ -221,6 +226,9 @@ func New(cfg Config) (*Relay, error) {
 		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log, Gate: r.gate,
 		Rate:   link.NewRate(cfg.Rate, cfg.Burst),
 		Budget: link.NewBudget(int64(cfg.MaxQueued)),
+	}
+	if cfg.Villain != nil {
+		r.linkCfg.Bend = cfg.Villain.Cells
 	}
 	if cfg.Directory != nil { // who votes needs a clock that is better than others'
 		r.clock.Limit = max(cfg.Network.WithDefaults().Voting/6, 10*time.Second)
@@ -386,6 +394,9 @@ func (r *Relay) serveStreams(ctx context.Context) {
 	h := r.cfg.Directory
 	if h == nil {
 		h = withMeasure(r.cache)
+	}
+	if r.cfg.Villain != nil && r.cfg.Villain.Directory != nil {
+		h = r.cfg.Villain.Directory(h)
 	}
 	s := &http.Server{
 		Handler: r.stats.Asked.count(h), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,

@@ -57,7 +57,7 @@ func (r *Relay) settle(s Settings) (*settled, error) {
 		own[i] = a.Addr()
 	}
 	var err error
-	if next.exit, err = exit.New(exit.Config{Policy: s.Exit, Own: own, Resolver: r.cfg.Resolver, MaxPending: 2 * mostDials, Lookups: &r.stats.Lookups}); err != nil {
+	if next.exit, err = exit.New(exit.Config{Policy: s.Exit, Own: own, Resolver: r.cfg.Resolver, Connect: r.cfg.Connect, MaxPending: 2 * mostDials, Lookups: &r.stats.Lookups}); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	return next, nil

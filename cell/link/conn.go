@@ -44,7 +44,12 @@ type Config struct {
 	// Tap sees every batch of cells in clear, received or about to be sent, from the goroutines of the link; it must not
 	// keep or change them. For tests and instruments; nil costs nothing.
 	Tap func(in bool, cells []cell.Cell)
-	Log *slog.Logger // nil: silence
+
+	// Bend makes, for each link, what has this node misbehave on it: a func that is given the room of a record, of which the first n cells
+	// are about to be sent, and says how many of it are sent instead: at least one. It may change them all, and is called by one
+	// goroutine at a time. For test networks that try how others bear it; nil, for every honest node, costs nothing.
+	Bend func() func(room []cell.Cell, n int) int
+	Log  *slog.Logger // nil: silence
 }
 
 func (c Config) withDefaults() Config {

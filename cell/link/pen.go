@@ -37,13 +37,18 @@ type pen struct {
 	drain  drain
 	looked time.Duration // at the round trip
 
-	wire  *[maxRecord]byte // the record in the making
-	rest  []byte           // of it: what the connection did not take at once
-	cells int              // in it
+	bend  func(room []cell.Cell, n int) int // of a node that misbehaves; else nil
+	wire  *[maxRecord]byte                  // the record in the making
+	rest  []byte                            // of it: what the connection did not take at once
+	cells int                               // in it
 }
 
 func newPen(c *Conn) *pen {
-	return &pen{Conn: c, port: newPort(c.nc), gone: make([]gone, 0, maxCells), grown: make([]*Circ, 0, maxCells)}
+	w := &pen{Conn: c, port: newPort(c.nc), gone: make([]gone, 0, maxCells), grown: make([]*Circ, 0, maxCells)}
+	if c.cfg.Bend != nil {
+		w.bend = c.cfg.Bend()
+	}
+	return w
 }
 
 // rouse says, under mu, whether the caller has the pen from now on: then it must signal or flush.
@@ -154,6 +159,10 @@ func (w *pen) record(wire *[maxRecord]byte, idle *bool) ([]byte, error) {
 	if err != nil || len(cells) == 0 {
 		*idle = none
 		return nil, err
+	}
+	if w.bend != nil {
+		room := space(wire[:])
+		cells = room[:min(max(w.bend(room, len(cells)), 1), len(room))]
 	}
 	w.wire, w.cells = wire, len(cells)
 	if w.cfg.Tap != nil {

@@ -25,6 +25,10 @@ type Config struct {
 	// need not be listed.
 	Own []netip.Addr
 
+	// Connect opens connections to hosts, after the policy was asked; nil: net.Dialer, of which the policy is asked once more
+	// about each socket. For networks in memory.
+	Connect func(ctx context.Context, network, addr string) (net.Conn, error)
+
 	Resolver   Resolver      // nil: the system's DNS servers; what is in the hosts file is not found
 	Timeout    time.Duration // for a whole Dial or Resolve; 0: 20 s
 	Lookups    *Lookups      // counts what became of look-ups; nil: nobody does
@@ -82,6 +86,14 @@ func New(cfg Config) (*Dialer, error) {
 	}
 	d.pending = make(chan struct{}, n)
 	d.connect = (&net.Dialer{ControlContext: d.control}).DialContext
+	if cfg.Connect != nil {
+		d.connect = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if err := d.control(ctx, network, addr, nil); err != nil {
+				return nil, err
+			}
+			return cfg.Connect(ctx, network, addr)
+		}
+	}
 	d.own.interfaces = net.InterfaceAddrs
 	for _, a := range cfg.Own {
 		d.own.published = append(d.own.published, a.Unmap().WithZone(""))

@@ -1,0 +1,44 @@
+package relay
+
+import (
+	"errors"
+	"net/http"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/directory"
+)
+
+// Villain makes a node misbehave, in networks that try how others bear it. It works only where no authority has an address of the
+// internet: New refuses it elsewhere. Each func may be nil.
+type Villain struct {
+	Cells     func() func(room []cell.Cell, n int) int // what goes out on a link instead of what should (link.Config.Bend)
+	Directory func(http.Handler) http.Handler          // what is handed out instead of the directory
+}
+
+// check refuses a villain in a network that people may use.
+func (v *Villain) check(n *directory.Network) error {
+	if v == nil {
+		return nil
+	}
+	for i := range n.Authorities {
+		for _, a := range n.Authorities[i].Addrs {
+			if _, special := directory.SpecialRange(a.Addr()); !special {
+				return errors.New("relay: a node that misbehaves is for test networks, whose authorities all have private or loopback addresses")
+			}
+		}
+	}
+	return nil
+}
+
+// Consensus is the newest relay list here, even if it no longer holds; nil: none. An authority's node has that of its authority.
+func (r *Relay) Consensus() *directory.Consensus { return r.cache.Consensus() }
+
+// LinkStats counts what went over all links of the node.
+func (r *Relay) LinkStats() link.Stats { return r.pool.Stats() }
+
+// Consensus is the newest relay list here, even if it no longer holds; nil: none.
+func (n *Authority) Consensus() *directory.Consensus { return n.authority.Consensus() }
+
+// LinkStats counts what went over all links of the node.
+func (n *Authority) LinkStats() link.Stats { return n.relay.LinkStats() }
