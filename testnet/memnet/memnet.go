@@ -269,3 +269,19 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 }
+
+// Close breaks all connections and closes all listeners that are left.
+func (n *Net) Close() {
+	n.mu.Lock()
+	var all []netip.Addr
+	for at := range n.ports {
+		all = append(all, at.Addr())
+	}
+	for l := range n.lines {
+		all = append(all, l.from)
+	}
+	n.mu.Unlock()
+	for _, a := range all {
+		n.Cut(a)
+	}
+}

@@ -69,6 +69,12 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// CloseWrite gives the other end EOF behind all that was written; this end can still read.
+func (c *Conn) CloseWrite() error {
+	c.out.closeWriter()
+	return nil
+}
+
 // Cut loses the connection: both ends fail at once, and what was on its way is gone.
 func (c *Conn) Cut() {
 	c.in.cutOff()

@@ -1,0 +1,219 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"peel/testnet/plan"
+	"peel/testnet/story"
+)
+
+// act does what the timetable says, in time.
+func (l *Lab) act(ctx context.Context) {
+	for _, a := range l.plan.Timetable() {
+		if !sleepUntil(ctx, l.begin.Add(a.At)) {
+			return
+		}
+		l.trace("%s %s", a.At, a.String())
+		if err := l.do(ctx, a); err != nil {
+			l.broken("what befalls the network can be done", "%s: %v", a.String(), err)
+		}
+	}
+}
+
+func (l *Lab) do(ctx context.Context, a plan.Act) error {
+	if a.Do == plan.Change {
+		name := a.Weather
+		if a.Undo {
+			name = l.plan.Weather
+		}
+		l.setWeather(name)
+		l.cfg.Progress(fmt.Sprintf("%9s  the weather is %s", a.At, name))
+		return nil
+	}
+	if a.Do == plan.Part {
+		l.part(a)
+		return nil
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(a.Names))
+	for i, name := range a.Names {
+		wg.Go(func() { errs[i] = l.doTo(ctx, a, name) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// doTo does something to one node.
+func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
+	n := l.byName[name]
+	addr := l.addrOf(name)
+	switch a.Do {
+	case plan.Kill:
+		if a.Undo {
+			return l.Restore(name)
+		}
+		return l.Kill(name)
+	case plan.Restart:
+		l.say(story.OfNode, name, "restarts")
+		n.stop(false)
+		return n.start()
+	case plan.Freeze:
+		l.freeze(name, addr, !a.Undo)
+	case plan.Skew:
+		skew := time.Duration(a.By)
+		if a.Undo {
+			skew = 0
+		}
+		n.skew.Store(int64(skew))
+		l.say(story.OfNode, name, "has a clock that is wrong by %v", skew)
+	case plan.Limit:
+		rate := a.Rate
+		if a.Undo {
+			rate = 0
+		}
+		if n == nil {
+			l.internet.SetRate(addr, int(rate))
+		} else {
+			l.limit(n, rate)
+		}
+		l.say(story.OfNode, name, "sends %v a second at most", rate)
+	case plan.Corrupt:
+		script := a.Script
+		if a.Undo {
+			script = ""
+		}
+		if n != nil {
+			n.mind.Set(script)
+			l.story.Villain(time.Now(), name, script)
+		}
+	}
+	return nil
+}
+
+// limit limits what a relay's machine sends: to rate, or, if that is 0, to what the plan says.
+func (l *Lab) limit(n *node, rate plan.Bytes) {
+	if rate == 0 {
+		rate = l.bandwidth(n.name)
+	}
+	l.internet.SetRate(n.addr, int(rate))
+}
+
+// part divides the network, or makes it whole.
+func (l *Lab) part(a plan.Act) {
+	if a.Undo {
+		l.internet.Part(nil)
+		l.story.Mark(story.Mark{At: time.Now(), Kind: story.OfWeather, Text: "the network is whole"})
+		l.say(story.OfWeather, "", "the network is whole")
+		return
+	}
+	parts := make(map[netip.Addr]int)
+	for addr := range l.places {
+		parts[addr] = 1
+	}
+	for _, name := range a.Names {
+		parts[l.addrOf(name)] = 2
+	}
+	l.internet.Part(parts)
+	l.story.Mark(story.Mark{At: time.Now(), Kind: story.OfWeather, Text: "the network is divided"})
+	l.say(story.OfWeather, "", "the network is divided: %v on one side", a.Names)
+}
+
+// addrOf is where a node, a client or a service is.
+func (l *Lab) addrOf(name string) netip.Addr {
+	if n := l.byName[name]; n != nil {
+		return n.addr
+	}
+	if s := l.services[name]; s != nil {
+		return s.addr
+	}
+	var i int
+	fmt.Sscanf(name, "client%d", &i)
+	return l.clientAddrs[i-1]
+}
+
+// kill is one relay that was killed, for Expect.Reconnect.
+type kill struct {
+	at   time.Time
+	took time.Duration // until the next new connection of a client worked; 0: not yet
+}
+
+// Kill ends a node at once, as kill -9 does.
+func (l *Lab) Kill(name string) error {
+	n, err := l.node(name)
+	if err != nil {
+		return err
+	}
+	l.story.Mark(story.Mark{At: time.Now(), Kind: story.OfNode, Text: name + " is killed"})
+	l.say(story.OfNode, name, "is killed")
+	n.stop(true)
+	if n.role == "relay" && l.plan.Expect.Reconnect > 0 {
+		l.running.Go(func() { l.reconnect(time.Now()) })
+	}
+	return nil
+}
+
+// Restore starts a node that was killed, or lets one go on that was frozen.
+func (l *Lab) Restore(name string) error {
+	n, err := l.node(name)
+	if err != nil {
+		return err
+	}
+	l.internet.Freeze(n.addr, false)
+	n.mu.Lock()
+	up := n.live != nil
+	n.mu.Unlock()
+	l.say(story.OfNode, name, "is back")
+	if up {
+		l.story.State(name, story.Up)
+		return nil
+	}
+	return n.start()
+}
+
+// Freeze lets a node neither hear nor be heard.
+func (l *Lab) Freeze(name string) error {
+	n, err := l.node(name)
+	if err != nil {
+		return err
+	}
+	l.freeze(name, n.addr, true)
+	return nil
+}
+
+func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) {
+	l.internet.Freeze(addr, frozen)
+	state, text := story.Up, "goes on"
+	if frozen {
+		state, text = story.Frozen, "is frozen"
+	}
+	l.story.State(name, state)
+	l.say(story.OfNode, name, "%s", text)
+}
+
+// SetWeather changes the weather.
+func (l *Lab) SetWeather(name string) error {
+	if !slices.Contains(l.plan.WeatherNames(), name) {
+		return fmt.Errorf("lab: there is no weather %q", name)
+	}
+	l.setWeather(name)
+	return nil
+}
+
+func (l *Lab) node(name string) (*node, error) {
+	n := l.byName[name]
+	if n == nil {
+		return nil, fmt.Errorf("lab: no relay or authority is called %q", name)
+	}
+	return n, nil
+}
+
+// Actions are what those who watch may do.
+func (l *Lab) Actions() story.Actions {
+	return story.Actions{Kill: l.Kill, Freeze: l.Freeze, Restore: l.Restore, SetWeather: l.SetWeather, Weathers: l.plan.WeatherNames()}
+}

@@ -1,0 +1,213 @@
+// Package lab runs a plan: the nodes of a network, the shipped code, on a ground; what befalls them; loads; and it watches what must
+// always hold (docs/testnet.md).
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"peel/client"
+	"peel/directory"
+	"peel/testnet/memnet"
+	"peel/testnet/plan"
+	"peel/testnet/story"
+)
+
+// Config says what is run, and who is told.
+type Config struct {
+	Plan     *plan.Plan
+	Internet *memnet.Net                    // between the nodes
+	Ground   string                         // in a few words: "in memory, in virtual time"
+	Story    *story.Story                   // is told what happens; nil: nobody is
+	Dir      string                         // of nodes that keep something; needed where the plan says so
+	Progress func(string)                   // is told, in a line, what happens; nil: nobody is
+	Log      func(node string) *slog.Logger // nil: silent
+}
+
+// Lab is a network under a plan: made by New, run once by Run.
+type Lab struct {
+	cfg      Config
+	plan     *plan.Plan
+	internet *memnet.Net
+	network  *directory.Network
+	begin    time.Time // of the timetable
+	story    *story.Story
+
+	nodes    []*node // authorities, then relays
+	byName   map[string]*node
+	clients  []*client.Client
+	villains []*villainClient
+	services map[string]*service
+	places   map[netip.Addr]string // of machines; no longer changes after New
+
+	clientAddrs []netip.Addr
+
+	mu       sync.Mutex
+	weather  plan.Weather
+	kills    []*kill
+	result   Result
+	running  sync.WaitGroup // of all that Run starts and waits for
+	ctx      context.Context
+	baseline int // goroutines before
+}
+
+// New makes the nodes' keys and addresses. It starts nothing.
+func New(cfg Config) (*Lab, error) {
+	if err := cfg.Plan.Check(); err != nil {
+		return nil, err
+	}
+	if cfg.Plan.Kept && cfg.Dir == "" {
+		return nil, errors.New("lab: nodes of this plan keep what they know: a folder is needed")
+	}
+	if cfg.Log == nil {
+		cfg.Log = func(string) *slog.Logger { return slog.New(slog.DiscardHandler) }
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string) {}
+	}
+	l := &Lab{
+		cfg: cfg, plan: cfg.Plan, internet: cfg.Internet, byName: make(map[string]*node), services: make(map[string]*service),
+		places: make(map[netip.Addr]string), baseline: runtime.NumGoroutine(),
+	}
+	l.result.Plan = cfg.Plan
+	l.result.seen = make(map[string]string)
+	if l.story = cfg.Story; l.story == nil {
+		l.story = story.New(cfg.Plan.Name, cfg.Ground, time.Now())
+	}
+	if err := l.lay(time.Now()); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Run runs the plan to its end, or until ctx ends, and says how it went. The error is of what kept it from running at all.
+func (l *Lab) Run(ctx context.Context) (*Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	l.ctx = ctx
+	l.setWeather(l.plan.Weather)
+	for i := 1; i <= l.plan.Relays.Count; i++ {
+		l.limit(l.byName[fmt.Sprintf("relay%d", i)], 0)
+	}
+	for _, s := range l.services {
+		if err := s.start(l); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range l.nodes {
+		if err := n.start(); err != nil {
+			l.end(cancel)
+			return nil, err
+		}
+	}
+	if err := l.startClients(ctx); err != nil {
+		l.end(cancel)
+		return nil, err
+	}
+	started := time.Now()
+	l.running.Go(func() { l.watch(ctx) })
+	l.running.Go(func() {
+		if l.clients[0].Ready(ctx) == nil {
+			took := time.Since(started)
+			l.mu.Lock()
+			l.result.Ready = took
+			l.mu.Unlock()
+			l.say(story.OfStart, "client1", "is ready after %v", took.Round(time.Millisecond))
+		}
+	})
+	err := l.play(ctx)
+	l.end(cancel)
+	if err != nil {
+		return nil, err
+	}
+	l.finish()
+	return &l.result, nil
+}
+
+// play waits for the network, and then lets happen what the plan says.
+func (l *Lab) play(ctx context.Context) error {
+	if !sleepUntil(ctx, l.begin) {
+		return context.Cause(ctx)
+	}
+	end := l.begin.Add(time.Duration(l.plan.Length))
+	life, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	var acting, loads sync.WaitGroup
+	acting.Go(func() { l.act(life) })
+	for i := range l.plan.Loads {
+		loads.Go(func() { l.load(ctx, i, end) })
+	}
+	for _, v := range l.villains {
+		acting.Go(func() { v.run(life) })
+	}
+	loads.Wait()
+	acting.Wait()
+	<-life.Done()
+	if errors.Is(context.Cause(ctx), context.Canceled) && ctx.Err() != nil {
+		l.mu.Lock()
+		l.result.Stopped = true
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// end stops all that runs, and waits until it is gone.
+func (l *Lab) end(cancel context.CancelCauseFunc) {
+	l.collect()
+	cancel(nil)
+	for _, n := range l.nodes {
+		n.stop(false)
+	}
+	for _, s := range l.services {
+		s.stop()
+	}
+	l.running.Wait()
+	l.internet.Close()
+}
+
+func sleepUntil(ctx context.Context, at time.Time) bool {
+	t := time.NewTimer(time.Until(at))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// say tells of an event whoever wants to know.
+func (l *Lab) say(kind, node, format string, a ...any) {
+	now := time.Now()
+	text := fmt.Sprintf(format, a...)
+	l.story.Tell(story.Event{At: now, Node: node, Kind: kind, Text: text})
+	if node != "" {
+		text = node + " " + text
+	}
+	l.cfg.Progress(fmt.Sprintf("%9s  %s", time.Duration(now.Sub(l.begin)).Round(time.Millisecond*100), text))
+}
+
+// dialer dials as the machine at an address.
+func (l *Lab) dialer(a netip.Addr) func(context.Context, string, string) (net.Conn, error) {
+	return l.internet.Dialer(a)
+}
+
+// folder is a node's own; "": it keeps nothing.
+func (l *Lab) folder(name string) (string, error) {
+	if !l.plan.Kept {
+		return "", nil
+	}
+	dir := l.cfg.Dir + string(os.PathSeparator) + name
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("lab: %w", err)
+	}
+	return dir, nil
+}

@@ -1,0 +1,208 @@
+package lab
+
+import (
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/relay"
+	"peel/testnet/memnet"
+	"peel/testnet/plan"
+	"peel/testnet/story"
+	"peel/testnet/villain"
+)
+
+const (
+	linkPort        = 9001
+	servicePort     = 80
+	settling        = 300 * time.Millisecond // from the start of the nodes to the first voting
+	slack           = 10 * time.Second       // from the first consensus, or a whole period if that is less, to the timetable
+	certificateLife = 89 * 24 * time.Hour
+)
+
+// exitPolicy is what exits carry: the machines of the network in memory.
+var exitPolicy = []string{"accept 10.0.0.0/8:*", "reject *:*"}
+
+// secret is 32 bytes that follow from the seed, a name and a purpose.
+func (l *Lab) secret(name, purpose string) []byte {
+	h := sha256.New()
+	binary.Write(h, binary.BigEndian, l.plan.Seed)
+	h.Write([]byte("peel lab key v1|" + name + "|" + purpose))
+	return h.Sum(nil)
+}
+
+func (l *Lab) signingKey(name, purpose string) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(l.secret(name, purpose))
+}
+
+func (l *Lab) exchangeKey(name, purpose string) (*ecdh.PrivateKey, error) {
+	k, err := ecdh.X25519().NewPrivateKey(l.secret(name, purpose))
+	if err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	return k, nil
+}
+
+// address is that of machine i: each in a /16 of its own, as long as there are such.
+func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i), byte(i >> 8), 1}) }
+
+// lay makes the network's file and all nodes, none of which is started.
+func (l *Lab) lay(now time.Time) error {
+	p := l.plan
+	start := now.UTC().Add(settling + time.Duration(p.Voting) + time.Second).Truncate(time.Second)
+	l.begin = start.Add(min(time.Duration(p.Period), slack))
+	l.network = &directory.Network{
+		Name: p.Name, Threshold: directory.MinThreshold(p.Authorities),
+		Schedule: directory.Schedule{Start: start, Period: time.Duration(p.Period), Voting: time.Duration(p.Voting)},
+	}
+	i := 0
+	place := func(name, role string) netip.Addr {
+		a := address(i)
+		l.places[a] = p.PlaceOf(name, i)
+		i++
+		l.story.Node(story.Node{Name: name, Role: role, Place: l.places[a], Addr: a.String(), State: story.Starting})
+		return a
+	}
+	for k := range p.Authorities {
+		n := &node{lab: l, name: fmt.Sprintf("authority%d", k+1), role: "authority"}
+		n.addr = place(n.name, story.Authority)
+		if err := l.keysOfAuthority(n, now); err != nil {
+			return err
+		}
+		l.add(n)
+	}
+	for k := range l.nodes {
+		a := l.nodes[k]
+		c := directory.Certificate{
+			Network: l.network.ID(), Identity: a.id, SigningKey: directory.SigningKey(a.signing.Public().(ed25519.PublicKey)),
+			NotBefore: now.UTC().Truncate(time.Second).Add(-time.Hour), NotAfter: now.UTC().Truncate(time.Second).Add(certificateLife - time.Hour),
+		}
+		var err error
+		if a.certificate, err = c.Certify(a.keys.Identity); err != nil {
+			return err
+		}
+	}
+	for k := range p.Relays.Count {
+		n := &node{lab: l, name: fmt.Sprintf("relay%d", k+1), role: "relay", exit: p.Exit(k + 1)}
+		n.addr = place(n.name, story.Relay)
+		if err := l.keysOfRelay(n, now); err != nil {
+			return err
+		}
+		l.add(n)
+	}
+	if err := l.families(); err != nil {
+		return err
+	}
+	for _, v := range p.Villains {
+		if n := l.byName[v.Node]; n != nil {
+			n.script = v.Script
+			l.story.Villain(now, n.name, v.Script)
+		}
+	}
+	for k := range p.Clients {
+		name := fmt.Sprintf("client%d", k+1)
+		l.clientAddrs = append(l.clientAddrs, place(name, story.Client))
+	}
+	for _, s := range p.Services {
+		l.services[s.Name] = &service{name: s.Name, kind: s.Kind, addr: place(s.Name, story.Server)}
+	}
+	return nil
+}
+
+func (l *Lab) add(n *node) {
+	n.mind = villain.NewMind(l.plan.Seed, time.Sleep)
+	l.nodes = append(l.nodes, n)
+	l.byName[n.name] = n
+}
+
+func (l *Lab) keysOfAuthority(n *node, now time.Time) (err error) {
+	n.keys = relay.Keys{Identity: l.signingKey(n.name, "identity")}
+	if n.keys.Link, err = l.exchangeKey(n.name, "link"); err != nil {
+		return err
+	}
+	n.signing = l.signingKey(n.name, "signing")
+	n.id = n.keys.ID()
+	l.network.Authorities = append(l.network.Authorities, directory.AuthorityInfo{
+		Nickname: n.name, ID: n.id, LinkKey: cell.Key(n.keys.Link.PublicKey().Bytes()), Addrs: []netip.AddrPort{netip.AddrPortFrom(n.addr, linkPort)},
+	})
+	return nil
+}
+
+func (l *Lab) keysOfRelay(n *node, now time.Time) (err error) {
+	n.keys = relay.Keys{Identity: l.signingKey(n.name, "identity"), Made: now}
+	if n.keys.Link, err = l.exchangeKey(n.name, "link"); err != nil {
+		return err
+	}
+	if n.keys.Onion, err = l.exchangeKey(n.name, "onion"); err != nil {
+		return err
+	}
+	n.id = n.keys.ID()
+	return nil
+}
+
+// families tells the relays of one family of each other.
+func (l *Lab) families() error {
+	of := make(map[string][]*node)
+	for _, r := range l.plan.Relay {
+		if r.Family != "" {
+			of[r.Family] = append(of[r.Family], l.byName[r.Name])
+		}
+	}
+	for _, members := range of {
+		for _, a := range members {
+			for _, b := range members {
+				if a != b {
+					a.family = append(a.family, b.id)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// bandwidth is what a relay's machine sends in a second, at most; 0: no limit.
+func (l *Lab) bandwidth(name string) plan.Bytes {
+	if b := l.plan.Special(name).Bandwidth; b > 0 {
+		return b
+	}
+	return l.plan.Relays.Bandwidth
+}
+
+// setWeather changes what lies between the machines.
+func (l *Lab) setWeather(name string) {
+	w, _ := l.plan.WeatherCalled(name)
+	l.mu.Lock()
+	l.weather = w
+	l.mu.Unlock()
+	l.internet.SetWays(l.ways(w))
+	l.story.Weather(time.Now(), name)
+}
+
+// ways are those of a weather.
+func (l *Lab) ways(w plan.Weather) func(from, to netip.Addr) memnet.Way {
+	places := l.places // no longer changes
+	return func(from, to netip.Addr) memnet.Way {
+		d := time.Duration(w.Delay)
+		if w.Map > 0 {
+			d += time.Duration(w.Map * float64(plan.Delay(places[from], places[to])))
+		}
+		return memnet.Way{Delay: d, Jitter: time.Duration(w.Jitter), Rate: int(w.Rate), Loss: w.Loss, Resets: w.Resets}
+	}
+}
+
+// nickname is who has an identity.
+func (l *Lab) nickname(id cell.NodeID) string {
+	for _, n := range l.nodes {
+		if n.id == id {
+			return n.name
+		}
+	}
+	return strings.ToLower(id.String())
+}

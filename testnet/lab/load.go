@@ -1,0 +1,180 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"peel/client"
+	"peel/testnet/plan"
+	"peel/testnet/story"
+)
+
+// Download is what became of one exchange with a service.
+type Download struct {
+	Load, Index int
+	Client      string
+	Complete    bool
+	Tries       int // 1: it went well at once
+	First, Took time.Duration
+	Err         error // of the last try, if it is not complete
+}
+
+// startClients makes the clients and lets them run.
+func (l *Lab) startClients(ctx context.Context) error {
+	for i, addr := range l.clientAddrs {
+		name := fmt.Sprintf("client%d", i+1)
+		dir, err := l.folder(name)
+		if err != nil {
+			return err
+		}
+		cfg := client.Config{
+			Network: l.network, Dir: dir, Dial: l.dialer(addr), Log: l.cfg.Log(name), Events: func(e client.Event) { l.clientEvent(name, e) },
+		}
+		c, err := client.New(cfg)
+		if err != nil {
+			return fmt.Errorf("lab: %s: %w", name, err)
+		}
+		l.clients = append(l.clients, c)
+		l.running.Go(func() {
+			if err := c.Run(ctx); err != nil {
+				l.broken("a node ended by itself", "%s: %v", name, err)
+			}
+		})
+		l.story.State(name, story.Up)
+		for _, v := range l.plan.Villains {
+			if v.Node == name {
+				l.villains = append(l.villains, &villainClient{lab: l, name: name, addr: addr, script: v.Script})
+				l.story.Villain(time.Now(), name, v.Script)
+			}
+		}
+	}
+	return nil
+}
+
+// load does one load of the plan.
+func (l *Lab) load(ctx context.Context, which int, end time.Time) {
+	ld := &l.plan.Loads[which]
+	if !sleepUntil(ctx, l.begin.Add(time.Duration(ld.At))) {
+		return
+	}
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(ld.AtOnce, ld.Count) {
+		wg.Go(func() {
+			for i := range next {
+				l.download(ctx, which, i)
+				if ld.Pause > 0 {
+					sleepUntil(ctx, time.Now().Add(time.Duration(ld.Pause)))
+				}
+			}
+		})
+	}
+	for i := range ld.Count {
+		if !time.Now().Before(end) && ld.Pause > 0 { // a load that goes on for ever ends with the run
+			break
+		}
+		select {
+		case next <- i:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	close(next)
+	wg.Wait()
+}
+
+// download does one exchange, and again where it failed and may be tried again.
+func (l *Lab) download(ctx context.Context, which, index int) {
+	ld := &l.plan.Loads[which]
+	k := index % len(l.clients)
+	if ld.From != "" {
+		fmt.Sscanf(ld.From, "client%d", &k)
+		k--
+	}
+	d := Download{Load: which, Index: index, Client: fmt.Sprintf("client%d", k+1)}
+	begun := time.Now()
+	var path []string
+	var wrong *wrongError
+	for d.Tries < ld.Tries && !d.Complete && ctx.Err() == nil {
+		d.Tries++
+		d.First, path, d.Err = l.try(ctx, l.clients[k], ld, uint64(which)<<32|uint64(index))
+		d.Complete = d.Err == nil
+		if errors.As(d.Err, &wrong) {
+			l.broken("bytes are right and in order", "download %d of load %d, of %s: %v", index+1, which+1, d.Client, wrong)
+			break
+		}
+		if !d.Complete && d.Tries < ld.Tries {
+			sleepUntil(ctx, time.Now().Add(200*time.Millisecond))
+		}
+	}
+	if ctx.Err() != nil && !d.Complete {
+		return // the run was stopped
+	}
+	d.Took = time.Since(begun)
+	sd := story.Download{At: time.Now(), Client: d.Client, Path: path, Bytes: int64(ld.Size), FirstByte: d.First, Took: d.Took}
+	if d.Err != nil {
+		sd.Err = d.Err.Error()
+		l.say(story.OfDownload, d.Client, "download %d of load %d failed after %d tries: %v", index+1, which+1, d.Tries, d.Err)
+	}
+	l.story.Downloaded(sd)
+	l.mu.Lock()
+	l.result.Downloads = append(l.result.Downloads, d)
+	l.mu.Unlock()
+}
+
+// try does one exchange once.
+func (l *Lab) try(ctx context.Context, c *client.Client, ld *plan.Load, key uint64) (first time.Duration, path []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(ld.Timeout))
+	defer cancel()
+	s := l.services[ld.To]
+	begun := time.Now()
+	conn, err := c.DialContext(ctx, "tcp", netip.AddrPortFrom(s.addr, servicePort).String())
+	if err != nil {
+		return 0, nil, err
+	}
+	defer conn.Close()
+	for _, hop := range client.PathOf(conn) {
+		path = append(path, hop.Nickname)
+	}
+	defer closeWith(ctx, conn)()
+	at, err := s.use(conn, key, ld.Size)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	}
+	if !at.IsZero() {
+		first = at.Sub(begun)
+	}
+	return first, path, err
+}
+
+// closeWith closes a connection when ctx ends, in a goroutine that the func returned waits for.
+func closeWith(ctx context.Context, c net.Conn) func() {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		c.Close()
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}
+
+// clientEvent hears of the circuits of a client.
+func (l *Lab) clientEvent(name string, e client.Event) {
+	path := make([]string, len(e.Path))
+	for i, hop := range e.Path {
+		path[i] = hop.Nickname
+	}
+	if e.Kind == client.EventCircuitBuilt {
+		l.checkPath(name, e.Path)
+	}
+	l.tellCircuit(name, path, e)
+}

@@ -1,0 +1,277 @@
+package lab
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/authority"
+	"peel/relay"
+	"peel/testnet/story"
+	"peel/testnet/villain"
+)
+
+// node is an authority or a relay of the plan.
+type node struct {
+	lab         *Lab
+	name, role  string
+	exit        bool
+	addr        netip.Addr
+	id          cell.NodeID
+	keys        relay.Keys
+	signing     ed25519.PrivateKey
+	certificate directory.Certificate
+	family      []cell.NodeID
+	script      string // what it does from its start on
+	mind        *villain.Mind
+	skew        atomic.Int64 // nanoseconds: how far an authority's clock is ahead
+
+	mu   sync.Mutex
+	live *life  // nil: not running
+	past counts // of lives that are over
+}
+
+// life is a node from one start to its end.
+type life struct {
+	relays      []*relay.Relay     // two, where an authority has two faces
+	authorities []*relay.Authority // or these
+	cancel      context.CancelFunc
+	done        chan struct{}
+}
+
+// counts are what a node counted.
+type counts struct {
+	breaches, panics, overruns, cells uint64
+}
+
+func (l *life) stats() []*relay.Stats {
+	var all []*relay.Stats
+	for _, r := range l.relays {
+		all = append(all, r.Stats())
+	}
+	for _, a := range l.authorities {
+		all = append(all, a.Stats())
+	}
+	return all
+}
+
+// counted is what the node counted in all its lives.
+func (n *node) counted() counts {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := n.past
+	if n.live != nil {
+		c.add(n.live)
+	}
+	return c
+}
+
+func (c *counts) add(l *life) {
+	for _, s := range l.stats() {
+		c.breaches += s.Breaches.Load()
+		c.panics += s.Panics.Load()
+		c.cells += s.Cells.Load()
+	}
+}
+
+// consensus is the newest that the node has; nil: none, or it does not run.
+func (n *node) consensus() (all []*directory.Consensus) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.live == nil {
+		return nil
+	}
+	for _, r := range n.live.relays {
+		if c := r.Consensus(); c != nil {
+			all = append(all, c)
+		}
+	}
+	for _, a := range n.live.authorities {
+		if c := a.Consensus(); c != nil {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// status is what an authority knows; nil: it does not run.
+func (n *node) status() *authority.Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.live == nil || len(n.live.authorities) == 0 {
+		return nil
+	}
+	s := n.live.authorities[0].Status()
+	return &s
+}
+
+// start starts the node, which must not run.
+func (n *node) start() error {
+	listener, err := n.lab.internet.Listen(netip.AddrPortFrom(n.addr, linkPort))
+	if err != nil {
+		return fmt.Errorf("lab: %s: %w", n.name, err)
+	}
+	ls := []net.Listener{listener}
+	twins := n.role == "authority" && n.script == "equivocate"
+	if twins {
+		ls = n.lab.split(listener)
+	}
+	live := &life{done: make(chan struct{})}
+	var runs []func(context.Context) error
+	for i, l := range ls {
+		run, err := n.make(live, l, i)
+		if err != nil {
+			listener.Close()
+			return fmt.Errorf("lab: %s: %w", n.name, err)
+		}
+		runs = append(runs, run)
+	}
+	n.mind.Set(n.script)
+	ctx, cancel := context.WithCancel(context.Background())
+	live.cancel = cancel
+	n.mu.Lock()
+	n.live = live
+	n.mu.Unlock()
+	n.lab.running.Go(func() {
+		defer close(live.done)
+		var wg sync.WaitGroup
+		for _, run := range runs {
+			wg.Go(func() {
+				if err := run(ctx); err != nil && ctx.Err() == nil {
+					n.lab.broken("a node ended by itself", "%s: %v", n.name, err)
+				}
+			})
+		}
+		wg.Wait()
+		listener.Close()
+	})
+	n.lab.story.State(n.name, story.Up)
+	return nil
+}
+
+// make makes the relay or the authority; face is 1 for an authority's second face.
+func (n *node) make(live *life, l net.Listener, face int) (func(context.Context) error, error) {
+	cfg := relay.Config{
+		Network: n.lab.network, Keys: n.keys, Listeners: []net.Listener{l}, Dial: n.lab.dialer(n.addr), Log: n.lab.cfg.Log(n.name),
+		Villain: &relay.Villain{Cells: n.mind.Cells, Directory: n.mind.Directory},
+	}
+	dir, err := n.lab.folder(n.name)
+	if err != nil {
+		return nil, err
+	}
+	if n.role == "authority" {
+		ac := authority.Config{
+			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: directory.Params{}, Now: n.now,
+		}
+		if cap := n.lab.plan.Relays.Count; cap > 250 { // machines share the /16 networks
+			ac.Params[directory.ParamDistinctSubnets.Name] = 0
+		}
+		if face == 1 {
+			ac.Params[directory.ParamRelaysPerAddr.Name] = directory.ParamRelaysPerAddr.Max
+		}
+		cfg.Keys = relay.Keys{Link: n.keys.Link}
+		a, err := relay.NewAuthority(cfg, ac)
+		if err != nil {
+			return nil, err
+		}
+		live.authorities = append(live.authorities, a)
+		return a.Run, nil
+	}
+	cfg.Nickname, cfg.Family, cfg.Dir, cfg.Bandwidth = n.name, n.family, dir, uint64(n.lab.bandwidth(n.name))
+	if n.script == "boast" {
+		cfg.Bandwidth = 1_000_000_000
+	}
+	if n.exit {
+		if cfg.Exit, err = directory.ParsePolicy(exitPolicy); err != nil {
+			return nil, err
+		}
+		cfg.Connect, cfg.Resolver = n.lab.dialer(n.addr), noNames{}
+	}
+	r, err := relay.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	live.relays = append(live.relays, r)
+	return r.Run, nil
+}
+
+// now is an authority's own clock.
+func (n *node) now() time.Time { return time.Now().Add(time.Duration(n.skew.Load())) }
+
+// stop ends the node and waits until it is gone; at once: it says no word to anybody before.
+func (n *node) stop(atOnce bool) {
+	n.mu.Lock()
+	live := n.live
+	n.mu.Unlock()
+	if live == nil {
+		return
+	}
+	if atOnce {
+		n.lab.internet.Cut(n.addr)
+	}
+	live.cancel()
+	<-live.done
+	n.mu.Lock()
+	n.past.add(live)
+	n.live = nil
+	n.mu.Unlock()
+	n.lab.story.State(n.name, story.Down)
+	n.lab.story.Unlink(n.name)
+}
+
+// part is one of two that share a listener.
+type part struct {
+	net.Listener
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+// Accept implements net.Listener.
+func (p *part) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (p *part) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+// split deals the connections of a listener out to two, by the machine that they come from, until it is closed.
+func (l *Lab) split(whole net.Listener) []net.Listener {
+	two := make([]net.Listener, 2)
+	parts := make([]*part, 2)
+	for i := range parts {
+		parts[i] = &part{Listener: whole, conns: make(chan net.Conn), closed: make(chan struct{})}
+		two[i] = parts[i]
+	}
+	l.running.Go(func() {
+		for {
+			c, err := whole.Accept()
+			if err != nil {
+				return
+			}
+			from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().As4()
+			p := parts[from[1]&1]
+			select {
+			case p.conns <- c:
+			case <-p.closed:
+				c.Close()
+			}
+		}
+	})
+	return two
+}

@@ -1,0 +1,277 @@
+package lab
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"peel/testnet/plan"
+	"peel/testnet/story"
+)
+
+// Result is how a run went.
+type Result struct {
+	Plan      *plan.Plan
+	Ready     time.Duration // from the start of the nodes until the first client was ready; 0: none was
+	Downloads []Download
+	Periods   []Period // that had a consensus, as they were seen
+	Accused   []string // authorities that signed two things for one period
+	Broken    []Broken // what must always hold, and did not
+	Failed    []string // what was expected, and did not come
+	Breaches  int      // circuits that honest relays ended for what came on them, and links likewise
+	Refused   int      // requests of villains that were refused
+	Deeds     int      // of villains
+	Missed    int      // periods without a consensus
+	Kills     int      // of relays, after which a new connection was waited for
+	Prompt    int      // of these, after which it came in time
+	Stopped   bool     // before its end
+
+	acts []string
+	seen map[string]string
+}
+
+// Period is one consensus.
+type Period struct {
+	ValidAfter time.Time
+	Digest     string
+	Relays     int
+	names      []string // that are running
+}
+
+// Broken is something that must always hold, and did not.
+type Broken struct {
+	At   time.Duration // from the beginning of the timetable
+	Rule string
+	Text string
+}
+
+const mostBroken = 100
+
+// broken notes that something that must always hold does not.
+func (l *Lab) broken(rule, format string, a ...any) {
+	text := fmt.Sprintf(format, a...)
+	b := Broken{At: time.Since(l.begin), Rule: rule, Text: text}
+	l.mu.Lock()
+	if len(l.result.Broken) < mostBroken {
+		l.result.Broken = append(l.result.Broken, b)
+	}
+	l.mu.Unlock()
+	l.story.Mark(story.Mark{At: time.Now(), Kind: story.OfInvariant, Text: rule})
+	l.say(story.OfInvariant, "", "BROKEN: %s: %s", rule, text)
+}
+
+// trace adds a line to the trace.
+func (l *Lab) trace(format string, a ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.result.acts = append(l.result.acts, fmt.Sprintf(format, a...))
+}
+
+// collect gathers what the nodes counted, while they still run.
+func (l *Lab) collect() {
+	l.look()
+	r := &l.result
+	for _, n := range l.nodes {
+		c := n.counted()
+		if c.panics > 0 {
+			l.broken("no node panics", "%s: %d times", n.name, c.panics)
+		}
+		if n.honest() {
+			r.Breaches += int(c.breaches + c.overruns)
+		}
+		r.Deeds += int(n.mind.Deeds.Load())
+	}
+	for i, c := range l.clients {
+		if p := c.Panics(); p > 0 {
+			l.broken("no node panics", "client%d: %d times", i+1, p)
+		}
+	}
+	for _, v := range l.villains {
+		r.Refused += int(v.refused.Load())
+		r.Deeds += int(v.deeds.Load())
+	}
+}
+
+// finish looks at what was expected, when all has ended.
+func (l *Lab) finish() {
+	r, x := &l.result, &l.plan.Expect
+	slices.SortFunc(r.Downloads, func(a, b Download) int { return cmp.Or(a.Load-b.Load, a.Index-b.Index) })
+	slices.SortFunc(r.Periods, func(a, b Period) int { return a.ValidAfter.Compare(b.ValidAfter) })
+	r.Missed = l.missed()
+	if len(l.plan.Villains) == 0 && !slices.ContainsFunc(l.plan.Events, func(e plan.Event) bool { return e.Do == plan.Corrupt }) && r.Breaches > 0 {
+		l.broken("honest nodes send nothing that others must end circuits or links for", "%d times", r.Breaches)
+	}
+	fail := func(format string, a ...any) { r.Failed = append(r.Failed, fmt.Sprintf(format, a...)) }
+	if n := len(r.Downloads); n > 0 {
+		if c := r.Share(func(d Download) bool { return d.Complete }); c < x.Complete {
+			fail("complete = %v: %.4f of %d downloads", x.Complete, c, n)
+		}
+		if c := r.Share(func(d Download) bool { return d.Complete && d.Tries == 1 }); c < x.FirstTry {
+			fail("first_try = %v: %.4f of %d downloads", x.FirstTry, c, n)
+		}
+		if f := r.Median(func(d Download) time.Duration { return d.First }); x.FirstByte > 0 && f > time.Duration(x.FirstByte) {
+			fail("first_byte = %q: %v for half of the downloads", x.FirstByte, f)
+		}
+		if s := slices.MaxFunc(r.Downloads, func(a, b Download) int { return cmp.Compare(a.Took, b.Took) }); x.Slowest > 0 && s.Took > time.Duration(x.Slowest) {
+			fail("slowest = %q: one took %v", x.Slowest, s.Took)
+		}
+	} else if len(l.plan.Loads) > 0 && !r.Stopped {
+		fail("no download came to its end")
+	}
+	if r.Missed > x.MissedPeriods {
+		fail("missed_periods = %d: %d had no consensus", x.MissedPeriods, r.Missed)
+	}
+	if r.Breaches < x.Breaches {
+		fail("breaches = %d: honest relays saw %d", x.Breaches, r.Breaches)
+	}
+	if r.Refused < x.Refused {
+		fail("refused = %d: %d requests of villains were", x.Refused, r.Refused)
+	}
+	for _, who := range x.Accused {
+		if !slices.Contains(r.Accused, who) {
+			fail("accused: nobody accuses %s", who)
+		}
+	}
+	for _, who := range r.Accused {
+		if !slices.Contains(x.Accused, who) {
+			fail("accused: %s is accused, which was not expected", who)
+		}
+	}
+	for _, k := range l.kills {
+		r.Kills++
+		if k.took > 0 && k.took <= time.Duration(x.Reconnect) {
+			r.Prompt++
+		}
+	}
+	if r.Kills > 0 && float64(r.Prompt) < x.ReconnectShare*float64(r.Kills) {
+		fail("reconnect = %q: a new connection worked in time after %d of %d kills", x.Reconnect, r.Prompt, r.Kills)
+	}
+	l.story.End(time.Now())
+}
+
+// missed counts the periods without a consensus, from the first one that anybody saw to the end of the run.
+func (l *Lab) missed() int {
+	r := &l.result
+	if len(r.Periods) == 0 {
+		return max(1, int(time.Duration(l.plan.Length)/time.Duration(l.plan.Period)))
+	}
+	period := time.Duration(l.plan.Period)
+	first := r.Periods[0].ValidAfter
+	last := time.Now().Add(-period / 2) // the newest may not have been looked at
+	want := int(last.Sub(first)/period) + 1
+	if r.Stopped {
+		want = 0
+	}
+	return max(0, want-len(r.Periods))
+}
+
+// Share is how many of the downloads are so, from 0 to 1.
+func (r *Result) Share(is func(Download) bool) float64 {
+	n := 0
+	for _, d := range r.Downloads {
+		if is(d) {
+			n++
+		}
+	}
+	return float64(n) / float64(max(1, len(r.Downloads)))
+}
+
+// Median is the middle one of a length of time of those downloads that have it.
+func (r *Result) Median(of func(Download) time.Duration) time.Duration {
+	var all []time.Duration
+	for _, d := range r.Downloads {
+		if t := of(d); t > 0 {
+			all = append(all, t)
+		}
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// OK says whether all held that must, and all came that was expected.
+func (r *Result) OK() bool { return len(r.Broken) == 0 && len(r.Failed) == 0 }
+
+// Trace is what the seed decides, line by line: what befell the network, who was there in each period, and what became of each download.
+// It has no finer times than the plan's: in which order goroutines run is nobody's choice.
+func (r *Result) Trace() []string {
+	lines := []string{fmt.Sprintf("seed %d", r.Plan.Seed)}
+	lines = append(lines, r.acts...)
+	for i, p := range r.Periods {
+		lines = append(lines, fmt.Sprintf("period %d %s running %s", i+1, p.ValidAfter.Format(time.RFC3339), strings.Join(p.names, " ")))
+	}
+	for _, d := range r.Downloads {
+		state := "complete"
+		if !d.Complete {
+			state = "failed"
+		}
+		lines = append(lines, fmt.Sprintf("load %d download %d %s %s", d.Load+1, d.Index+1, d.Client, state))
+	}
+	for _, b := range r.Broken {
+		lines = append(lines, "broken "+b.Rule)
+	}
+	return lines
+}
+
+// Digest is the SHA-256 of the trace.
+func (r *Result) Digest() string {
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(r.Trace(), "\n"))))
+}
+
+// String tells in some lines how the run went.
+func (r *Result) String() string {
+	var b strings.Builder
+	verdict := "ok"
+	if !r.OK() {
+		verdict = "FAILED"
+	}
+	fmt.Fprintf(&b, "%s: %s (seed %d, %v)\n", r.Plan.Name, verdict, r.Plan.Seed, r.Plan.Length)
+	for _, k := range r.Broken {
+		fmt.Fprintf(&b, "  broken at %v: %s: %s\n", k.At.Round(time.Millisecond), k.Rule, k.Text)
+	}
+	for _, f := range r.Failed {
+		fmt.Fprintf(&b, "  expected %s\n", f)
+	}
+	if n := len(r.Downloads); n > 0 {
+		retried := r.Share(func(d Download) bool { return d.Complete && d.Tries > 1 })
+		slow := slices.MaxFunc(r.Downloads, func(a, b Download) int { return cmp.Compare(a.Took, b.Took) })
+		fmt.Fprintf(&b, "  downloads: %d, complete %.2f %%, of these after another try %.2f %%; first byte after %v for half of them; the slowest took %v\n",
+			n, 100*r.Share(func(d Download) bool { return d.Complete }), 100*retried,
+			r.Median(func(d Download) time.Duration { return d.First }).Round(time.Millisecond), slow.Took.Round(time.Millisecond))
+	}
+	fmt.Fprintf(&b, "  periods: %d with a consensus, %d without\n", len(r.Periods), r.Missed)
+	if r.Deeds > 0 {
+		fmt.Fprintf(&b, "  villains: %d misdeeds; honest relays ended %d circuits for what came, %d requests were refused; accused: %v\n", r.Deeds, r.Breaches, r.Refused, r.Accused)
+	}
+	if r.Kills > 0 {
+		fmt.Fprintf(&b, "  kills: %d; a new connection worked in time after %d\n", r.Kills, r.Prompt)
+	}
+	fmt.Fprintf(&b, "  trace: %s\n", r.Digest())
+	return b.String()
+}
+
+// Left says what of a run is still there; "": nothing. Goroutines of the runtime may take a moment to go.
+func (l *Lab) Left() string {
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > l.baseline; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Sprintf("%d goroutines, and %d before", runtime.NumGoroutine(), l.baseline)
+		}
+	}
+	return ""
+}
+
+// Descriptors is how many files and sockets this process has open; 0 where that cannot be told.
+func Descriptors() int {
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(list)
+}

@@ -1,0 +1,233 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"peel/client"
+	"peel/client/path"
+	"peel/directory"
+	"peel/testnet/story"
+)
+
+// watch looks at the network again and again: at its periods, its counters, and what must always hold.
+func (l *Lab) watch(ctx context.Context) {
+	period := time.Duration(l.plan.Period)
+	every := min(max(period/4, time.Second), time.Minute)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			l.look()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look is one look at everything.
+func (l *Lab) look() {
+	now := time.Now()
+	for _, n := range l.nodes {
+		for _, c := range n.consensus() {
+			l.saw(n.name, c)
+		}
+		if s := n.status(); s != nil {
+			for _, e := range s.Evidence {
+				l.accuse(n.name, e.Authority, e.Kind)
+			}
+			if n.honest() {
+				l.tellPeriod(s.Outcome.Period, s.Phase, s.Votes, s.Signatures, s.Differ, s.Equivocated, s.Needed, s.Header)
+				if b := s.Before; b != nil {
+					l.tellPeriod(b.Period, "done", b.Votes, b.Signatures, b.Differ, b.Equivocated, b.Needed, b.Header)
+				}
+			}
+		}
+		l.story.Carried(n.name, n.counted().cells)
+	}
+	for i, c := range l.clients {
+		if cons := c.Consensus(); cons != nil {
+			l.saw(fmt.Sprintf("client%d", i+1), cons)
+		}
+		l.tellCircuits(fmt.Sprintf("client%d", i+1), c.Circuits(), now)
+	}
+	l.story.Sample(now)
+}
+
+// honest says whether the node is none of the villains of the plan.
+func (n *node) honest() bool { return n.mind.Script() == "" && n.script == "" }
+
+// saw notes a consensus that somebody holds: for one period there is one, and no other.
+func (l *Lab) saw(who string, c *directory.Consensus) {
+	at := c.ValidAfter.UTC().Format(time.RFC3339)
+	digest := c.Header.Digest().String()
+	l.mu.Lock()
+	before, there := l.result.seen[at]
+	if !there {
+		l.result.seen[at] = digest
+		p := Period{ValidAfter: c.ValidAfter, Digest: digest, Relays: len(c.Entries), names: running(c)}
+		l.result.Periods = append(l.result.Periods, p)
+	}
+	l.mu.Unlock()
+	if there && before != digest {
+		l.broken("there is one consensus for a period", "for %s %s holds %s, and another node %s", at, who, digest, before)
+	}
+	if there {
+		return
+	}
+	for i := range c.Entries {
+		e := &c.Entries[i]
+		l.story.Change(e.Nickname, func(n *story.Node) {
+			n.Bandwidth = e.Bandwidth
+			n.Flags = strings.Fields(e.Flags.String())
+		})
+	}
+}
+
+// running names the relays that a consensus says are there, with what they may be.
+func running(c *directory.Consensus) []string {
+	var names []string
+	for i := range c.Entries {
+		if e := &c.Entries[i]; e.Flags.Has(directory.Running) {
+			names = append(names, e.Nickname)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (l *Lab) accuse(by, whom, kind string) {
+	l.mu.Lock()
+	key := "evidence " + whom
+	_, there := l.result.seen[key]
+	l.result.seen[key] = kind
+	if !there {
+		l.result.Accused = append(l.result.Accused, whom)
+	}
+	l.mu.Unlock()
+	if !there {
+		l.say(story.OfVillain, whom, "is accused by %s: it signed two %s for one period", by, kind)
+	}
+}
+
+func (l *Lab) tellPeriod(at time.Time, phase string, votes, signatures, differ, twice []string, needed int, digest string) {
+	l.story.Period(story.Period{
+		ValidAfter: at, Phase: phase, Votes: votes, Signatures: signatures, Differ: differ, Twice: twice, Needed: needed, Of: l.plan.Authorities, Digest: digest,
+	})
+}
+
+// checkPath holds a circuit to the rules of paths (spec/path.md).
+func (l *Lab) checkPath(who string, p path.Path) {
+	why := ""
+	for i, a := range p {
+		for _, b := range p[:i] {
+			switch {
+			case a.ID == b.ID:
+				why = fmt.Sprintf("%s is in it twice", a.Nickname)
+			case l.plan.Relays.Count <= 250 && sameNet(a.Addrs, b.Addrs):
+				why = fmt.Sprintf("%s and %s are in one /16", b.Nickname, a.Nickname)
+			case l.oneFamily(a.Nickname, b.Nickname):
+				why = fmt.Sprintf("%s and %s are of one family", b.Nickname, a.Nickname)
+			}
+		}
+	}
+	if why != "" {
+		l.broken("no path breaks the rules", "%s: %v: %s", who, hops(p), why)
+	}
+}
+
+func sameNet(a, b []netip.AddrPort) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if p, err := x.Addr().Prefix(16); err == nil && x.Addr().Is4() && p.Contains(y.Addr()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (l *Lab) oneFamily(a, b string) bool {
+	f := l.plan.Special(a).Family
+	return f != "" && f == l.plan.Special(b).Family
+}
+
+func hops(p path.Path) []string {
+	var names []string
+	for _, e := range p {
+		names = append(names, e.Nickname)
+	}
+	return names
+}
+
+// tellCircuit tells the story of one event of a client.
+func (l *Lab) tellCircuit(name string, p []string, e client.Event) {
+	c := story.Circuit{Client: name, ID: e.Circuit, Path: p, Begun: e.Time}
+	switch e.Kind {
+	case client.EventCircuitBegun:
+		c.State = story.Building
+	case client.EventCircuitBuilt:
+		c.State = story.Open
+	case client.EventCircuitFailed:
+		c.State = story.Failed
+	case client.EventCircuitClosed:
+		c.State = story.Closed
+	case client.EventBootstrap:
+		l.story.Tell(story.Event{At: e.Time, Node: name, Kind: story.OfStart, Text: e.Progress.String()})
+		return
+	default:
+		return
+	}
+	if e.Err != nil {
+		c.Why = e.Err.Error()
+	}
+	l.story.Circuit(e.Time, name, c, e.Kind.String())
+}
+
+// tellCircuits tells which circuits a client has.
+func (l *Lab) tellCircuits(name string, all []client.CircuitInfo, now time.Time) {
+	list := make([]story.Circuit, 0, len(all))
+	for _, c := range all {
+		state := story.Open
+		if c.Closing {
+			state = story.Closing
+		}
+		list = append(list, story.Circuit{
+			Client: name, ID: c.ID, Path: hops(c.Path), State: state, Purpose: string(c.Purpose), Streams: c.Streams, Sent: c.Sent, Received: c.Received,
+			Begun: now.Add(-c.Age),
+		})
+	}
+	l.story.Circuits(now, name, list)
+}
+
+// reconnect waits for a new connection to work after a relay was killed.
+func (l *Lab) reconnect(at time.Time) {
+	k := &kill{at: at}
+	l.mu.Lock()
+	l.kills = append(l.kills, k)
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(l.ctx, time.Minute)
+	defer cancel()
+	var s *service
+	for _, any := range l.services {
+		if s == nil || cmp.Less(any.name, s.name) {
+			s = any
+		}
+	}
+	for s != nil && ctx.Err() == nil {
+		c, err := l.clients[0].DialContext(ctx, "tcp", netip.AddrPortFrom(s.addr, servicePort).String())
+		if err == nil {
+			c.Close()
+			l.mu.Lock()
+			k.took = time.Since(at)
+			l.mu.Unlock()
+			return
+		}
+	}
+}
