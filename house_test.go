@@ -54,8 +54,8 @@ var mayImport = map[string][]string{
 	"client/dns":          {},                           // a lookup does
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
-	"testnet/story":            {},
-	"testnet/villain":          {"cell"},
+	"testnet/story":   {},
+	"testnet/villain": {"cell"},
 	"testnet/lab": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*",
 		"testnet/memnet", "testnet/plan", "testnet/story", "testnet/villain"},
 	"testnet/plan":             {"directory/strict"},
