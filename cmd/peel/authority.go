@@ -78,6 +78,13 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	if cfg.MeasureFrom, err = f.MeasureFrom(); err != nil {
 		return err
 	}
+	if cfg.Memory, err = conf.Size(f.Memory, conf.LeastRelayMemory); err != nil {
+		return err
+	}
+	if cfg.Memory == 0 {
+		cfg.Memory = relayMemory(available())
+	}
+	keepWithin(cfg.Memory, votesMemory)
 	for _, a := range network.Authorities {
 		if a.LinkKey == cell.Key(link.PublicKey().Bytes()) {
 			cfg.Log = cfg.Log.With("node", a.Nickname)

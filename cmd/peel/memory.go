@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,30 +27,44 @@ func available() int64 {
 	return min(has, groupMemory("/proc/self/cgroup", "/sys/fs/cgroup"), debug.SetMemoryLimit(-1))
 }
 
-// groupMemory is the least memory limit of the control groups (version 2) that a process is in, as the file about it says.
+// groupMemory is the least memory limit of the control groups that a process is in, of either version, as the file about it says.
 func groupMemory(about, root string) int64 {
 	least := int64(math.MaxInt64)
 	text, err := os.ReadFile(about)
 	if err != nil {
 		return least
 	}
-	for line := range strings.Lines(string(text)) {
-		name, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
+	for line := range strings.Lines(string(text)) { // number:controllers:group
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
 			continue
 		}
-		for dir := filepath.Clean("/" + name); ; dir = filepath.Dir(dir) {
-			if b, err := os.ReadFile(filepath.Join(root, dir, "memory.max")); err == nil {
-				if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n > 0 {
-					least = min(least, n)
-				}
-			}
-			if dir == "/" {
-				break
-			}
+		switch controllers := parts[1]; {
+		case parts[0] == "0" && controllers == "":
+			least = min(least, groupLimit(root, parts[2], "memory.max"))
+			least = min(least, groupLimit(filepath.Join(root, "unified"), parts[2], "memory.max"))
+		case slices.Contains(strings.Split(controllers, ","), "memory"):
+			least = min(least, groupLimit(filepath.Join(root, "memory"), parts[2], "memory.limit_in_bytes"))
+			least = min(least, groupLimit(filepath.Join(root, controllers), parts[2], "memory.limit_in_bytes"))
 		}
 	}
 	return least
+}
+
+// groupLimit is the least limit of a group and those it is in. In a container the group's name may be one that is seen only from
+// outside: then its limit is at the root.
+func groupLimit(root, group, file string) int64 {
+	least := int64(math.MaxInt64)
+	for dir := filepath.Clean("/" + group); ; dir = filepath.Dir(dir) {
+		if b, err := os.ReadFile(filepath.Join(root, dir, file)); err == nil {
+			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n > 0 {
+				least = min(least, n)
+			}
+		}
+		if dir == "/" {
+			return least
+		}
+	}
 }
 
 // relayMemory is the memory budget of a relay that was told none: half of what there is.
@@ -62,13 +77,16 @@ func clientMemory(available int64) int64 {
 	return min(max(available/8, conf.LeastClientMemory), mostClientMemory)
 }
 
-// keepWithin has garbage collected in time for a process whose data take so much at most: it shall not need more than half
-// as much again. An operator's GOMEMLIMIT stands.
-func keepWithin(budget int64) {
+// keepWithin has garbage collected in time for a process whose data take so much at most, and what it needs itself: it shall not
+// need more than half as much again, nor more than nine tenths of what there is. An operator's GOMEMLIMIT stands.
+func keepWithin(budget, own int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(budget + budget/2 + ownMemory)
+		debug.SetMemoryLimit(min(budget+budget/2+own, available()/10*9))
 	}
 }
 
 // ownMemory is for what a node needs by itself: the directory, above all.
 const ownMemory = 256 << 20
+
+// votesMemory is that of an authority, with the votes, descriptors and past directories that it holds.
+const votesMemory = 768 << 20

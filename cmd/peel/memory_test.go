@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -49,6 +50,24 @@ func TestLimitsOfControlGroupsCount(t *testing.T) {
 	}{{"self", 3000}, {"none", math.MaxInt64}} {
 		if got := groupMemory(filepath.Join(root, x.about), filepath.Join(root, "fs")); got != x.want {
 			t.Errorf("%s: %d, want %d", x.about, got, x.want)
+		}
+	}
+	const none = math.MaxInt64 / 4096 * 4096 // what version 1 says where there is no limit
+	for _, x := range []struct {
+		name, self, file, text string
+		want                   int64
+	}{
+		{"version 1", "4:memory:/a/b\n0::/\n", "memory/a/b/memory.limit_in_bytes", "2000", 2000},
+		{"version 1, in a group that has one", "4:memory:/a/b\n", "memory/a/memory.limit_in_bytes", "1500", 1500},
+		{"version 1 without a limit", "4:memory:/free\n", "memory/free/memory.limit_in_bytes", fmt.Sprint(int64(none)), none},
+		{"version 1 in a container", "4:memory:/seen/from/outside\n", "memory/memory.limit_in_bytes", "1200", 1200},
+		{"version 1 with another controller", "4:cpu,memory:/x\n", "cpu,memory/x/memory.limit_in_bytes", "1100", 1100},
+		{"version 2 beside version 1", "0::/u\n", "unified/u/memory.max", "1000", 1000},
+	} {
+		write("self", x.self)
+		write("fs/"+x.file, x.text)
+		if got := groupMemory(filepath.Join(root, "self"), filepath.Join(root, "fs")); got != x.want {
+			t.Errorf("%s: %d, want %d", x.name, got, x.want)
 		}
 	}
 	write("self", "0::/../../a")

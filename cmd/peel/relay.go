@@ -94,7 +94,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if cfg.Memory == 0 {
 		cfg.Memory = relayMemory(available())
 	}
-	keepWithin(cfg.Memory)
+	keepWithin(cfg.Memory, ownMemory)
 	cfg.MaxLinks, cfg.MaxCircuits, cfg.MaxTasks = f.MaxLinks, f.MaxCircuits, f.MaxStreams
 	cfg.Limits = relay.Limits{
 		Links: f.AddrLinks, Circuits: f.AddrCircuits, LinkRate: f.AddrLinkRate, CreateRate: f.AddrCreateRate,

@@ -71,6 +71,7 @@ type Authority struct {
 	Private bool             `toml:"private_addresses"`
 	Measure bool             `toml:"measure"`
 	From    string           `toml:"measure_from"`
+	Memory  string           `toml:"memory_budget"`
 	Admin   string           `toml:"admin"`
 	Open    bool             `toml:"no_sandbox"`
 	Log     string           `toml:"log"`
@@ -279,6 +280,9 @@ func (c *Authority) check() (string, error) {
 	}
 	if _, err := c.MeasureFrom(); err != nil {
 		return "measure_from", err
+	}
+	if _, err := Size(c.Memory, LeastRelayMemory); err != nil {
+		return "memory_budget", err
 	}
 	if err := c.Params.Check(); err != nil {
 		return "params", err

@@ -63,6 +63,8 @@ func (c *Authority) Text() string {
 		"least three authorities measured. It takes traffic: of each relay some MB a period. In a network on one machine: false.")
 	b.key("measure_from", c.From, "An address of this machine to measure from, better another than the one in the network file, so that relays do not",
 		`recognise who calls. "": any.`)
+	b.key("memory_budget", c.Memory, `How much memory others can make the authority use by their links and requests, such as "512 MiB"; the directory itself comes to`,
+		`that. "": half of what the machine has, 16 GiB at most.`)
 	sandbox(&b, c.Open)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	b.explain([]string{"What this authority votes for (spec/directory.md, section 6), such as: distinct-subnets = 0"})
