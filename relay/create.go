@@ -148,7 +148,7 @@ func newTransit(r *Relay, prev *link.Circ, of owner, k []byte) *transit {
 	t.seat = place{owner: of, lose: t.destroy}
 	t.fwd = layer.NewRelay((*[layer.KeySize]byte)(k[:layer.KeySize]), cell.BodySize)
 	t.back = layer.NewRelay((*[layer.KeySize]byte)(k[layer.KeySize:]), cell.BodySize)
-	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams, Budget: r.budget})
+	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams, Budget: r.budget, Full: t.overfull})
 	return t
 }
 

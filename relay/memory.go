@@ -15,7 +15,7 @@ const (
 // What one of each may take at most, in bytes, whatever its peers do (spec/queues.md, section 6).
 const (
 	linkBytes    = 144 << 10 // a record read, one written, two goroutines
-	circuitBytes = 4 << 10   // its layers, its places on two links, its streams' tables
+	circuitBytes = 4 << 10   // its layers, its places on two links, its streams' tables; and two circuits that are closed here, and not by their peers
 	streamBytes  = 48 << 10  // two pieces that are not full, a small copy, its goroutines and those of an extension
 	lateBytes    = 16        // a stream that is over
 )

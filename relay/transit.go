@@ -82,6 +82,17 @@ func (t *transit) survive(do func() error) {
 	}
 }
 
+// overfull ends a circuit whose streams that were refused or are over take the memory of others. Who calls it holds locks of another.
+func (t *transit) overfull() {
+	r := t.relay
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closing {
+		r.stats.CircuitsShed.Add(1)
+		r.wg.Go(func() { r.guard("circuit", t.destroy) })
+	}
+}
+
 // start runs a task of the circuit (Relay.start). Its context ends with the circuit. The caller does not hold mu.
 func (t *transit) start(kind *crowd, w *task) bool {
 	t.mu.Lock()

@@ -1,6 +1,9 @@
 package link
 
-import "testing"
+import (
+	"testing"
+	"unsafe"
+)
 
 // Agree fails unless the accounts of both ends of a link that rests, with nothing on the wire, agree (spec/flow.md, section 7).
 func Agree(t *testing.T, a, b *Conn) {
@@ -46,3 +49,9 @@ func Kept(c *Conn) (n int) {
 	}
 	return n + c.refused
 }
+
+// Closed is how many circuits the links of a budget keep that are closed.
+func Closed(b *Budget) int { return int(b.closed.Load()) }
+
+// CircSize is what a circuit takes, in bytes.
+const CircSize = int(unsafe.Sizeof(Circ{}))

@@ -352,6 +352,83 @@ func TestFloodsDoNotFillOurQueues(t *testing.T) {
 	})
 }
 
+// TestCircuitsThatNobodyDestroysAreBounded: what is closed here and not by the peer has a bound over all links, and the link that has
+// most of it ends.
+func TestCircuitsThatNobodyDestroysAreBounded(t *testing.T) {
+	for name, also := range map[string]bool{"CREATE alone": false, "CREATE and DESTROY, and nothing is read": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				budget := link.NewBudget(1 << 30).LimitClosed(1000)
+				var raws []*link.Raw
+				var links []*link.Conn
+				for range 4 {
+					r, l := rawPair(t, refuser{}, func(b *link.Config) { b.Budget = budget })
+					raws, links = append(raws, r), append(links, l)
+				}
+				flood := func(i, n int) {
+					for k := range n {
+						id := theirs + cell.CircID(k)
+						raws[i].Send(pack(t, id, cell.CmdCreate, aCreate))
+						if also {
+							raws[i].Send(pack(t, id, cell.CmdDestroy, cell.Destroy{}))
+						}
+					}
+					synctest.Wait()
+				}
+				flood(0, 10) // an honest one, slow to answer
+				flood(1, 900)
+				alive(t, links[0])
+				if !also {
+					alive(t, links[1])
+					flood(2, 200)
+					over(t, links[1], link.ReasonFlood)
+					alive(t, links[2])
+				} else {
+					flood(2, 900)
+					flood(3, 900)
+				}
+				if n := link.Closed(budget); n > 1000 {
+					t.Errorf("%d circuits are closed and kept", n)
+				}
+				for i := range 10 {
+					receiveAny(t, raws[0])
+					if !also {
+						raws[0].Send(pack(t, theirs+cell.CircID(i), cell.CmdDestroy, cell.Destroy{}))
+					}
+				}
+				synctest.Wait()
+				alive(t, links[0])
+				if n := links[0].Circuits(); n != 0 {
+					t.Errorf("%d circuits are left on the honest link", n)
+				}
+				for _, l := range links {
+					l.Close()
+				}
+				synctest.Wait()
+				if n := link.Closed(budget); n != 0 {
+					t.Errorf("%d circuits are counted when all links have ended", n)
+				}
+			})
+		})
+	}
+	if n := link.CircSize + 64; n > 512 { // and its place in a table
+		t.Errorf("a circuit takes %d bytes, and 512 are counted", n)
+	}
+}
+
+// refuser closes every circuit at once.
+type refuser struct{}
+
+func (refuser) Create(c *link.Circ, _ cell.Create) { c.Close(cell.DestroyBusy) }
+
+// receiveAny reads a record.
+func receiveAny(t *testing.T, r *link.Raw) {
+	t.Helper()
+	if _, err := r.Receive(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAskIsAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, _ := rawPair(t, nil, nil)

@@ -26,6 +26,9 @@ type Budget struct {
 	queues atomic.Int64 // that have cells
 	swept  atomic.Int64 // when, since born
 	ended  atomic.Int64 // circuits
+	closed atomic.Int64 // circuits that are closed here, and whose DESTROYs have not both passed
+
+	mostClosed int64
 
 	mu    sync.Mutex // before that of a link
 	conns map[*Conn]struct{}
@@ -41,7 +44,45 @@ const (
 // NewBudget makes a budget of so many bytes of memory for queues. All links of a node share one, by their Config.
 func NewBudget(bytes int64) *Budget {
 	cells := max(bytes/queuedSize, 1)
-	return &Budget{cells: cells, most: cells, born: time.Now(), conns: make(map[*Conn]struct{})}
+	return &Budget{cells: cells, most: cells, mostClosed: plenty, born: time.Now(), conns: make(map[*Conn]struct{})}
+}
+
+// LimitClosed bounds how many circuits of all links together may be closed at this end while their peers have not said DESTROY, or do not
+// read ours: 512 bytes each. Beyond, the link that has most of them ends. It is to be called before the budget is used; without it there is no bound.
+func (b *Budget) LimitClosed(n int) *Budget {
+	b.mostClosed = int64(n)
+	return b
+}
+
+// close counts n such circuits more, or fewer.
+func (b *Budget) close(n int) {
+	if b != nil && n != 0 {
+		b.closed.Add(int64(n))
+	}
+}
+
+// relieveClosed ends the link that has most of them, if there are too many, but for those of links that have ended. The caller holds no lock.
+func (b *Budget) relieveClosed() {
+	if b == nil || b.closed.Load() <= b.mostClosed {
+		return
+	}
+	var worst *Conn
+	all, most := int64(0), 0
+	b.mu.Lock()
+	for l := range b.conns {
+		l.mu.Lock()
+		if l.err == nil {
+			all += int64(l.waiting)
+			if l.waiting > most {
+				worst, most = l, l.waiting
+			}
+		}
+		l.mu.Unlock()
+	}
+	b.mu.Unlock()
+	if all > b.mostClosed {
+		worst.fail(fault(ReasonFlood, "the peer leaves %d circuits that are closed without an answer", most))
+	}
 }
 
 // BudgetStats says how a budget is used, in cells.

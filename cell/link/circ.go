@@ -316,6 +316,8 @@ func (c *Circ) end(reason cell.DestroyReason) {
 		return
 	}
 	c.destroy = true
+	c.conn.waiting++
+	c.conn.cfg.Budget.close(1)
 	c.conn.say(c)
 }
 
@@ -334,6 +336,8 @@ func (c *Circ) free() {
 		return
 	}
 	delete(c.conn.circs, c.id)
+	c.conn.waiting--
+	c.conn.cfg.Budget.close(-1)
 	if c.refused {
 		c.conn.refused--
 	}

@@ -119,6 +119,7 @@ type Conn struct {
 	stats    Stats
 	circs    map[cell.CircID]*Circ
 	nextID   uint32
+	waiting  int       // circuits of circs that are closed here, and whose DESTROYs have not both passed
 	refused  int       // circuits of circs that there was no room for
 	unused   time.Time // since when there has been no circuit
 	sched    sched
@@ -247,6 +248,8 @@ func (c *Conn) finish() {
 		delete(c.circs, id)
 	}
 	c.sched, c.controls, c.owing, c.spare = sched{}, controls{}, nil, nil
+	c.cfg.Budget.close(-c.waiting)
+	c.waiting = 0
 	c.mu.Unlock()
 	for _, r := range told {
 		r.Closed(cell.DestroyLinkClosed)

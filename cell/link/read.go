@@ -382,6 +382,7 @@ func (c *Conn) create(x *cell.Cell, h Handler) error {
 	if h == nil {
 		return fault(ReasonCreate, "CREATE to a client")
 	}
+	c.cfg.Budget.relieveClosed()
 	c.mu.Lock()
 	if c.circs[id] != nil {
 		c.mu.Unlock()

@@ -8,7 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// A Budget bounds what all Muxes that share it hold: those of a process, whoever opened them. When more bytes wait to be read,
+// A Budget bounds what all Muxes that share it hold: those of a process, whoever opened them. Streams that are over for the end that
+// accepted them count as 768 bytes until they are for the other. When more bytes wait to be read,
 // a Mux that holds most (within a factor of two) has the stream that holds most in it reset as busy, until the bound is
 // kept; each message may go beyond it by its own data for a moment. Above a quarter of it no window grows. Its methods may
 // be called by any goroutine.
@@ -125,9 +126,16 @@ func (b *Budget) keep(own *Mux) {
 	}
 }
 
-// yield resets the stream that holds most, if the budget is exceeded still, and says whether it did.
+// yield resets the stream that holds most, or if none holds any has the circuit end, if the budget is exceeded still, and says
+// whether it did.
 func (m *Mux) yield() bool {
 	m.mu.Lock()
-	defer m.unlock()
-	return m.err == nil && m.cfg.Budget.exceeded() && m.shed()
+	exceeded := m.err == nil && m.cfg.Budget.exceeded()
+	shed := exceeded && m.shed()
+	ends := exceeded && !shed && m.giveUp()
+	m.unlock()
+	if ends {
+		m.cfg.Full()
+	}
+	return shed || ends
 }

@@ -41,6 +41,10 @@ type Config struct {
 	Unread int
 	// Budget bounds the same over all Muxes that share it. nil: it does not.
 	Budget *Budget
+	// Full says that the Budget can be kept only if the whole circuit ends: it holds streams that are over for this end, more than any
+	// other, and the other end does not answer. It is called without locks of the Mux, once at most, perhaps within a call of
+	// another Mux, and must not block. nil: such streams are not counted.
+	Full func()
 	// RTT is the round trip of the circuit, for streams where it is not measured: those accepted. 0: 200 ms.
 	RTT time.Duration
 	// Now is the clock by which windows grow. nil: time.Now.
@@ -61,6 +65,8 @@ type Mux struct {
 	filled  []*Stream            // those
 	unread  int                  // bytes that wait to be read, in all streams
 	share   share                // of the budget
+	waiting int                  // accepted streams that are over for this end, and count in the budget until they are for the other
+	full    bool                 // Full was called
 	left    map[*Stream]struct{} // streams that are over, and hold bytes that wait to be read
 	late    lateSet
 	lastID  cell.StreamID
@@ -137,8 +143,8 @@ func (m *Mux) Close(err error) {
 		m.cfg.Budget.remember(-len(m.late.streams))
 	}
 	m.late = lateSet{}
-	m.cfg.Budget.add(m, -m.unread)
-	m.unread = 0
+	m.cfg.Budget.add(m, -m.unread-m.waiting*waitingSize)
+	m.unread, m.waiting = 0, 0
 }
 
 // Next writes the next message to send into the body of a cell, all but its tag, and says whether there was one.
@@ -179,6 +185,10 @@ func (m *Mux) schedule(s *Stream) {
 		m.forget(s)
 		return
 	}
+	if !s.waits && (s.closed || s.reset != 0) && !s.opener && m.cfg.Full != nil {
+		s.waits = true
+		m.wait(1)
+	}
 	if s.duty() != 0 && m.control.push(s) {
 		m.awake = true
 	}
@@ -190,6 +200,10 @@ func (m *Mux) schedule(s *Stream) {
 // forget takes a stream off the Mux: its id is free.
 func (m *Mux) forget(s *Stream) {
 	delete(m.streams, s.id)
+	if s.waits {
+		s.waits = false
+		m.wait(-1)
+	}
 	m.control.remove(s)
 	m.data.remove(s)
 	if s.unread() > 0 {
@@ -198,6 +212,27 @@ func (m *Mux) forget(s *Stream) {
 	if s.heardDone && !s.heardReset {
 		m.remember(s)
 	}
+}
+
+// waitingSize is what a stream that is over for this end takes until it is for the other, in bytes.
+const waitingSize = 768
+
+// wait counts n streams more, or fewer, that wait for the other end.
+func (m *Mux) wait(n int) {
+	if !m.full {
+		m.waiting += n
+		m.cfg.Budget.add(m, n*waitingSize)
+	}
+}
+
+// giveUp has the circuit end for the streams that wait for the other end; false: none do.
+func (m *Mux) giveUp() bool {
+	if m.waiting == 0 {
+		return false
+	}
+	m.cfg.Budget.add(m, -m.waiting*waitingSize)
+	m.waiting, m.full = 0, true
+	return true
 }
 
 // remember keeps what may still come of a stream that is over. Only for those it accepted has a Mux a choice: the number of

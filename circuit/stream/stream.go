@@ -52,6 +52,7 @@ type Stream struct {
 	in       buffer
 	filled   bool // is in mux.filled
 	lent     int  // bytes taken out of it and not yet written by WriteTo; they count as unread
+	waits    bool // counts in mux.waiting
 	shed     bool // reset because too much waited to be read
 	recv     recvWindow
 	rtt      time.Duration
