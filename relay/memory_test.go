@@ -61,7 +61,7 @@ func grouped(n int) string { return fmt.Sprintf("%d,%03d,%03d", n/1e6, n/1e3%1e3
 
 // TestCircuitTakesItsShareAtMost: what a circuit is made of, but for its streams, is no more than is counted for it.
 func TestCircuitTakesItsShareAtMost(t *testing.T) {
-	const maps = 4 * 64 // the tables of the streams while there are none, and its places in those of relay and links
+	const maps = 4 * 64    // the tables of the streams while there are none, and its places in those of relay and links
 	const closed = 2 * 512 // circuits that are over (link.Budget)
 	n := unsafe.Sizeof(transit{}) + 2*unsafe.Sizeof(layer.Layer{}) + unsafe.Sizeof(stream.Mux{}) + 2*unsafe.Sizeof(link.Circ{}) + maps + closed
 	t.Logf("%d bytes", n)

@@ -225,7 +225,7 @@ func New(cfg Config) (*Relay, error) {
 	r.linkCfg = link.Config{
 		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log, Gate: r.gate,
 		Rate:   link.NewRate(cfg.Rate, cfg.Burst),
-		Budget: link.NewBudget(int64(cfg.MaxQueued)).LimitClosed(2*cfg.MaxCircuits),
+		Budget: link.NewBudget(int64(cfg.MaxQueued)).LimitClosed(2 * cfg.MaxCircuits),
 	}
 	if cfg.Villain != nil {
 		r.linkCfg.Bend = cfg.Villain.Cells
