@@ -167,7 +167,7 @@ func TestInteractiveBesideBulk(t *testing.T) {
 		settle(3 * time.Second)
 		began := time.Now()
 		was := -sum(all)
-		first, last := asks(t, s, 20, 13800)
+		first, last := asks(t, s, 12, 13800)
 		use := float64(was+sum(all)) / payload(20, time.Since(began))
 		t.Logf("idle %v, last byte %v; beside 50: +%v (10ms), last byte +%v (10ms) p95; the bulk has %.1f %%", idle, idleLast, first-idle, last-idleLast, 100*use)
 		if first-idle > 20*ms || last-idleLast > 20*ms {
@@ -200,7 +200,7 @@ func TestInteractiveOnBulksCircuit(t *testing.T) {
 		settle(3 * time.Second)
 		began := time.Now()
 		was := -sum(all)
-		first, last := asks(t, s, 20, 13800)
+		first, last := asks(t, s, 12, 13800)
 		use := float64(was+sum(all)) / payload(100, time.Since(began))
 		t.Logf("idle %v, last byte %v; on the bulk's circuit: +%v (31ms), last byte +%v p95; the bulk has %.1f %%", idle, idleLast, first-idle, last-idleLast, 100*use)
 		if first-idle > 60*ms {
