@@ -292,6 +292,7 @@ func TestUnreadStreamHarmsNobody(t *testing.T) {
 }
 
 func TestKilledRelayEndsItsStreams(t *testing.T) {
+	const soon = 12 * time.Second // it is a matter of milliseconds, but on a busy machine; a silent link would be noticed after 15 s
 	t.Parallel()
 	cfg := small
 	cfg.Size = Size{Authorities: 4, Relays: 9, Exits: 3}
@@ -322,13 +323,12 @@ func TestKilledRelayEndsItsStreams(t *testing.T) {
 		if err := n.Kill(client.PathOf(c)[hop].Nickname); err != nil {
 			t.Fatal(err)
 		}
-		killed := time.Now()
-		c.SetReadDeadline(killed.Add(5 * time.Second))
+		c.SetReadDeadline(time.Now().Add(soon))
 		if _, err := io.Copy(io.Discard, c); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatalf("hop %d killed: the stream says %v within 5 s", hop+1, err)
+			t.Fatalf("hop %d killed: the stream says %v within %v", hop+1, err, soon)
 		}
 		c.Close()
-		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(3*time.Second))
+		ctx, cancel := context.WithTimeout(t.Context(), soon)
 		next, err := n.Client().DialContext(ctx, "tcp", addr)
 		cancel()
 		if err != nil {
@@ -355,7 +355,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Timers and the runtime's own goroutines may take a moment to go.
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<20)
 			t.Fatalf("%d goroutines instead of %d:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])

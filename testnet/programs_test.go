@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -80,14 +79,7 @@ func newHouse(t *testing.T, n *Net, addr, dnsPort string) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tcp, err := net.Listen("tcp", addr+":"+dnsPort)
-	if err != nil {
-		t.Fatal(err)
-	}
-	udp, err := net.ListenPacket("udp", tcp.Addr().String())
-	if err != nil {
-		t.Skip("the UDP port of the same number is taken: ", err)
-	}
+	tcp, udp := listenDNS(t, addr+":"+dnsPort)
 	h.door = door.Addr().String()
 	_, h.dns, _ = net.SplitHostPort(tcp.Addr().String())
 	server, dns := n.Client().SOCKSServer(nil), n.Client().DNSServer(nil)
@@ -116,6 +108,24 @@ func newHouse(t *testing.T, n *Net, addr, dnsPort string) *house {
 	}
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return h
+}
+
+// listenDNS listens on the same port for TCP and UDP. Of ports that are any, it takes one that is free for both.
+func listenDNS(t *testing.T, addr string) (net.Listener, net.PacketConn) {
+	for tries := 0; ; tries++ {
+		tcp, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		if err == nil {
+			return tcp, udp
+		}
+		tcp.Close()
+		if tries == 20 {
+			t.Fatal("the UDP port of the same number is taken: ", err)
+		}
+	}
 }
 
 const hello = "hello through the network\n"
@@ -199,13 +209,13 @@ func needs(t *testing.T, programs ...string) {
 // try runs a program with nothing in its environment that could lead it past the door, and returns what it printed.
 func (h *house) try(t *testing.T, env []string, in, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	all := append(append(append([]string(nil), h.within...), name), args...)
 	cmd := exec.CommandContext(ctx, all[0], all[1:]...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "LC_ALL=C"}, env...)
 	cmd.Stdin = strings.NewReader(in)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = time.Minute // until its last child has ended, which may write in folders of the test
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -247,7 +257,7 @@ func tryCurl(t *testing.T, h *house) {
 	page := url(h.web, here, "/")
 	n := len(h.since(0))
 	curl := func(args ...string) {
-		h.must(t, hello, nil, "", "curl", append([]string{"-sS", "--max-time", "30"}, args...)...)
+		h.must(t, hello, nil, "", "curl", append([]string{"-sS", "--max-time", "100"}, args...)...)
 	}
 	curl("--socks5-hostname", h.door, page)
 	curl("--socks5-hostname", h.door, "--proxy-user", "alice:one", page)
@@ -276,7 +286,7 @@ func tryCurl(t *testing.T, h *house) {
 	for target, want := range map[string]string{
 		"http://" + closed.Addr().String() + "/": "(5)", "http://nowhere.peel-test.net/": "(4)", "http://x.onion/": "(4)", "http://10.0.0.1/": "(2)",
 	} {
-		if out, err := h.try(t, nil, "", "curl", "-sS", "--max-time", "30", "--socks5-hostname", h.door, target); err == nil || !strings.Contains(err.Error(), want) {
+		if out, err := h.try(t, nil, "", "curl", "-sS", "--max-time", "100", "--socks5-hostname", h.door, target); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %q, %v; want %s", target, out, err, want)
 		}
 	}
@@ -327,42 +337,48 @@ func trySSH(t *testing.T, h *house) {
 			t.Fatal(err)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
 	os.MkdirAll("/run/sshd", 0o755) // where sshd keeps its part without rights
 	conf := filepath.Join(dir, "sshd_config")
-	text := fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nHostKey %[2]s/host\nAuthorizedKeysFile %[2]s/user.pub\nStrictModes no\n"+
-		"PermitRootLogin yes\nUsePAM no\nPasswordAuthentication no\nPidFile none\n", port, dir)
+	text := fmt.Sprintf("HostKey %[1]s/host\nAuthorizedKeysFile %[1]s/user.pub\nStrictModes no\n"+
+		"PermitRootLogin yes\nUsePAM no\nPasswordAuthentication no\nPidFile none\n", dir)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	sshd, _ := exec.LookPath("sshd") // it wants its own path whole
-	server := exec.Command(sshd, "-D", "-e", "-f", conf)
-	var log bytes.Buffer
-	server.Stderr = &log
-	if err := server.Start(); err != nil {
+	if out, err := exec.Command(sshd, "-t", "-f", conf).CombinedOutput(); err != nil {
+		t.Skipf("notice: sshd does not start here: %v: %s", err, out)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		server.Process.Kill()
-		server.Wait()
-		if t.Failed() {
-			t.Log(log.String())
+	var servers sync.WaitGroup
+	defer servers.Wait()
+	defer l.Close()
+	servers.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			servers.Go(func() {
+				defer c.Close()
+				f, err := c.(*net.TCPConn).File()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer f.Close()
+				server := exec.Command(sshd, "-i", "-e", "-f", conf)
+				var log bytes.Buffer
+				server.Stdin, server.Stdout, server.Stderr = f, f, &log
+				if err := server.Run(); err != nil && t.Failed() {
+					t.Logf("sshd: %v: %s", err, log.String())
+				}
+			})
 		}
-	}()
-	for up := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
-		if c, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
-			c.Close()
-			break
-		}
-		if time.Now().After(up) {
-			t.Skip("notice: sshd does not start here: " + log.String())
-		}
-	}
+	})
+	_, port, _ := net.SplitHostPort(l.Addr().String())
 	for _, speak := range []string{"5", "connect"} {
 		h.must(t, "it is me", nil, "", "ssh", "-F", "none", "-i", filepath.Join(dir, "user"), "-p", port, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
 			"-o", "UserKnownHostsFile="+filepath.Join(dir, "known"), "-o", "ProxyCommand=nc -X "+speak+" -x "+h.door+" %h %p", "root@"+here, "echo it is me")
@@ -398,7 +414,7 @@ func tryProxychains(t *testing.T, h *house) {
 	host, port, _ := net.SplitHostPort(h.door)
 	for _, kind := range []string{"socks5", "http"} {
 		conf := filepath.Join(t.TempDir(), "proxychains.conf")
-		text := fmt.Sprintf("strict_chain\nquiet_mode\nproxy_dns\ntcp_read_time_out 30000\ntcp_connect_time_out 30000\n[ProxyList]\n%s %s %s\n", kind, host, port)
+		text := fmt.Sprintf("strict_chain\nquiet_mode\nproxy_dns\ntcp_read_time_out 60000\ntcp_connect_time_out 60000\n[ProxyList]\n%s %s %s\n", kind, host, port)
 		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -410,7 +426,7 @@ func tryDig(t *testing.T, h *house) {
 	needs(t, "dig")
 	host, _, _ := net.SplitHostPort(h.door)
 	dig := func(args string) string {
-		out, err := h.try(t, nil, "", "dig", append([]string{"@" + host, "-p", h.dns, "+tries=1", "+time=20"}, strings.Fields(args)...)...)
+		out, err := h.try(t, nil, "", "dig", append([]string{"@" + host, "-p", h.dns, "+tries=1", "+time=60"}, strings.Fields(args)...)...)
 		if err != nil {
 			t.Error(err)
 		}
@@ -485,7 +501,7 @@ func tryChromium(t *testing.T, h *house) {
 func chromium(t *testing.T, h *house, args ...string) []string {
 	all := []string{"--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
 		"--disable-sync", "--disable-dev-shm-usage", "--user-data-dir=" + t.TempDir(), "--proxy-server=socks5://" + h.door,
-		"--proxy-bypass-list=<-loopback>", "--timeout=20000"}
+		"--proxy-bypass-list=<-loopback>", "--timeout=60000"}
 	if os.Getuid() == 0 {
 		all = append(all, "--no-sandbox")
 	}

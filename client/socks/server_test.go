@@ -59,7 +59,7 @@ func startStopRules(t *testing.T, r Rules, s *Server) (string, func()) {
 				if err != nil {
 					t.Error("Serve:", err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				buf := make([]byte, 1<<20)
 				t.Errorf("Serve does not end:\n%s", buf[:runtime.Stack(buf, true)])
 			}
@@ -118,7 +118,7 @@ func dialTCP(t *testing.T, addr string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	return c.(*net.TCPConn)
 }
 
@@ -152,7 +152,7 @@ func wantAll(t *testing.T, r io.Reader, b string) {
 // eventually waits for what other goroutines are about to bring about.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !f(); runtime.Gosched() {
+	for end := time.Now().Add(time.Minute); !f(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("never: " + what)
 		}
@@ -351,7 +351,7 @@ func TestClientThatResetsEndsTheFarEnd(t *testing.T) {
 	c.Close()
 	select {
 	case <-gone:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the far end still waits")
 	}
 }
@@ -371,7 +371,7 @@ func TestClientThatIsGoneEndsTheDial(t *testing.T) {
 	c.Close()
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("the dial goes on for a client that is gone")
 	}
 }

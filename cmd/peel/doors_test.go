@@ -97,7 +97,7 @@ func TestDoorsOfAConfiguration(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the doors stay open")
 	}
 	if left, _ := os.ReadDir(dir); len(left) > 0 {

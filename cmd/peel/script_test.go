@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +20,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -144,16 +146,24 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// freePort is a port that was free a moment ago.
+// freePort is a port that no address of this machine has in use, and that none is given unasked: what the scripts start with it
+// finds it free later, whatever goes on beside them.
 func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(10000 + rand.IntN(20000)) // systems give those from 32768 on
+		if _, taken := portsGiven.LoadOrStore(port, true); taken {
+			continue
+		}
+		if l, err := net.Listen("tcp", ":"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	t.Fatal("no port is free")
+	return ""
 }
+
+var portsGiven sync.Map
 
 // The README's commands for a network of separate processes are run as they stand there, but for the ports, which may be
 // taken on this machine, and for the waiting that a person would do.

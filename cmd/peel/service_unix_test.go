@@ -3,12 +3,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // notified starts a node as a service manager does, and ends it with SIGTERM when it has said that it is ready and alive; it prints
@@ -33,9 +35,11 @@ func notified() {
 		}
 		b := make([]byte, 4096)
 		for alive := 0; ; {
+			socket.SetReadDeadline(time.Now().Add(time.Minute))
 			n, err := socket.Read(b)
 			if err != nil {
-				return err
+				cmd.Process.Kill()
+				return errors.Join(err, cmd.Wait())
 			}
 			fmt.Printf("%s\n", b[:n])
 			if strings.Contains(string(b[:n]), "WATCHDOG=1") {
