@@ -32,7 +32,7 @@ func gaugesWindow(s *admin.Server, look func() relay.Gauges, t *relay.Stats) {
 		Dialled int `json:"dialled"`
 		Nodes   int `json:"from_nodes"`
 		Clients int `json:"from_clients"`
-		Most    int `json:"most"`
+		Most    int `json:"there_may_be"`
 	}
 	type use struct {
 		What string `json:"what"`

@@ -24,6 +24,11 @@ import (
 // windows are what a relay, an authority and a client show, each with the node behind it; none runs.
 func windows(t *testing.T) map[string]*admin.Server {
 	t.Helper()
+	return windowsOf(t, func(kind string) admin.Config { return admin.Config{Kind: kind} })
+}
+
+func windowsOf(t *testing.T, config func(kind string) admin.Config) map[string]*admin.Server {
+	t.Helper()
 	l, err := testnet.Plan("local", testnet.Size{Authorities: 1, Relays: 3, Exits: 1}, func(i int) (netip.AddrPort, error) {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(9001+i)), nil
 	}, time.Time{}, 5*time.Second, 0, time.Now())
@@ -40,7 +45,7 @@ func windows(t *testing.T) map[string]*admin.Server {
 	}
 	all := make(map[string]*admin.Server)
 	for _, kind := range []string{"relay", "authority", "client"} {
-		s, err := admin.Open(admin.Config{Kind: kind})
+		s, err := admin.Open(config(kind))
 		if err != nil {
 			t.Fatal(err)
 		}

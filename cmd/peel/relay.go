@@ -124,7 +124,6 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	relayView(window, r)
-	trafficWindow(window, r)
 	reload := reloading(cfg.Log, func() error {
 		var next conf.Relay
 		if err := conf.Reload(path, &f, &next); err != nil {

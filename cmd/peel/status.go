@@ -96,20 +96,50 @@ func (w *which) show(ctx context.Context, page string, asJSON bool, out io.Write
 	return admin.WriteText(out, text)
 }
 
+// showPage prints the address of a node's status page. Where the node shows it on its socket alone, it shows it until ctx ends.
+func (w *which) showPage(ctx context.Context, listen string, out, errs io.Writer) error {
+	a, err := w.ask()
+	if err != nil {
+		return err
+	}
+	link, err := a.PageLink(ctx)
+	if err != nil {
+		return err
+	}
+	if link != "" {
+		_, err := fmt.Fprintln(out, link)
+		return err
+	}
+	return a.ServePage(ctx, listen, func(link string) {
+		fmt.Fprintln(out, link)
+		fmt.Fprintln(errs, "the page is there until Ctrl-C")
+	})
+}
+
 func statusCommand() *cobra.Command {
 	var node which
-	var asJSON bool
+	var asJSON, inBrowser bool
+	var listen string
 	c := &cobra.Command{
 		Use: "status", Short: "Look into a running node", Args: cobra.NoArgs,
 		Long: `Shows what a running authority, relay or client is doing, asked through the socket in
-its state folder. Only the user that the node runs as, and root, may ask.`,
-		Example: "  peel status --config my-relay/relay.toml\n  peel status --dir my-client --json",
+its state folder. Only the user that the node runs as, and root, may ask.
+
+With --page, prints the address of the node's status page, for a browser on this machine. Where the configuration
+says no admin address, the page is shown by this command itself, until Ctrl-C. Whoever has the address can read the page.`,
+		Example: "  peel status --config my-relay/relay.toml\n  peel status --dir my-client --json\n  peel status --dir my-relay --page",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if inBrowser {
+				return node.showPage(c.Context(), listen, c.OutOrStdout(), c.ErrOrStderr())
+			}
 			return node.show(c.Context(), "/status", asJSON, c.OutOrStdout())
 		},
 	}
 	node.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&inBrowser, "page", false, "print the address of the status page, for a browser")
+	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "`address` of loopback where --page shows the page of a node that has no admin address")
+	c.MarkFlagsMutuallyExclusive("json", "page")
 	return c
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,8 @@ func counted(n *atomic.Uint64) func() float64 { return func() float64 { return f
 func relayView(s *admin.Server, r *relay.Relay) {
 	relayWindow(s, r.ID().String(), r.Stats())
 	gaugesWindow(s, r.Gauges, r.Stats())
+	placeWindow(s, r)
+	trafficWindow(s, r)
 	keysWindow(s, r)
 }
 
@@ -38,6 +41,12 @@ func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 			LinksRefused     uint64 `json:"links_refused"`
 			Panics           uint64 `json:"panics"`
 		}{id, t.Circuits.Load() / 64 * 64, t.HandshakesFailed.Load() / 8 * 8, t.HandshakesShed.Load() / 8 * 8, t.LinksRefused.Load() / 8 * 8, t.Panics.Load()}
+	})
+	s.Warning(func() string {
+		if n := t.Panics.Load(); n > 0 {
+			return fmt.Sprintf("%d panics were contained: each is a bug; the log has them, please report it", n)
+		}
+		return ""
 	})
 	s.Metric(
 		admin.Metric{Name: "peel_relay_circuits_total", Help: "Circuits answered, rounded down to 64.", Rise: true, Round: 64, Keep: true, Value: counted(&t.Circuits)},
@@ -70,6 +79,68 @@ func trafficWindow(s *admin.Server, r *relay.Relay) {
 			shown.Overloaded = &hour
 		}
 		return shown
+	})
+}
+
+// placeWindow shows where a relay stands in the directory, and what it offers.
+func placeWindow(s *admin.Server, r *relay.Relay) {
+	type consensus struct {
+		Listed     bool       `json:"relay_is_listed"`
+		ValidAfter *time.Time `json:"consensus_of"`
+		ValidUntil *time.Time `json:"consensus_holds_until"`
+		Relays     int        `json:"relays"`
+	}
+	s.Section("directory", func() any {
+		p := r.Place()
+		c := consensus{Listed: p.Listed, Relays: p.Relays}
+		if !p.ValidAfter.IsZero() {
+			c.ValidAfter, c.ValidUntil = &p.ValidAfter, &p.ValidUntil
+		}
+		return c
+	})
+	s.Section("offer", func() any {
+		p := r.Place()
+		rules := []string{}
+		for _, rule := range p.Exit {
+			rules = append(rules, rule.String())
+		}
+		return struct {
+			Bandwidth uint64   `json:"bandwidth_bytes_a_second"`
+			Observed  uint64   `json:"most_of_the_day_bytes_a_second"`
+			Draining  bool     `json:"ends_soon"`
+			Exit      []string `json:"exit_policy"`
+		}{p.Bandwidth, p.Observed, p.Draining, rules}
+	})
+	s.Warning(func() string { return r.Place().Clock })
+	s.Warning(func() string {
+		if t := r.Traffic(); t.Paused {
+			return "the quota is used up: the relay pauses until " + t.Ends.UTC().Format("2006-01-02 15:04 UTC")
+		}
+		return ""
+	})
+	s.Warning(func() string {
+		p := r.Place()
+		switch {
+		case p.ValidAfter.IsZero():
+			return "there is no directory yet: can the relay reach the authorities?"
+		case time.Now().After(p.ValidUntil):
+			return "the newest directory here is too old: can the relay reach the authorities, and do they work?"
+		case !p.Listed:
+			return "the directory does not list this relay, so clients do not use it: the log says what the authorities make of it"
+		}
+		return ""
+	})
+	s.Warning(func() string {
+		if made, next, _ := r.OnionKeys(); time.Since(next) > next.Sub(made)/4 {
+			return "the onion key should have been replaced: can the relay write its key folder?"
+		}
+		return ""
+	})
+	s.Ready(func() error {
+		if r.Place().ValidAfter.IsZero() {
+			return errors.New("no directory yet")
+		}
+		return nil
 	})
 }
 
@@ -141,6 +212,13 @@ func authorityWindow(s *admin.Server, a *relay.Authority) {
 			return nil
 		}},
 	)
+	s.Warning(func() string { return a.Status().Certificate.Warning })
+	s.Warning(func() string {
+		if len(a.Status().Evidence) > 0 {
+			return "an authority signed two things for one period: peel authority status shows whose"
+		}
+		return ""
+	})
 	s.Ready(func() error {
 		if a.Status().Consensus == nil {
 			return errors.New("no consensus yet")

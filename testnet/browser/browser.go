@@ -354,6 +354,20 @@ func (p *Page) Until(ctx context.Context, expression string) {
 	}
 }
 
+// Inked is an expression: how many pixels of each canvas that a selector finds are drawn on.
+func Inked(selector string) string {
+	s, _ := json.Marshal(selector)
+	return `[...document.querySelectorAll(` + string(s) + `)].map((c) => {
+		if (!c.width || !c.height) return 0;
+		const copy = new OffscreenCanvas(c.width, c.height).getContext("2d", { willReadFrequently: true });
+		copy.drawImage(c, 0, 0);
+		const d = copy.getImageData(0, 0, c.width, c.height).data;
+		let n = 0;
+		for (let i = 3; i < d.length; i += 4) n += d[i] > 0;
+		return n;
+	})`
+}
+
 // Press presses and releases a key, such as "Tab" or "Enter".
 func (p *Page) Press(key string) {
 	p.t.Helper()

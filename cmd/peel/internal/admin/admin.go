@@ -58,7 +58,9 @@ type Server struct {
 	sections []section // guarded by mu, as all below
 	metrics  []Metric
 	ready    []func() error
+	warnings []func() string
 
+	site       *page.Site
 	remembered sync.Mutex // of history
 	history    *history
 }
@@ -78,7 +80,7 @@ type section struct {
 // Open makes the folder if it is missing and listens; Run or Close gives everything back. Where the socket cannot be, or the
 // folder is not safe, the error says what to do.
 func Open(cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), mux: http.NewServeMux(), actions: make(chan struct{}, mostActions), release: func() {}, history: newHistory()}
+	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), mux: http.NewServeMux(), actions: make(chan struct{}, mostActions), release: func() {}, history: newHistory(), site: newSite()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -151,6 +153,13 @@ func (s *Server) Ready(is func() error) {
 	s.ready = append(s.ready, is)
 }
 
+// Warning adds what may have to be said at the head of the status: what its operator should do something about. "": nothing.
+func (s *Server) Warning(why func() string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.warnings = append(s.warnings, why)
+}
+
 // Action adds a POST, such as "reload": do's error is what the user reads. One runs at a time.
 func (s *Server) Action(name string, do func(context.Context) error) {
 	s.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
@@ -193,6 +202,7 @@ func (s *Server) routes() {
 	s.mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { page.Answer(w, http.StatusOK, s.status()) })
 	s.mux.Handle("GET /metrics", s.metricsHandler())
 	s.mux.HandleFunc("GET /history", s.historyHandler)
+	s.pageRoutes()
 }
 
 // waiting says what the node is not ready for; nil: it is.
@@ -216,6 +226,8 @@ type Node struct {
 	Started time.Time `json:"started"`
 	Ready   bool      `json:"ready"`
 	Waiting string    `json:"waiting_for,omitempty"`
+
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // status is all sections in the order they were added.
@@ -227,8 +239,13 @@ func (s *Server) status() any {
 		n.Ready = true
 	}
 	s.mu.Lock()
-	all := slices.Clone(s.sections)
+	all, warnings := slices.Clone(s.sections), slices.Clone(s.warnings)
 	s.mu.Unlock()
+	for _, why := range warnings {
+		if w := why(); w != "" {
+			n.Warnings = append(n.Warnings, w)
+		}
+	}
 	o := object{{"node", n}}
 	for _, x := range all {
 		o = append(o, member{x.name, x.show()})

@@ -26,7 +26,7 @@ func (s *Server) guarded(l *local) http.Handler {
 }
 
 // open is what is answered without the token, for it says nothing.
-func (s *Server) open(path string) bool { return path == "/healthz" }
+func (s *Server) open(path string) bool { return path == "/healthz" || s.site.Has(path) }
 
 // CheckListen says what is wrong with an address for Config.Listen.
 func CheckListen(addr string) error { return page.CheckListen(addr) }

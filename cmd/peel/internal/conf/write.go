@@ -36,7 +36,7 @@ func (c *Relay) Text() string {
 		`most. "": none.`)
 	b.list("exit_notice_listen", c.NoticeAt, "Where that page is shown. []: port 80 of the addresses in listen.")
 	b.list("family", c.Family, "Identities of your other relays. No path uses two of one family.")
-	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
+	b.key("admin", c.Admin, `Where metrics and the status page are, besides the socket in the state folder (peel status --page): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
 	sandbox(&b, c.Open)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
@@ -57,7 +57,7 @@ func (c *Authority) Text() string {
 	b.list("lists", c.Lists, "Files that say which relays may join, which may not, and which are bad exits or middles only, and why",
 		"(spec/admission.md). SIGHUP or peel reload loads them anew: all of them, or none if one has a mistake.")
 	b.flag("private_addresses", c.Private, "Whether relays may have addresses that the internet does not reach: for networks of one house or machine.")
-	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
+	b.key("admin", c.Admin, `Where metrics and the status page are, besides the socket in the state folder (peel status --page): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
 	b.flag("measure", c.Measure, "Whether this authority measures how fast relays are, through circuits such as clients use. What is found counts where at",
 		"least three authorities measured. It takes traffic: of each relay some MB a period. In a network on one machine: false.")
@@ -120,7 +120,7 @@ func (c *Client) Text() string {
 		"used: the target may see a second connection that ends at once. true: never.")
 	b.key("memory_budget", c.Memory, `How much may wait for your programs to read it, such as "256 MiB": when more does, the download that holds`,
 		`most is ended. "": an eighth of what the machine has, 1 GiB at most.`)
-	b.key("admin", c.Admin, `Where the node can be looked into besides the socket in the state folder (peel status): an address of`,
+	b.key("admin", c.Admin, `Where metrics and the status page are, besides the socket in the state folder (peel status --page): an address of`,
 		`this machine, such as "127.0.0.1:9270", behind the token that is kept in the state folder. "": nowhere.`)
 	sandbox(&b, c.Open)
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
