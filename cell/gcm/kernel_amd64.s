@@ -157,6 +157,22 @@
 	VAESENC Z28, Z26, Z26   \
 	VAESENC Z28, Z27, Z27
 
+// ROUNDS does all but the last.
+#define ROUNDS \
+	ROUND(1) \
+	ROUND(2) \
+	ROUND(3) \
+	ROUND(4) \
+	ROUND(5) \
+	ROUND(6) \
+	ROUND(7) \
+	ROUND(8) \
+	ROUND(9) \
+	ROUND(10) \
+	ROUND(11) \
+	ROUND(12) \
+	ROUND(13)
+
 // LAST does the last round of A, and adds it to the text at OFF.
 #define LAST(OFF, A) \
 	VPXORQ      OFF(DI), Z28, Z9 \
@@ -288,19 +304,7 @@ group:
 // finish adds the keystream to CX bytes at DI, 1 to 255.
 TEXT finish<>(SB), NOSPLIT, $0-0
 	BEGIN
-	ROUND(1)
-	ROUND(2)
-	ROUND(3)
-	ROUND(4)
-	ROUND(5)
-	ROUND(6)
-	ROUND(7)
-	ROUND(8)
-	ROUND(9)
-	ROUND(10)
-	ROUND(11)
-	ROUND(12)
-	ROUND(13)
+	ROUNDS
 	KEY(14)
 
 row:
@@ -329,19 +333,7 @@ TEXT ·sealVAES512(SB), NOSPLIT, $0-40
 	JLT     rest
 	KEEPPOWERS
 	BEGIN
-	ROUND(1)
-	ROUND(2)
-	ROUND(3)
-	ROUND(4)
-	ROUND(5)
-	ROUND(6)
-	ROUND(7)
-	ROUND(8)
-	ROUND(9)
-	ROUND(10)
-	ROUND(11)
-	ROUND(12)
-	ROUND(13)
+	ROUNDS
 
 group:
 	LASTROWS
