@@ -178,7 +178,7 @@ func (m *Mux) Next(body []byte) bool {
 // change, with mu held.
 func (m *Mux) schedule(s *Stream) {
 	s.endIfUseless()
-	if m.err != nil || m.streams[s.id] != s {
+	if m.err != nil || !s.listed {
 		return
 	}
 	if s.over() {
@@ -200,6 +200,7 @@ func (m *Mux) schedule(s *Stream) {
 // forget takes a stream off the Mux: its id is free.
 func (m *Mux) forget(s *Stream) {
 	delete(m.streams, s.id)
+	s.listed = false
 	if s.waits {
 		s.waits = false
 		m.wait(-1)

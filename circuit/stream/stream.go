@@ -27,6 +27,7 @@ type Stream struct {
 	number uint64 // the how-manieth stream opened here
 
 	// All that follows is guarded by mux.mu.
+	listed             bool // in mux.streams, where a look costs more than here
 	control, data      place
 	readable, writable sync.Cond
 	readBy, writeBy    deadline
@@ -64,12 +65,13 @@ type Stream struct {
 
 func (m *Mux) newStream(id cell.StreamID, o Open) *Stream {
 	s := &Stream{
-		mux:  m,
-		id:   id,
-		open: o,
-		send: sendWindow{limit: InitialWindow},
-		recv: recvWindow{size: InitialWindow, limit: InitialWindow},
-		rtt:  m.cfg.RTT,
+		mux:    m,
+		id:     id,
+		open:   o,
+		listed: true,
+		send:   sendWindow{limit: InitialWindow},
+		recv:   recvWindow{size: InitialWindow, limit: InitialWindow},
+		rtt:    m.cfg.RTT,
 	}
 	s.readable.L, s.writable.L = &m.mu, &m.mu
 	m.streams[id] = s
