@@ -31,27 +31,28 @@ var rooms = []string{
 // every package. Tests may also import the package itself and those made for tests.
 var mayImport = map[string][]string{
 	"cell":                {},
+	"cell/contain":        {},
 	"cell/gcm":            {}, // bytes and keys only
 	"cell/hybrid":         {},
-	"cell/link":           {"cell", "cell/gcm", "cell/hybrid"},
+	"cell/link":           {"cell", "cell/contain", "cell/gcm", "cell/hybrid"},
 	"cell/link/pipe":      {}, // bytes and time only
 	"cell/link/linktest":  {"cell", "cell/link", "cell/link/pipe"},
 	"cell/spintest":       {},
 	"circuit/layer":       {}, // bytes and keys only
-	"circuit/stream":      {"cell"},
+	"circuit/stream":      {"cell", "cell/contain"},
 	"circuit":             {"cell", "cell/*", "circuit/*"},
 	"directory":           {"cell", "directory/strict"}, // names of nodes only
 	"directory/strict":    {},
 	"directory/dirtest":   {"cell", "directory"},
-	"directory/cache":     {"cell", "directory"},                                                     // names of nodes only
-	"directory/authority": {"cell", "cell/link", "directory", "directory/cache", "directory/strict"}, // links: reachability
-	"relay/exit":          {"cell", "directory", "relay/exit/dns"},                                   // the policy
-	"relay/exit/dns":      {},
+	"directory/cache":     {"cell", "cell/contain", "directory"},                                                     // names of nodes only
+	"directory/authority": {"cell", "cell/contain", "cell/link", "directory", "directory/cache", "directory/strict"}, // links: reachability
+	"relay/exit":          {"cell", "cell/contain", "directory", "relay/exit/dns"},                                   // the policy
+	"relay/exit/dns":      {"cell/contain"},
 	"relay":               {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay/exit"},
 	"client/path":         {"cell", "directory"},
 	"client/guard":        {"cell", "directory/strict"}, // its file
-	"client/socks":        {},                           // a dialer comes in as a func
-	"client/dns":          {},                           // a lookup does
+	"client/socks":        {"cell/contain"},             // a dialer comes in as a func
+	"client/dns":          {"cell/contain"},             // a lookup does
 	"client": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "directory/strict",
 		"client/*"},
 	"testnet/story":   {},
@@ -63,9 +64,9 @@ var mayImport = map[string][]string{
 	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
 	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/memnet", "testnet/story"},
 	"cmd/peel":                 {"*"},
-	"testnet/browser":          {},                                            // for tests
-	"cmd/peel/internal/admin":  {"cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
-	"cmd/peel/internal/page":   {},
+	"testnet/browser":          {},                                                            // for tests
+	"cmd/peel/internal/admin":  {"cell/contain", "cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
+	"cmd/peel/internal/page":   {"cell/contain"},
 	"cmd/peel/internal/sealed": {}, // bytes only
 	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns"},
 }
@@ -416,5 +417,47 @@ func TestCitedPagesExist(t *testing.T) {
 	}
 	if n == 0 {
 		t.Error("no page is cited: the check is broken")
+	}
+}
+
+// begins says whether a call begins a goroutine that no panic may leave: a sync.WaitGroup's or errgroup's Go, or an AfterFunc. That of a
+// contain.Group has two arguments.
+func begins(c *ast.CallExpr) bool {
+	sel, ok := c.Fun.(*ast.SelectorExpr)
+	return ok && (sel.Sel.Name == "AfterFunc" || sel.Sel.Name == "Go" && len(c.Args) == 1)
+}
+
+// uncontained are the networks that are made to find bugs: there one ends the program. The nodes in them are as everywhere.
+var uncontained = []string{"testnet", "testnet/lab", "cell/link/pipe"}
+
+// A panic in a goroutine that nobody guards ends the program, and with it every circuit.
+func TestEveryGoroutineIsContained(t *testing.T) {
+	const room, points = "cell/contain", "Arm"
+	n := 0
+	for _, s := range sources(t) {
+		if s.test || s.data || slices.Contains(forTests, s.dir) || slices.Contains(uncontained, s.dir) {
+			continue
+		}
+		ast.Inspect(s.file, func(x ast.Node) bool {
+			switch x := x.(type) {
+			case *ast.GoStmt:
+				if n++; s.dir != room {
+					t.Errorf("%s: a goroutine begins with contain.Go, or in a contain.Group", s.fset.Position(x.Pos()))
+				}
+			case *ast.CallExpr:
+				if s.dir != room && begins(x) {
+					t.Errorf("%s: a goroutine begins in a contain.Group, or with contain.After or contain.OnDone", s.fset.Position(x.Pos()))
+				}
+				if sel, ok := x.Fun.(*ast.SelectorExpr); ok && sel.Sel.Name == points {
+					if of, ok := sel.X.(*ast.Ident); ok && of.Name == "contain" {
+						t.Errorf("%s: only tests arm points", s.fset.Position(x.Pos()))
+					}
+				}
+			}
+			return true
+		})
+	}
+	if n == 0 {
+		t.Errorf("no goroutine begins in %s: the check is broken", room)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit/stream"
 )
@@ -27,9 +28,8 @@ type Config struct {
 	Budget  *stream.Budget // of what came on their streams and waits to be read; nil: each circuit has its own bound only
 	Log     *slog.Logger   // nil: silent
 
-	// Panicked is told of a panic in a circuit's own code, which ends that circuit; it is called while the panic unwinds. nil: the
-	// panic goes on, and ends the program.
-	Panicked func(value any)
+	// Panicked is told of a panic in a circuit's own code, which ends that circuit; it may be called with locks held. nil: the log is.
+	Panicked func(*contain.Panic)
 }
 
 // A Hop is a relay of a circuit. Addrs are where the relay before it reaches it; the first hop needs none.
@@ -58,6 +58,8 @@ type Circuit struct {
 	circ *link.Circ
 
 	recv     sync.Mutex    // held while a run of cells is handled
+	handling atomic.Bool   // the link's reader has recv, or is about to
+	bug      atomic.Bool   // what sends has panicked: the circuit is to end
 	received atomic.Uint64 // cells
 
 	send   sync.Mutex // held from cipher to queue

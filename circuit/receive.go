@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 // receiver is the side of a Circuit that its link sees (link.Receiver).
@@ -30,12 +31,14 @@ func (r receiver) Closed(reason cell.DestroyReason) { r.end(&DestroyedError{reas
 // Receive takes a run of cells. It is called by the link's reader.
 func (r receiver) Receive(cells []cell.Cell) {
 	c := r.Circuit
+	c.handling.Store(true)
 	c.recv.Lock()
 	circ := c.circ
 	var err error
 	ok := c.survive(func() { err = c.receive(cells) })
 	c.recv.Unlock()
-	if !ok {
+	c.handling.Store(false)
+	if !ok || c.bug.Load() {
 		c.fail(errPanic)
 		return
 	}
@@ -54,6 +57,7 @@ var errUnknown = errors.New("a cell that no hop sealed: it was changed on its wa
 
 // receive handles a run of cells. Every breach ends the circuit, and always in the same way.
 func (c *Circuit) receive(cells []cell.Cell) error {
+	contain.Point("circuit: receive")
 	c.mux.Hold() // who reads a stream shall find all of the run
 	defer c.mux.Release()
 	for i := range cells {

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/hybrid"
 	"peel/cell/link"
 	"peel/cell/link/linktest"
@@ -31,9 +32,9 @@ type world struct {
 	hops     []Hop
 	link     *link.Conn // the client's
 	client   *link.Config
-	conns    []*linktest.Conn // the near end of what is under each link; the first is the client's
-	panicked func(any)        // Config.Panicked
-	early    atomic.Int64     // RELAY_EARLY cells that the client sent
+	conns    []*linktest.Conn     // the near end of what is under each link; the first is the client's
+	panicked func(*contain.Panic) // Config.Panicked
+	early    atomic.Int64         // RELAY_EARLY cells that the client sent
 }
 
 // newWorld makes a chain of n relays.

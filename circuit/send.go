@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 // most is how many cells are sealed and queued at once.
@@ -22,7 +23,10 @@ func (c *Circuit) wake() {
 		ok := c.survive(c.pump)
 		c.send.Unlock()
 		if !ok {
-			c.fail(errPanic)
+			c.bug.Store(true)
+			if !c.handling.Load() { // else the reader, which may be the caller and has recv, does it
+				c.fail(errPanic)
+			}
 		}
 	}
 }
@@ -33,6 +37,7 @@ func (c *Circuit) pump() {
 	if c.circ == nil || len(c.hops) == 0 {
 		return
 	}
+	contain.Point("circuit: send")
 	batch := batches.Get().(*[most]cell.Cell)
 	defer batches.Put(batch)
 	now := time.Now()

@@ -1,22 +1,24 @@
 package circuit
 
-import "errors"
+import (
+	"errors"
+
+	"peel/cell/contain"
+)
 
 // errPanic is how a circuit ends whose code panicked.
 var errPanic = errors.New("circuit: ended by a bug in this program: please report what its log says")
 
-// survive runs do; false: it panicked, and Config.Panicked was told. Where nobody wants to be told the panic goes on.
+// survive runs do; false: it panicked, which was told.
 func (c *Circuit) survive(do func()) (ok bool) {
-	if c.cfg.Panicked == nil {
-		do()
+	p := contain.Do(do)
+	switch {
+	case p == nil:
 		return true
+	case c.cfg.Panicked != nil:
+		c.cfg.Panicked(p)
+	default:
+		c.cfg.Log.Error("a bug: please report this", "in", "a circuit", "panic", p.Value, "stack", p.Stack)
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			ok = false
-			c.cfg.Panicked(p)
-		}
-	}()
-	do()
-	return true
+	return false
 }

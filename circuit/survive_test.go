@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"peel/cell/contain"
 	"peel/circuit/layer"
 )
 
@@ -25,8 +26,8 @@ func TestPanicEndsItsCircuitOnly(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, 3)
-			told := make(chan any, 1)
-			w.panicked = func(p any) { told <- p }
+			told := make(chan *contain.Panic, 1)
+			w.panicked = func(p *contain.Panic) { told <- p }
 			other, c := w.mustBuild(), w.mustBuild()
 			s, err := c.Dial(t.Context(), host("echo"))
 			if err != nil {

@@ -122,7 +122,7 @@ func (p *pool) inTime(ctx context.Context, h *held) (*circuit.Circuit, error) {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	done, begun := make(chan built, 1), time.Now()
-	p.running.Go(func() {
+	p.running.Go(p.core.bug("a circuit"), func() {
 		var c *circuit.Circuit
 		var err error
 		if bug := p.core.contain("building a circuit", func() { c, err = p.build(ctx, h.path) }); bug != nil {
@@ -154,7 +154,7 @@ func (p *pool) inTime(ctx context.Context, h *held) (*circuit.Circuit, error) {
 	default:
 		cancel()
 	}
-	p.running.Go(func() {
+	p.running.Go(p.core.bug("a circuit"), func() {
 		b := <-done
 		if slot {
 			<-p.late

@@ -29,6 +29,7 @@ import (
 	"sync/atomic"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit"
 	"peel/circuit/stream"
@@ -190,9 +191,9 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var wg sync.WaitGroup
+	var wg contain.Group
 	part := func(what string, run func(context.Context)) {
-		wg.Go(func() {
+		wg.Go(nil, func() {
 			if err := c.contain(what, func() { run(ctx) }); err != nil {
 				cancel(err)
 			}
@@ -202,8 +203,8 @@ func (c *Client) Run(ctx context.Context) error {
 	part("the circuits", c.pool.run)
 	part("the watch over the machine", c.watch)
 	telling, told := context.WithCancel(context.Background())
-	var teller sync.WaitGroup
-	teller.Go(func() { c.events.run(telling) })
+	var teller contain.Group
+	teller.Go(c.bug("telling of events"), func() { c.events.run(telling) })
 	<-ctx.Done()
 	close(c.ended)
 	links.Close()
@@ -225,7 +226,7 @@ func (c *core) start() *link.Pool {
 		return nil
 	}
 	c.links = link.NewPool(link.PoolConfig{
-		Link: link.Config{Network: c.network, Tap: c.cfg.Tap, Log: c.log}, Dial: c.cfg.Dial, Dialed: c.dialed,
+		Link: link.Config{Network: c.network, Tap: c.cfg.Tap, Log: c.log, Panicked: c.bug("a link")}, Dial: c.cfg.Dial, Dialed: c.dialed,
 	})
 	return c.links
 }
@@ -276,7 +277,7 @@ func (c *core) build(ctx context.Context, p path.Path) (*circuit.Circuit, error)
 	first := link.Peer{ID: hops[0].ID, Key: hops[0].LinkKey, Addrs: hops[0].Addrs}
 	var made *circuit.Circuit
 	err := c.on(ctx, first, func(conn *link.Conn) (err error) {
-		made, err = circuit.Build(ctx, conn, circuit.Config{Network: c.network, Budget: c.unread, Log: c.log, Panicked: func(p any) { c.panicked("a circuit", p) }}, hops)
+		made, err = circuit.Build(ctx, conn, circuit.Config{Network: c.network, Budget: c.unread, Log: c.log, Panicked: c.bug("a circuit")}, hops)
 		return err
 	})
 	var at *circuit.BuildError

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit"
 	"peel/client/path"
@@ -163,7 +164,7 @@ func probe(ctx context.Context, ci *circuit.Circuit) error {
 		return fmt.Errorf("client: probe: %w", err)
 	}
 	defer s.Close()
-	stop := context.AfterFunc(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })
+	stop := contain.OnDone(ctx, nil, func() { s.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := io.WriteString(s, "HEAD /peel/consensus HTTP/1.1\r\nHost: directory\r\nConnection: close\r\n\r\n"); err != nil {
 		return fmt.Errorf("client: probe: %w", err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/circuit"
 	"peel/client/guard"
 	"peel/client/path"
@@ -55,7 +56,7 @@ type pool struct {
 	era     uint64          // rises with each new identity
 	renewed time.Time       // when it last did; zero: never
 	closed  bool
-	running sync.WaitGroup     // builds; none begins once closed
+	running contain.Group      // builds; none begins once closed
 	fails   int                // builds that failed since one succeeded
 	retry   time.Time          // no spare circuit is begun before
 	ended   []*circuit.Circuit // dropped, to be closed when mu is let go
@@ -420,7 +421,7 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 		p.began = now
 	}
 	ctx := p.ctx
-	p.running.Go(func() {
+	p.running.Go(p.core.bug("a circuit"), func() {
 		var c *circuit.Circuit
 		var err error
 		if bug := p.core.contain("making a circuit", func() { c, err = p.make(ctx, h) }); bug != nil {

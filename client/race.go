@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"peel/cell/contain"
 	"peel/circuit"
 	"peel/circuit/stream"
 )
@@ -104,7 +105,13 @@ func ask[T any](ctx context.Context, p *pool, r request, h *held, do func(contex
 		p.release(h)
 		done <- tried[T]{h, got, err, time.Since(begun), second}
 	}
-	go on(h, false)
+	begin := func(h *held, second bool, do func()) {
+		contain.Go(func(bug *contain.Panic) {
+			p.core.panicked("asking a circuit", bug)
+			done <- tried[T]{h: h, err: errPanic, second: second}
+		}, do)
+	}
+	begin(h, false, func() { on(h, false) })
 	late := time.NewTimer(p.begun())
 	defer late.Stop()
 	var first tried[T]
@@ -128,7 +135,7 @@ func ask[T any](ctx context.Context, p *pool, r request, h *held, do func(contex
 				continue
 			}
 			running++
-			go func() {
+			begin(nil, true, func() {
 				r := r
 				r.besides = h
 				var second *held
@@ -141,7 +148,7 @@ func ask[T any](ctx context.Context, p *pool, r request, h *held, do func(contex
 					return
 				}
 				on(second, true)
-			}()
+			})
 			continue
 		}
 		cancel()

@@ -6,9 +6,9 @@ import (
 	"crypto/ed25519"
 	"net"
 	"net/netip"
-	"sync"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/directory"
 	"peel/directory/authority"
@@ -78,9 +78,12 @@ func (n *Authority) Renew(cert directory.Certificate, key ed25519.PrivateKey) er
 func (n *Authority) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var wg sync.WaitGroup
+	var wg contain.Group
 	var err error
-	wg.Go(func() {
+	wg.Go(func(p *contain.Panic) {
+		n.relay.panicked("authority", p)
+		err = &partError{"authority", p}
+	}, func() {
 		defer cancel()
 		err = n.authority.Run(ctx)
 	})

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"crypto/ecdh"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/hybrid"
 	"peel/cell/link"
 	"peel/circuit"
@@ -76,10 +76,10 @@ func refuse(c *link.Circ, why cell.DestroyReason) {
 // workers does the key exchanges, of links and CREATEs, on every core until the queue is closed. A worker lets others run after each
 // job, and rests for as long as they need (pace).
 func (r *Relay) workers() {
-	var wg sync.WaitGroup
+	var wg contain.Group
 	cores := runtime.GOMAXPROCS(0)
 	for range cores {
-		wg.Go(func() {
+		wg.Go(r.bug("handshakes"), func() {
 			p := newPace(cores)
 			for {
 				j := r.handshakes.pop()
@@ -110,6 +110,7 @@ func (r *Relay) workers() {
 
 // respond is the relay's half of the circuit handshake (spec/handshake.md).
 func (r *Relay) respond(h *handshake, of owner) {
+	contain.Point("relay: create")
 	r.stats.Waits.add(time.Since(h.came))
 	key := r.onionKey(h.key)
 	if key == nil {
@@ -148,7 +149,7 @@ func newTransit(r *Relay, prev *link.Circ, of owner, k []byte) *transit {
 	t.seat = place{owner: of, lose: t.destroy}
 	t.fwd = layer.NewRelay((*[layer.KeySize]byte)(k[:layer.KeySize]), cell.BodySize)
 	t.back = layer.NewRelay((*[layer.KeySize]byte)(k[layer.KeySize:]), cell.BodySize)
-	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.pump, MaxStreams: r.cfg.MaxStreams, Budget: r.budget, Full: t.overfull})
+	t.mux = stream.NewMux(stream.Config{Accept: t.accept, Wake: t.wake, MaxStreams: r.cfg.MaxStreams, Budget: r.budget, Full: t.overfull})
 	return t
 }
 

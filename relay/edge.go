@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/circuit/stream"
 	"peel/relay/exit"
 )
@@ -160,12 +161,15 @@ func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn, o *
 	defer atEnd(ctx, func() { cut(cell.EndInternal) })()
 	reset := atEnd(s.Context(), func() { cut(cell.EndReset) }) // what it holds waits for no host any more
 	guarded := func(copy func()) {
-		if !r.guard("stream", copy) {
+		if !r.guard("stream", func() {
+			contain.Point("relay: copy")
+			copy()
+		}) {
 			cut(cell.EndInternal)
 		}
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	var wg contain.Group
+	wg.Go(r.bug("stream"), func() {
 		guarded(func() {
 			if _, err := s.WriteTo(r.shaped(conn, s.Context().Done())); err != nil {
 				cut(cell.EndReset)

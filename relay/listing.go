@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/directory"
 	"peel/directory/cache"
@@ -124,9 +125,9 @@ func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Tim
 func (r *Relay) askWhy(ctx context.Context) string {
 	as := r.cfg.Network.Authorities
 	said := make([]string, len(as))
-	var wg sync.WaitGroup
+	var wg contain.Group
 	for i, a := range as {
-		wg.Go(func() {
+		wg.Go(r.bug("listing"), func() {
 			ctx, cancel := context.WithTimeout(ctx, authorityTimeout)
 			defer cancel()
 			text, err := cache.Get(ctx, func(ctx context.Context) (net.Conn, error) { return r.dialAuthority(ctx, a) }, "/peel/relay/"+r.id.String(), 4<<10)

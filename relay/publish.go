@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit"
 	"peel/directory"
@@ -185,10 +186,10 @@ func (r *Relay) current(now time.Time, refused *described) (*described, error) {
 // keepPublished sends the descriptor to every authority at the start and again when there is another (current), at once when the onion key or the
 // settings are others (but no sooner than leastBetween after the one before), and soon again to those that could not be reached.
 func (r *Relay) keepPublished(ctx context.Context) {
-	var wg sync.WaitGroup
+	var wg contain.Group
 	defer wg.Wait()
 	for _, a := range r.cfg.Network.Authorities {
-		wg.Go(func() {
+		wg.Go(r.bug("publish"), func() {
 			retry := firstRetry
 			var refused *described
 			for {

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit/stream"
 	"peel/directory"
@@ -137,7 +137,7 @@ type Relay struct {
 	outlets    map[*outlet]struct{}
 	extensions *crowd // of peers
 	closing    bool
-	wg         sync.WaitGroup // of tasks
+	wg         contain.Group // of tasks
 	ctx        context.Context
 }
 
@@ -225,7 +225,7 @@ func New(cfg Config) (*Relay, error) {
 	r.linkCfg = link.Config{
 		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log, Gate: r.gate,
 		Rate:   link.NewRate(cfg.Rate, cfg.Burst),
-		Budget: link.NewBudget(int64(cfg.MaxQueued)).LimitClosed(2 * cfg.MaxCircuits),
+		Budget: link.NewBudget(int64(cfg.MaxQueued)).LimitClosed(2 * cfg.MaxCircuits), Panicked: r.bug("a link"),
 	}
 	if cfg.Villain != nil {
 		r.linkCfg.Bend = cfg.Villain.Cells
@@ -270,22 +270,28 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer fail(nil)
 	r.ctx = ctx
 
-	var wg sync.WaitGroup
-	wg.Go(r.workers)
-	wg.Go(func() { r.serveStreams(ctx) })
+	var wg contain.Group
+	part := func(what string, run func()) {
+		wg.Go(func(p *contain.Panic) {
+			r.panicked(what, p)
+			fail(&partError{what, p})
+		}, run)
+	}
+	part("handshakes", r.workers)
+	part("streams to the directory", func() { r.serveStreams(ctx) })
 	for _, l := range r.cfg.Listeners {
-		wg.Go(func() {
+		part("accepting links", func() {
 			if err := r.acceptLinks(ctx, l); err != nil {
 				fail(err)
 			}
 		})
 	}
 	if r.cfg.Directory == nil {
-		wg.Go(func() { r.keepDirectory(ctx) })
-		wg.Go(func() { r.keepPublished(ctx) })
-		wg.Go(func() { r.keepOnion(ctx) })
-		wg.Go(func() { r.keepObserved(ctx) })
-		wg.Go(func() { r.keepQuota(ctx) })
+		part("the directory", func() { r.keepDirectory(ctx) })
+		part("publishing", func() { r.keepPublished(ctx) })
+		part("onion keys", func() { r.keepOnion(ctx) })
+		part("observed bandwidth", func() { r.keepObserved(ctx) })
+		part("the quota", func() { r.keepQuota(ctx) })
 	}
 	<-ctx.Done()
 
@@ -309,8 +315,21 @@ func (r *Relay) Run(ctx context.Context) error {
 	if errors.As(context.Cause(ctx), &failed) {
 		return failed
 	}
+	var bug *partError
+	if errors.As(context.Cause(ctx), &bug) {
+		return bug
+	}
 	return nil
 }
+
+// partError says that a part of the relay that it cannot be without ended by a bug.
+type partError struct {
+	part string
+	bug  *contain.Panic
+}
+
+func (e *partError) Error() string { return fmt.Sprintf("relay: %s: %v", e.part, e.bug) }
+func (e *partError) Unwrap() error { return e.bug }
 
 // listenerError says that links can no longer arrive.
 type listenerError struct {
@@ -337,7 +356,7 @@ const (
 
 // acceptLinks answers connections until the listener is closed; an error is one that does not pass.
 func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) error {
-	var wg sync.WaitGroup
+	var wg contain.Group
 	defer wg.Wait()
 	var warned time.Time
 	for {
@@ -365,11 +384,12 @@ func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) error {
 			nc.Close()
 			continue
 		}
-		wg.Go(func() {
+		wg.Go(func(bug *contain.Panic) {
+			r.panicked("link handshake", bug)
+			nc.Close()
+		}, func() {
 			defer r.proved(p)
-			if !r.guard("link handshake", func() { r.acceptLink(ctx, nc) }) {
-				nc.Close()
-			}
+			r.acceptLink(ctx, nc)
 		})
 	}
 }
@@ -419,7 +439,7 @@ func (r *Relay) serveStreams(ctx context.Context) {
 // atEnd runs do when ctx ends, in a goroutine that undo waits for if it has begun.
 func atEnd(ctx context.Context, do func()) (undo func()) {
 	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
+	stop := contain.OnDone(ctx, nil, func() {
 		defer close(done)
 		do()
 	})
@@ -432,15 +452,22 @@ func atEnd(ctx context.Context, do func()) (undo func()) {
 
 // guard keeps a panic to what caused it; false: there was one.
 func (r *Relay) guard(name string, do func()) (ok bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			ok = false
-			r.stats.Panics.Add(1)
-			r.log.Error("a bug: please report this", "in", name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		}
-	}()
-	do()
-	return true
+	p := contain.Do(do)
+	if p != nil {
+		r.panicked(name, p)
+	}
+	return p == nil
+}
+
+// panicked counts a panic and logs it.
+func (r *Relay) panicked(name string, p *contain.Panic) {
+	r.stats.Panics.Add(1)
+	r.log.Error("a bug: please report this", "in", name, "panic", p.Value, "stack", p.Stack)
+}
+
+// bug tells of panics in what is named so.
+func (r *Relay) bug(name string) func(*contain.Panic) {
+	return func(p *contain.Panic) { r.panicked(name, p) }
 }
 
 // remember lists a circuit; false: there is no place for it. Another's circuit may end for it.

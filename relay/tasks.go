@@ -19,6 +19,15 @@ func newTask(name string, of owner, do func(context.Context), drop func(cell.End
 	return &task{place: place{owner: of}, name: name, do: do, drop: drop}
 }
 
+// later runs do in a goroutine that the relay waits for at its end, unless that has begun: then all circuits are ended anyway.
+func (r *Relay) later(what string, do func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closing {
+		r.wg.Go(r.bug(what), do)
+	}
+}
+
 // start runs t as a task of its kind until life ends, and the relay waits for it at its end. If it panics, only what drop
 // ends is lost. False: there is no place for it, or the relay is closing.
 func (r *Relay) start(life context.Context, kind *crowd, t *task) bool {
@@ -39,9 +48,9 @@ func (r *Relay) start(life context.Context, kind *crowd, t *task) bool {
 		return false
 	}
 	if shed != nil { // in a goroutine of its own, as the caller holds locks of its circuit
-		r.wg.Go(shed.lose)
+		r.wg.Go(r.bug("a task that lost its place"), shed.lose)
 	}
-	r.wg.Go(func() {
+	r.wg.Go(r.bug(t.name), func() {
 		defer stop()
 		if !r.guard(t.name, func() { t.do(ctx) }) {
 			r.guard(t.name, func() { t.drop(cell.EndInternal) })

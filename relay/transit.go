@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit/layer"
 	"peel/circuit/stream"
@@ -89,7 +90,7 @@ func (t *transit) overfull() {
 	defer r.mu.Unlock()
 	if !r.closing {
 		r.stats.CircuitsShed.Add(1)
-		r.wg.Go(func() { r.guard("circuit", t.destroy) })
+		r.wg.Go(r.bug("circuit"), t.destroy)
 	}
 }
 
@@ -108,6 +109,7 @@ func (t *transit) start(kind *crowd, w *task) bool {
 func (t *transit) forward(cells []cell.Cell) error {
 	t.fmu.Lock()
 	defer t.fmu.Unlock()
+	contain.Point("relay: forward")
 	if t.spent {
 		return nil // destroyed meanwhile
 	}
@@ -256,6 +258,7 @@ func (t fromNext) Closed(cell.DestroyReason) { t.destroy() }
 func (t *transit) backward(cells []cell.Cell) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	contain.Point("relay: backward")
 	if t.over {
 		return nil
 	}
@@ -267,12 +270,20 @@ func (t *transit) backward(cells []cell.Cell) error {
 	return t.prev.Forward(t.next, cells)
 }
 
+// wake pumps for the streams, whoever woke them. It may hold fmu, so that another goroutine destroys the circuit if that panics.
+func (t *transit) wake() {
+	if r := t.relay; !r.guard("circuit", t.pump) {
+		r.later("circuit", t.destroy)
+	}
+}
+
 // pump seals what waits to go to the client while the link takes it.
 func (t *transit) pump() {
 	b := batches.Get().(*[32]cell.Cell)
 	defer batches.Put(b)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	contain.Point("relay: pump")
 	for !t.over {
 		n := 0
 		for room := min(t.prev.Room(), len(b)); n < room && t.message(b[n].Body()); n++ {

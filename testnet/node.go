@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"peel/cell/contain"
 	"peel/client"
 	"peel/directory"
 	"peel/directory/authority"
@@ -130,12 +131,12 @@ func (nd *node) start(ctx context.Context, failed func(error)) {
 	done := make(chan struct{})
 	nd.done, nd.ending = done, false
 	m := nd.now
-	go func() {
+	contain.Go(func(p *contain.Panic) { failed(fmt.Errorf("testnet: %s: %w", nd.name, p)) }, func() {
 		defer close(done)
 		if err := m.Run(ctx); err != nil && ctx.Err() == nil {
 			failed(fmt.Errorf("testnet: %s: %w", nd.name, err))
 		}
-	}()
+	})
 }
 
 // kill ends the node and waits until it is gone.

@@ -242,31 +242,40 @@ func (b *Budget) each(do func(c *Circ)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for l := range b.conns {
-		l.mu.Lock()
-		for _, c := range l.circs {
-			do(c)
-		}
-		l.mu.Unlock()
+		l.each(do)
+	}
+}
+
+// each calls do for every circuit, with mu held.
+func (c *Conn) each(do func(c *Circ)) {
+	c.mu.Lock()
+	defer c.unlock()
+	for _, circ := range c.circs {
+		do(circ)
 	}
 }
 
 // kill ends a circuit for the sake of the others. The caller holds no lock.
 func (c *Circ) kill() {
+	if r := c.killed(); r != nil {
+		r.Closed(cell.DestroyBusy)
+	}
+}
+
+// killed is kill but for telling r of it, if it is not nil.
+func (c *Circ) killed() (r Receiver) {
 	l := c.conn
 	l.mu.Lock()
+	defer l.unlock()
 	if c.state != open {
-		l.mu.Unlock()
-		return
+		return nil
 	}
 	l.cfg.Budget.ended.Add(1)
-	r := c.recv
+	r = c.recv
 	c.end(l.busy())
 	c.told = cell.DestroyBusy
 	if c.telling > 0 { // somebody calls the Receiver: whoever it is calls Closed then
 		c.parting, r = true, nil
 	}
-	l.mu.Unlock()
-	if r != nil {
-		r.Closed(cell.DestroyBusy)
-	}
+	return r
 }

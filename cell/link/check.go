@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // Check makes sure that the peer is there: it is asked, and if nothing at all comes from it within d, the link ends as lost. It
@@ -16,7 +18,7 @@ func (c *Conn) Check(d time.Duration) {
 		c.mu.Unlock()
 		return
 	}
-	c.check = time.AfterFunc(d, func() {
+	c.check = contain.After(d, c.bug, func() {
 		c.fail(fault(ReasonLost, "the peer was asked, and nothing came from it for %v", d))
 	})
 	c.asking = true

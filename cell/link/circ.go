@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 // mostOwn is how many cells that begin here may wait in a circuit's queue: what is sealed early waits where no window
@@ -84,11 +85,12 @@ type Circ struct {
 
 // Open opens a circuit: m goes out as CREATE, with the credit of this link's Config in it. It works as soon as there is
 // a link, even before Serve. ErrBusy: the link has as many circuits as it may; ErrClosed: it has ended.
-func (c *Conn) Open(r Receiver, m cell.Create) (*Circ, error) {
+func (c *Conn) Open(r Receiver, m cell.Create) (circ *Circ, err error) {
+	err = ErrClosed // after a panic
 	m.Credit = c.cfg.Credit
 	k := new(cell.Cell)
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.err != nil {
 		return nil, ErrClosed
 	}
@@ -99,7 +101,7 @@ func (c *Conn) Open(r Receiver, m cell.Create) (*Circ, error) {
 	if err := k.Pack(id, cell.CmdCreate, m); err != nil {
 		return nil, fmt.Errorf("link: opening a circuit: %w", err)
 	}
-	circ := &Circ{conn: c, id: id, recv: r, control: k}
+	circ = &Circ{conn: c, id: id, recv: r, control: k}
 	circ.ahead, _ = r.(Prefetcher)
 	circ.turn.circ = circ
 	circ.window.Open(c.cfg.Credit)
@@ -162,7 +164,7 @@ func (c *Circ) Reply(reply []byte) error {
 		return fmt.Errorf("link: answering CREATE: %w", err)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	switch {
 	case l.err != nil || c.state == closing:
 		return ErrClosed
@@ -211,25 +213,31 @@ func (c *Circ) grew() bool {
 // Send queues RELAY and RELAY_EARLY cells that begin here; it copies them and sets their number. It takes all or none:
 // ErrRoom if they are more than Room, ErrClosed if the circuit is gone.
 func (c *Circ) Send(cells []cell.Cell) error {
+	wake, err := c.send(cells)
+	if wake {
+		c.conn.signal()
+	}
+	return err
+}
+
+// send is Send; wake: the caller has the pen.
+func (c *Circ) send(cells []cell.Cell) (wake bool, err error) {
 	l := c.conn
+	err = ErrClosed // after a panic
 	l.mu.Lock()
+	defer l.unlock()
+	contain.Point("link: send")
 	switch {
 	case c.state != open || l.err != nil:
-		l.mu.Unlock()
-		return ErrClosed
+		return false, ErrClosed
 	case len(cells) > c.room():
-		l.mu.Unlock()
-		return ErrRoom
+		return false, ErrRoom
 	}
 	c.own += len(cells)
 	l.cfg.Budget.queue(len(cells))
-	wake := c.enqueue(cells, nil, l.cfg.Budget.now())
+	wake = c.enqueue(cells, nil, l.cfg.Budget.now())
 	c.had = c.room() > 0
-	l.mu.Unlock()
-	if wake {
-		l.signal()
-	}
-	return nil
+	return wake, nil
 }
 
 // Forward queues cells that came in on another circuit, of this link or another; it sets their number, and leaves the
@@ -241,18 +249,23 @@ func (c *Circ) Forward(from *Circ, cells []cell.Cell) error {
 	if from.conn.batch.forward(move{c, from, cells}) {
 		return nil
 	}
-	l := c.conn
-	l.mu.Lock()
-	if c.state != open || l.err != nil {
-		l.mu.Unlock()
-		return ErrClosed
-	}
-	wake := c.take(from, cells, l.cfg.Budget.now())
-	l.mu.Unlock()
+	wake, err := c.forward(from, cells)
 	if wake {
-		l.signal()
+		c.conn.signal()
 	}
-	return nil
+	return err
+}
+
+// forward is Forward outside a batch; wake: the caller has the pen.
+func (c *Circ) forward(from *Circ, cells []cell.Cell) (wake bool, err error) {
+	l := c.conn
+	err = ErrClosed // after a panic
+	l.mu.Lock()
+	defer l.unlock()
+	if c.state != open || l.err != nil {
+		return false, ErrClosed
+	}
+	return c.take(from, cells, l.cfg.Budget.now()), nil
 }
 
 // take queues cells that came in on another circuit; wake: the caller has the pen. The caller holds mu.
@@ -284,10 +297,7 @@ func (c *Circ) Taken(n int) {
 	if l.batch.take(c, n) {
 		return
 	}
-	l.mu.Lock()
-	wake := l.left(c, n, plenty, time.Since(l.born))
-	l.mu.Unlock()
-	if wake {
+	if l.leftAll([]gone{{c, n, plenty}}, time.Now()) {
 		l.signal()
 	}
 }
@@ -297,7 +307,7 @@ func (c *Circ) Taken(n int) {
 func (c *Circ) Close(reason cell.DestroyReason) {
 	l := c.conn
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.unlock()
 	if c.state == closing {
 		c.parting = false
 		return

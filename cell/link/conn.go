@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 const defaultCircuits = 16384
@@ -50,6 +51,10 @@ type Config struct {
 	// goroutine at a time. For test networks that try how others bear it; nil, for every honest node, costs nothing.
 	Bend func() func(room []cell.Cell, n int) int
 	Log  *slog.Logger // nil: silence
+
+	// Panicked is told of each panic in a link's own code, which ends that link (ReasonBug); it must not block, and may be called with
+	// locks held. nil: the log is.
+	Panicked func(*contain.Panic)
 }
 
 func (c Config) withDefaults() Config {
@@ -67,6 +72,15 @@ func (c Config) withDefaults() Config {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
+}
+
+func (c *Config) panicked(p *contain.Panic) {
+	switch {
+	case c.Panicked != nil:
+		c.Panicked(p)
+	case c.Log != nil:
+		c.Log.Error("a bug: please report this", "in", "link", "panic", p.Value, "stack", p.Stack)
+	}
 }
 
 // Peer says whom to dial: the relay, its link key, and where it listens (for a Pool).
@@ -181,13 +195,12 @@ func (c *Conn) Serve(h Handler) error {
 	c.cfg.Budget.join(c)
 	defer c.cfg.Budget.leave(c)
 
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		c.fail(c.pen.write())
-	}()
-	c.fail(c.read(h))
-	<-written
+	var writer contain.Group
+	writer.Go(c.bug, func() { c.fail(c.pen.write()) })
+	if p := contain.Do(func() { c.fail(c.read(h)) }); p != nil {
+		c.bug(p)
+	}
+	writer.Wait()
 	c.finish()
 	c.over.Do(func() { close(c.done) })
 	return c.Err()
@@ -209,6 +222,29 @@ func (c *Conn) Close() error {
 		close(c.done)
 	}
 	return nil
+}
+
+// bug ends the link because its own code panicked. The caller does not hold mu.
+func (c *Conn) bug(p *contain.Panic) {
+	c.cfg.panicked(p)
+	c.fail(fault(ReasonBug, "%w", p))
+}
+
+// unlock unlocks mu, deferred, where more is done under it than to set fields: a panic then ends this link, and neither leaves it locked
+// for others nor ends the circuit of another link that called.
+func (c *Conn) unlock() {
+	v := recover()
+	c.mu.Unlock()
+	if v != nil {
+		c.bug(contain.Caught(v))
+	}
+}
+
+// told runs what a Receiver does at the end of its circuit. A panic of one is told, and does not keep the others from hearing.
+func (c *Conn) told(do func()) {
+	if p := contain.Do(do); p != nil {
+		c.bug(p)
+	}
 }
 
 // fail ends the link for the first reason given; nil is none.
@@ -235,8 +271,15 @@ func (c *Conn) fail(err error) {
 func (c *Conn) finish() {
 	c.in.erase()
 	c.out.erase()
-	var told []Receiver
+	for _, r := range c.loseAll() {
+		c.told(func() { r.Closed(cell.DestroyLinkClosed) })
+	}
+}
+
+// loseAll ends all circuits, and returns who is to hear of it.
+func (c *Conn) loseAll() (told []Receiver) {
 	c.mu.Lock()
+	defer c.unlock()
 	for id, circ := range c.circs {
 		if circ.state != closing {
 			if circ.recv != nil {
@@ -250,10 +293,7 @@ func (c *Conn) finish() {
 	c.sched, c.controls, c.owing, c.spare = sched{}, controls{}, nil, nil
 	c.cfg.Budget.close(-c.waiting)
 	c.waiting = 0
-	c.mu.Unlock()
-	for _, r := range told {
-		r.Closed(cell.DestroyLinkClosed)
-	}
+	return told
 }
 
 // Done is closed when Serve is about to return, or at Close of a link that nobody serves.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/hybrid"
 )
 
@@ -36,27 +37,33 @@ func prologue(network cell.NetworkID, responder cell.NodeID) []byte {
 }
 
 // Dial makes nc, a fresh connection to peer, a link to it: proving who we are if cfg has a key, else anonymously. It
-// takes at most 5 s, and closes nc if it fails or ctx ends first. Every error is an *Error with ReasonHandshake.
-// peer.Addrs is not looked at.
+// takes at most 5 s, and closes nc if it fails or ctx ends first. Every error is an *Error with ReasonHandshake, or
+// with ReasonBug. peer.Addrs is not looked at.
 func Dial(ctx context.Context, nc net.Conn, cfg *Config, peer Peer) (*Conn, error) {
-	return guarded(ctx, nc, func() (*Conn, error) { return dial(nc, cfg.withDefaults(), peer) })
+	return guarded(ctx, nc, cfg, func() (*Conn, error) { return dial(nc, cfg.withDefaults(), peer) })
 }
 
 // Accept makes nc, a connection that somebody opened to us, a link. It returns when the other end has proved that it
 // took part in this very handshake and holds the keys, so that the replay of an old one comes to nothing. It reads at
 // most 8 KiB, takes at most 5 s, and closes nc if it fails or ctx ends first. Every error is an *Error with
-// ReasonHandshake.
+// ReasonHandshake, or with ReasonBug.
 func Accept(ctx context.Context, nc net.Conn, cfg *Config) (*Conn, error) {
-	return guarded(ctx, nc, func() (*Conn, error) { return accept(nc, cfg.withDefaults()) })
+	return guarded(ctx, nc, cfg, func() (*Conn, error) { return accept(nc, cfg.withDefaults()) })
 }
 
 // guarded runs a handshake over nc within the time it may take.
-func guarded(ctx context.Context, nc net.Conn, handshake func() (*Conn, error)) (*Conn, error) {
+func guarded(ctx context.Context, nc net.Conn, cfg *Config, handshake func() (*Conn, error)) (*Conn, error) {
 	err := nc.SetDeadline(time.Now().Add(handshakeTimeout))
 	var c *Conn
 	if err == nil {
-		stop := context.AfterFunc(ctx, func() { nc.Close() })
-		c, err = handshake()
+		stop := contain.OnDone(ctx, nil, func() { nc.Close() })
+		if bug := contain.Do(func() {
+			contain.Point("link: handshake")
+			c, err = handshake()
+		}); bug != nil {
+			cfg.panicked(bug)
+			c, err = nil, fault(ReasonBug, "handshake: %w", bug)
+		}
 		if !stop() {
 			err = context.Cause(ctx)
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 // wires are what records are made in, lent to links while they write.
@@ -59,7 +60,12 @@ func (c *Conn) rouse() bool {
 }
 
 // signal passes the pen to the link's writer. The caller has it, so that there is room in the channel.
-func (c *Conn) signal() { c.wake <- struct{}{} }
+func (c *Conn) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default: // after a bug only
+	}
+}
 
 // flush writes what there is as far as that takes no waiting, and leaves the rest to the link's writer. The caller has the
 // pen, and no lock.
@@ -68,8 +74,14 @@ func (c *Conn) flush() {
 		c.signal()
 		return
 	}
-	idle, err := c.pen.work(true)
-	c.fail(err)
+	idle := false
+	if p := contain.Do(func() {
+		var err error
+		idle, err = c.pen.work(true)
+		c.fail(err)
+	}); p != nil {
+		c.bug(p)
+	}
 	if !idle {
 		c.signal()
 	}
@@ -148,6 +160,7 @@ func (w *pen) work(brief bool) (idle bool, err error) {
 
 // record makes the next record in wire; nil: there is none, and without an error idle says whether nobody has the pen.
 func (w *pen) record(wire *[maxRecord]byte, idle *bool) ([]byte, error) {
+	contain.Point("link: write")
 	now := time.Now()
 	if w.limit.Sub(now) < stuck/2 { // moved on now and then, for it costs
 		w.limit = now.Add(stuck)
@@ -178,14 +191,11 @@ func (w *pen) wrote(now time.Time) {
 		holdUnsent(w.nc, w.drain.Hold())
 	}
 	for i := 0; i < len(w.gone); {
-		l := w.gone[i].from.conn
-		at, wake := now.Sub(l.born), false
-		l.mu.Lock()
-		for ; i < len(w.gone) && w.gone[i].from.conn == l; i++ {
-			wake = l.left(w.gone[i].from, w.gone[i].n, w.gone[i].spare, at) || wake
+		first, l := i, w.gone[i].from.conn
+		for i < len(w.gone) && w.gone[i].from.conn == l {
+			i++
 		}
-		l.mu.Unlock()
-		if wake {
+		if l.leftAll(w.gone[first:i], now) {
 			l.signal()
 		}
 	}
@@ -266,17 +276,8 @@ func (c *Conn) endBatch() {
 	b.mu.Lock()
 	b.on = false
 	b.mu.Unlock()
-	if len(b.taken) > 0 {
-		wake := false
-		c.mu.Lock()
-		now := time.Since(c.born)
-		for _, t := range b.taken {
-			wake = c.left(t.from, t.n, t.spare, now) || wake
-		}
-		c.mu.Unlock()
-		if wake {
-			b.conns = append(b.conns, c)
-		}
+	if len(b.taken) > 0 && c.leftAll(b.taken, time.Now()) {
+		b.conns = append(b.conns, c)
 	}
 	for i := range b.moves {
 		if b.moves[i].to != nil {
@@ -299,9 +300,16 @@ func (c *Conn) endBatch() {
 
 // enqueue queues all moves to the link that the first one goes to, and crosses them off.
 func (b *batch) enqueue(moves []move) {
-	l := moves[0].to.conn
-	wake := false
+	if l := moves[0].to.conn; b.enqueueTo(l, moves) {
+		b.conns = append(b.conns, l)
+	}
+}
+
+// enqueueTo queues the moves to l; wake: the caller has the pen.
+func (b *batch) enqueueTo(l *Conn, moves []move) (wake bool) {
 	l.mu.Lock()
+	defer l.unlock()
+	contain.Point("link: enqueue")
 	for i := range moves {
 		m := &moves[i]
 		if m.to == nil || m.to.conn != l {
@@ -319,8 +327,5 @@ func (b *batch) enqueue(moves []move) {
 		}
 		m.to = nil
 	}
-	l.mu.Unlock()
-	if wake {
-		b.conns = append(b.conns, l)
-	}
+	return wake
 }

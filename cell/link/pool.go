@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 const (
@@ -37,7 +38,7 @@ type Pool struct {
 	cfg    PoolConfig
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg     contain.Group
 
 	mu    sync.Mutex
 	conns map[*Conn]struct{} // all that are served
@@ -79,7 +80,7 @@ func (p *Pool) Get(ctx context.Context, peer Peer) (*Conn, error) {
 	if a == nil || a.conn != nil && !a.conn.touch() {
 		a = &attempt{done: make(chan struct{})}
 		p.nodes[peer.ID] = a
-		p.wg.Go(func() { p.dial(a, peer) })
+		p.wg.Go(p.bug, func() { p.dial(a, peer) })
 	}
 	p.mu.Unlock()
 	select {
@@ -89,6 +90,8 @@ func (p *Pool) Get(ctx context.Context, peer Peer) (*Conn, error) {
 		return nil, fmt.Errorf("link: no link to %v yet: %w", peer.ID, context.Cause(ctx))
 	}
 }
+
+func (p *Pool) bug(b *contain.Panic) { p.cfg.Link.panicked(b) }
 
 // touch puts off the end of an idle link; false: it has ended.
 func (c *Conn) touch() bool {
@@ -100,7 +103,12 @@ func (c *Conn) touch() bool {
 
 // dial makes the attempt, and then serves the link.
 func (p *Pool) dial(a *attempt, peer Peer) {
-	c, err := p.try(peer)
+	var c *Conn
+	var err error
+	if bug := contain.Do(func() { c, err = p.try(peer) }); bug != nil {
+		p.bug(bug)
+		c, err = nil, fault(ReasonBug, "%w", bug)
+	}
 	p.mu.Lock()
 	if err == nil && p.ctx.Err() != nil {
 		c.Close()
@@ -119,7 +127,10 @@ func (p *Pool) dial(a *attempt, peer Peer) {
 	a.conn = c
 	p.mu.Unlock()
 	if p.cfg.Dialed != nil {
-		p.cfg.Dialed(peer, c)
+		if bug := contain.Do(func() { p.cfg.Dialed(peer, c) }); bug != nil {
+			c.bug(bug)
+			c.Close()
+		}
 	}
 	close(a.done)
 	p.serve(c)
@@ -173,7 +184,7 @@ func (p *Pool) Add(c *Conn) {
 		close(a.done)
 		p.nodes[id] = a
 	}
-	p.wg.Go(func() { p.serve(c) })
+	p.wg.Go(p.bug, func() { p.serve(c) })
 }
 
 // keep lists a link that is about to be served. The caller holds mu.

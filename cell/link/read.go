@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 const (
@@ -100,6 +101,7 @@ func (c *Conn) read(h Handler) error {
 func (c *Conn) readBatch(box *inbox, h Handler) error {
 	c.batch.begin(c.cfg.Budget.now())
 	defer c.endBatch()
+	contain.Point("link: read")
 	for {
 		record, err := box.record()
 		if err != nil {
@@ -292,36 +294,42 @@ func (g *group) fetch() {
 // relay hands a group of cells to their circuit. If the circuit was closed since it was looked up, its number may be another's
 // by now only if the peer had sent DESTROY, behind which no cell may come.
 func (c *Conn) relay(g *group) error {
-	circ, cmd := g.circ, g.cells[0].Command()
-	c.mu.Lock()
-	if before, why := c.rested(); before != nil {
-		c.mu.Unlock()
+	r, before, why, err := c.taking(g)
+	if before != nil {
 		before.Closed(why)
-		c.mu.Lock()
+		r, _, _, err = c.taking(g)
 	}
-	if err := known(circ, g.id, cmd); err != nil {
-		c.mu.Unlock()
-		return err
-	}
-	if circ.state < open && circ.state != offered { // an offered one has no credit yet
-		c.mu.Unlock()
-		return fault(ReasonOrder, "a %v cell before CREATED", cmd)
-	}
-	if !circ.window.Received(len(g.cells)) {
-		c.mu.Unlock()
-		return fault(ReasonOverrun, "a %v cell without credit", cmd)
-	}
-	circ.came = c.batch.now
-	r := circ.recv
-	if r != nil {
-		circ.telling++
-		c.reading = reading{circ, r}
-	}
-	c.mu.Unlock()
 	if r != nil { // else it is closing: what was on its way comes to nothing
 		r.Receive(g.cells)
 	}
-	return nil
+	return err
+}
+
+// taking counts a group as received, by r if that is not nil. If before is not nil it has done nothing: the caller calls Closed of that one,
+// and asks again.
+func (c *Conn) taking(g *group) (r, before Receiver, why cell.DestroyReason, err error) {
+	circ, cmd := g.circ, g.cells[0].Command()
+	c.mu.Lock()
+	defer c.unlock()
+	contain.Point("link: receive")
+	if before, why = c.rested(); before != nil {
+		return nil, before, why, nil
+	}
+	if err := known(circ, g.id, cmd); err != nil {
+		return nil, nil, 0, err
+	}
+	if circ.state < open && circ.state != offered { // an offered one has no credit yet
+		return nil, nil, 0, fault(ReasonOrder, "a %v cell before CREATED", cmd)
+	}
+	if !circ.window.Received(len(g.cells)) {
+		return nil, nil, 0, fault(ReasonOverrun, "a %v cell without credit", cmd)
+	}
+	circ.came = c.batch.now
+	if circ.recv != nil {
+		circ.telling++
+		c.reading = reading{circ, circ.recv}
+	}
+	return circ.recv, nil, 0, nil
 }
 
 // reading is the Receiver that the reader calls, or has called last.
@@ -383,28 +391,34 @@ func (c *Conn) create(x *cell.Cell, h Handler) error {
 		return fault(ReasonCreate, "CREATE to a client")
 	}
 	c.cfg.Budget.relieveClosed()
+	circ, err := c.offer(id, m)
+	if circ != nil {
+		h.Create(circ, m)
+	}
+	return err
+}
+
+// offer makes the circuit that the peer asks for; nil: there is no room for it, which it is told, or the error.
+func (c *Conn) offer(id cell.CircID, m cell.Create) (*Circ, error) {
 	c.mu.Lock()
+	defer c.unlock()
 	if c.circs[id] != nil {
-		c.mu.Unlock()
-		return fault(ReasonCreate, "CREATE of circuit %#x, which is there", uint32(id))
+		return nil, fault(ReasonCreate, "CREATE of circuit %#x, which is there", uint32(id))
 	}
 	circ := &Circ{conn: c, id: id, state: offered, credit: int64(m.Credit), base: int64(m.Credit)}
 	circ.turn.circ = circ
 	if len(c.circs)-c.refused >= c.cfg.MaxCircuits {
-		defer c.mu.Unlock()
 		if c.refused == maxRefused {
-			return fault(ReasonFlood, "CREATE although %d circuits were refused and not destroyed", maxRefused)
+			return nil, fault(ReasonFlood, "CREATE although %d circuits were refused and not destroyed", maxRefused)
 		}
 		c.refused++
 		circ.refused, circ.mine = true, true
 		c.circs[id] = circ
 		circ.end(c.busy())
-		return nil
+		return nil, nil
 	}
 	c.circs[id] = circ
-	c.mu.Unlock()
-	h.Create(circ, m)
-	return nil
+	return circ, nil
 }
 
 // busy is what the peer is told of a circuit for which there is no room: clients are told no reasons.
@@ -484,27 +498,32 @@ func (c *Conn) destroyed(x *cell.Cell) error {
 	if err != nil {
 		return &Error{ReasonCell, err}
 	}
+	r, err := c.parted(x.Circ(), m.Reason)
+	if r != nil {
+		r.Closed(m.Reason)
+	}
+	return err
+}
+
+// parted notes that the peer ended a circuit; r, if it is not nil, is to be told.
+func (c *Conn) parted(id cell.CircID, why cell.DestroyReason) (r Receiver, err error) {
 	c.mu.Lock()
-	circ := c.circs[x.Circ()]
-	if err := known(circ, x.Circ(), cell.CmdDestroy); err != nil {
-		c.mu.Unlock()
-		return err
+	defer c.unlock()
+	circ := c.circs[id]
+	if err := known(circ, id, cell.CmdDestroy); err != nil {
+		return nil, err
 	}
 	circ.gotDestroy = true
-	r := circ.recv
+	r = circ.recv
 	if circ.state != closing {
 		circ.end(cell.DestroyNone)
-		circ.told = m.Reason
+		circ.told = why
 	}
 	if r != nil && circ.telling > 0 { // the writer is at it, and calls Closed when it is through
 		circ.parting, r = true, nil
 	}
 	circ.free()
-	c.mu.Unlock()
-	if r != nil {
-		r.Closed(m.Reason)
-	}
-	return nil
+	return r, nil
 }
 
 // credit handles CREDIT.
@@ -513,8 +532,23 @@ func (c *Conn) credit(x *cell.Cell) error {
 	if err != nil {
 		return &Error{ReasonCell, err}
 	}
-	var grown []*Circ
+	grown, wake, err := c.granted(&m)
+	if wake {
+		c.signal()
+	}
+	if err != nil {
+		return err
+	}
+	for _, circ := range grown {
+		circ.tellRoom()
+	}
+	return nil
+}
+
+// granted takes the credit that the peer gives; grown are the circuits that have room now. wake: the caller has the pen.
+func (c *Conn) granted(m *cell.CreditCell) (grown []*Circ, wake bool, err error) {
 	c.mu.Lock()
+	defer c.unlock()
 	if m.Ask != 0 {
 		c.answer = m.Ask // a peer that asks again before it has its answer gets the last one
 	}
@@ -540,16 +574,6 @@ func (c *Conn) credit(x *cell.Cell) error {
 			grown = append(grown, circ)
 		}
 	}
-	wake := (c.answer != 0 || c.sched.used != 0) && c.rouse()
-	c.mu.Unlock()
-	if wake {
-		c.signal()
-	}
-	if err != nil {
-		return err
-	}
-	for _, circ := range grown {
-		circ.tellRoom()
-	}
-	return nil
+	wake = (c.answer != 0 || c.sched.used != 0) && c.rouse()
+	return grown, wake, err
 }

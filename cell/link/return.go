@@ -43,6 +43,17 @@ func (c *Conn) left(circ *Circ, n int, spare int64, now time.Duration) (wake boo
 	return false
 }
 
+// leftAll counts cells of circuits of this link as gone on; wake: the caller has the pen.
+func (c *Conn) leftAll(all []gone, at time.Time) (wake bool) {
+	c.mu.Lock()
+	defer c.unlock()
+	now := at.Sub(c.born)
+	for _, g := range all {
+		wake = c.left(g.from, g.n, g.spare, now) || wake
+	}
+	return wake
+}
+
 // findSpare lists the circuits that hold more credit than they began with and have not used any for long: their
 // neighbour shall not keep memory for it. The caller holds mu.
 func (c *Conn) findSpare(now time.Duration) {

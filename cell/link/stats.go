@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// A Reason says why a link ended. Those up to ReasonIdle are nobody's fault; of the others the peer, or somebody on the
-// way, is to blame.
+// A Reason says why a link ended. Those up to ReasonIdle are nobody's fault, and ReasonBug is ours; of the others the
+// peer, or somebody on the way, is to blame.
 type Reason uint8
 
 const (
@@ -23,12 +23,13 @@ const (
 	ReasonOverrun                 // a RELAY cell without credit
 	ReasonCredit                  // credit given back that was not there, or granted beyond measure
 	ReasonFlood                   // more circuits at once than any peer needs
+	ReasonBug                     // this program's own code for the link panicked
 	reasons
 )
 
 var reasonNames = [reasons]string{
 	"closed", "connection lost", "idle", "handshake", "record", "record length", "cell", "unknown circuit", "create",
-	"order", "credit overrun", "credit", "flood",
+	"order", "credit overrun", "credit", "flood", "bug",
 }
 
 func (r Reason) String() string {

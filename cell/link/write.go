@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 // measure looks at the round trip and at what the socket holds, now and then.
@@ -28,7 +29,8 @@ func (w *pen) measure(now time.Duration) {
 func (w *pen) compose(batch []cell.Cell, now time.Time) (cells []cell.Cell, idle bool, err error) {
 	c := w.Conn
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
+	contain.Point("link: compose")
 	if c.err != nil {
 		return nil, false, nil
 	}

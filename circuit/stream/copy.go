@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"peel/cell/contain"
 )
 
 const copyChunks = 8 // handed to a writer at once: 64 KiB
@@ -37,6 +39,7 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 func (s *Stream) lend() (first *chunk, n int, err error) {
 	s.mux.mu.Lock()
 	defer s.mux.mu.Unlock()
+	contain.Point("stream: lend")
 	if err := s.awaitData(false); err != nil {
 		return nil, 0, err
 	}

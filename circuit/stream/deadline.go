@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // A deadline is a moment after which reading or writing fails. Its fields are guarded by the lock of the Mux.
@@ -26,7 +28,7 @@ func (d *deadline) set(t time.Time, c *sync.Cond) {
 		return
 	}
 	var timer *time.Timer
-	timer = time.AfterFunc(wait, func() {
+	timer = contain.After(wait, nil, func() {
 		c.L.Lock()
 		defer c.L.Unlock()
 		if d.timer == timer {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 const (
@@ -152,6 +153,7 @@ func (m *Mux) Close(err error) {
 func (m *Mux) Next(body []byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	contain.Point("stream: next")
 	for {
 		s, data := m.control.pop(), false
 		if s == nil {

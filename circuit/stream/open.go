@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 // An Open is what the other end opened a stream for.
@@ -106,7 +107,7 @@ func (m *Mux) freeID() (cell.StreamID, bool) {
 
 // await waits until the other end has answered. When it did not, the stream is closed.
 func (s *Stream) await(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() {
+	stop := contain.OnDone(ctx, nil, func() {
 		s.mux.mu.Lock()
 		defer s.mux.mu.Unlock()
 		s.readable.Broadcast()

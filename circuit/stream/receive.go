@@ -1,6 +1,9 @@
 package stream
 
-import "peel/cell"
+import (
+	"peel/cell"
+	"peel/cell/contain"
+)
 
 // Receive takes a message that came from the other end. It never blocks, and keeps nothing of msg. An error wraps
 // ErrProtocol: the other end did what it must not, and the circuit must end.
@@ -17,8 +20,9 @@ func (m *Mux) Receive(msg cell.Message) error {
 // spares them being woken more than once. It is for who calls Receive.
 func (m *Mux) Hold() {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	contain.Point("stream: receive")
 	m.held = true
-	m.mu.Unlock()
 }
 
 // Release ends the run.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 )
 
 // A Stream is one connection over a circuit: at the client to a host in the world, at the relay to the client. It is a
@@ -87,6 +88,7 @@ func (s *Stream) over() bool {
 func (s *Stream) Read(p []byte) (int, error) {
 	s.mux.mu.Lock()
 	defer s.mux.unlock()
+	contain.Point("stream: read")
 	if err := s.awaitData(len(p) == 0); err != nil || len(p) == 0 {
 		return 0, err
 	}
@@ -132,6 +134,7 @@ func (s *Stream) unread() int { return s.in.len + s.lent }
 
 // Write implements io.Writer.
 func (s *Stream) Write(p []byte) (int, error) {
+	contain.Point("stream: write")
 	if err := s.offer(p); err != nil || len(p) == 0 {
 		return 0, err
 	}

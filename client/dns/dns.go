@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"peel/cell/contain"
 )
 
 // Query is what is looked up: the addresses of a host, or the names of an address.
@@ -61,14 +63,15 @@ type Stats struct {
 	Cached    uint64 // answers from the cache
 	Full      uint64 // questions answered with a failure because too many were under way
 	Evicted   uint64 // TCP connections closed to make room
+	Panics    uint64 // questions that got no answer because code for them panicked
 }
 
-type counters struct{ questions, lookups, cached, full, evicted atomic.Uint64 }
+type counters struct{ questions, lookups, cached, full, evicted, panics atomic.Uint64 }
 
 // Stats returns the counts up to now. It may be called at any time.
 func (s *Server) Stats() Stats {
 	c := &s.stats
-	return Stats{c.questions.Load(), c.lookups.Load(), c.cached.Load(), c.full.Load(), c.evicted.Load()}
+	return Stats{c.questions.Load(), c.lookups.Load(), c.cached.Load(), c.full.Load(), c.evicted.Load(), c.panics.Load()}
 }
 
 // Bounds (spec/dns.md, section 6).
@@ -124,7 +127,14 @@ func (s *Server) lookup(ctx context.Context, k key) outcome {
 	}
 	s.stats.lookups.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
-	found, err := s.Lookup(ctx, Query{Host: k.host, Addr: k.addr, Client: k.client, Listener: k.listener})
+	var found []Answer
+	var err error
+	if p := contain.Do(func() {
+		found, err = s.Lookup(ctx, Query{Host: k.host, Addr: k.addr, Client: k.client, Listener: k.listener})
+	}); p != nil {
+		s.bug(p)
+		found, err = nil, p // those who wait for it hear of it
+	}
 	cancel()
 	f.outcome = outcome{found: clip(found), err: err}
 	if errors.Is(err, ErrNotFound) || err == nil && len(found) == 0 {
@@ -136,6 +146,14 @@ func (s *Server) lookup(ctx context.Context, k key) outcome {
 	s.mu.Unlock()
 	close(f.done)
 	return f.outcome
+}
+
+// bug counts and logs a panic.
+func (s *Server) bug(p *contain.Panic) {
+	s.stats.panics.Add(1)
+	if s.Log != nil {
+		s.Log.Error("dns: a question got no answer because of a panic; please report this", "panic", p.Value, "stack", p.Stack)
+	}
 }
 
 func (s *Server) epoch() uint64 {

@@ -7,17 +7,18 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"peel/cell/contain"
 )
 
 // ServePacket answers what comes in over UDP until ctx ends or the socket fails, and returns when the last goroutine is
 // gone. It closes pc. It returns nil if ctx ended.
 func (s *Server) ServePacket(ctx context.Context, pc net.PacketConn) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
+	var wg contain.Group
 	defer wg.Wait()
 	defer cancel()
 	defer closeWith(ctx, pc)()
@@ -50,7 +51,7 @@ func (s *Server) ServePacket(ctx context.Context, pc net.PacketConn) error {
 			continue
 		}
 		question := append([]byte(nil), buf[:n]...)
-		wg.Go(func() {
+		wg.Go(s.bug, func() {
 			defer func() { <-places }()
 			if b := s.handle(ctx, from, question); b != nil {
 				pc.WriteTo(b, to)
@@ -61,7 +62,7 @@ func (s *Server) ServePacket(ctx context.Context, pc net.PacketConn) error {
 
 // closeWith closes c when ctx ends or the function it returns is called, whichever is first.
 func closeWith(ctx context.Context, c io.Closer) func() {
-	stop := context.AfterFunc(ctx, func() { c.Close() })
+	stop := contain.OnDone(ctx, nil, func() { c.Close() })
 	return func() {
 		if stop() {
 			c.Close()
@@ -81,7 +82,7 @@ type conn struct {
 // ServeListener answers what comes in over TCP, on the same terms as ServePacket.
 func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
+	var wg contain.Group
 	defer wg.Wait()
 	defer cancel()
 	defer closeWith(ctx, ln)()
@@ -116,7 +117,7 @@ func (s *Server) ServeListener(ctx context.Context, ln net.Listener) error {
 			nc.Close()
 			continue
 		}
-		wg.Go(func() {
+		wg.Go(s.bug, func() {
 			defer s.leave(c)
 			defer c.end()
 			defer closeWith(one, c)()

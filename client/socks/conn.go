@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // firstRead is what is read of a client at first; the buffer doubles, up to maxHead, for those that send more. So one that
@@ -42,7 +44,7 @@ func (c *conn) serve(ctx context.Context) {
 	defer c.nc.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { reset(c.nc) })()
+	defer contain.OnDone(ctx, c.door.server.bug, func() { reset(c.nc) })()
 	s.guard(func() {
 		req, ok := c.handshake()
 		if !ok {
@@ -61,7 +63,7 @@ func (c *conn) serve(ctx context.Context) {
 			return
 		}
 		defer target.Close()
-		defer context.AfterFunc(ctx, func() { target.Close() })()
+		defer contain.OnDone(ctx, c.door.server.bug, func() { target.Close() })()
 		c.carry(target)
 	})
 }
@@ -208,27 +210,24 @@ func (c *conn) resolve(ctx context.Context, req Request) {
 func (c *conn) watching(ctx context.Context, do func(context.Context)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		c.door.server.guard(func() {
-			for c.room() {
-				n, err := c.nc.Read(c.buf[c.n:])
-				c.n += n
-				if err == io.EOF {
-					c.eof = true
-					return
-				}
-				if err != nil {
-					cancel() // gone, or told to stop because do is back
-					return
-				}
+	var watcher contain.Group
+	watcher.Go(c.door.server.bug, func() {
+		for c.room() {
+			n, err := c.nc.Read(c.buf[c.n:])
+			c.n += n
+			if err == io.EOF {
+				c.eof = true
+				return
 			}
-		})
-	}()
+			if err != nil {
+				cancel() // gone, or told to stop because do is back
+				return
+			}
+		}
+	})
 	defer func() {
 		c.nc.SetReadDeadline(time.Unix(1, 0))
-		<-watched
+		watcher.Wait()
 		c.nc.SetReadDeadline(time.Time{})
 	}()
 	do(ctx)

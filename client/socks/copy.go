@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // bufferSize is what one direction of a connection holds at most between read and write.
@@ -23,9 +25,8 @@ func (c *conn) carry(target net.Conn) {
 	c.nc.SetWriteDeadline(time.Time{})
 	c.touch()
 
-	up := make(chan struct{})
-	go func() {
-		defer close(up)
+	var up contain.Group
+	up.Go(c.door.server.bug, func() {
 		ok := false
 		defer func() {
 			if !ok {
@@ -33,15 +34,15 @@ func (c *conn) carry(target net.Conn) {
 				target.Close()
 			}
 		}()
-		c.door.server.guard(func() { ok = c.up(target) })
-	}()
+		ok = c.up(target)
+	})
 	ok := false
 	defer func() {
 		if !ok {
 			reset(c.nc)
 			target.Close()
 		}
-		<-up
+		up.Wait()
 	}()
 	ok = c.down(target)
 }

@@ -9,10 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // Server answers SOCKS and HTTP CONNECT clients. Its fields must not change once Serve was called. One Server may
@@ -104,10 +105,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // ServeRules is Serve with rules for the listener.
 func (s *Server) ServeRules(ctx context.Context, ln net.Listener, rules Rules) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
+	var wg contain.Group
 	defer wg.Wait()
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	stop := contain.OnDone(ctx, s.bug, func() { ln.Close() })
 	defer func() {
 		if stop() {
 			ln.Close()
@@ -149,7 +150,7 @@ func (s *Server) ServeRules(ctx context.Context, ln net.Listener, rules Rules) e
 			s.warn(warnFull, "socks: too many connections: new ones are closed", "limit", s.maxConns())
 			continue
 		}
-		wg.Go(func() {
+		wg.Go(s.bug, func() {
 			defer s.leave(c)
 			c.serve(ctx)
 		})
@@ -248,15 +249,17 @@ func (s *Server) handshakeTimeout() time.Duration {
 
 // guard runs f and stops a panic of it, which is counted and logged: it ends one connection only.
 func (s *Server) guard(f func()) {
-	defer func() {
-		if v := recover(); v != nil {
-			s.stats.panics.Add(1)
-			if s.Log != nil {
-				s.Log.Error("socks: a connection ended by a panic; please report this", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-			}
-		}
-	}()
-	f()
+	if p := contain.Do(f); p != nil {
+		s.bug(p)
+	}
+}
+
+// bug counts and logs a panic.
+func (s *Server) bug(p *contain.Panic) {
+	s.stats.panics.Add(1)
+	if s.Log != nil {
+		s.Log.Error("socks: a connection ended by a panic; please report this", "panic", p.Value, "stack", p.Stack)
+	}
 }
 
 // What is said once, of a server or of a listener.

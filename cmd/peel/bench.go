@@ -13,12 +13,12 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peel/cell/contain"
 	"peel/relay"
 	"peel/testnet"
 	"peel/testnet/bench"
@@ -176,9 +176,12 @@ const period = 10 * time.Second
 func alongside(ctx context.Context, run, do func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var wg sync.WaitGroup
+	var wg contain.Group
 	var failed error
-	wg.Go(func() {
+	wg.Go(func(p *contain.Panic) {
+		failed = p
+		cancel(p)
+	}, func() {
 		if failed = run(ctx); failed != nil {
 			cancel(failed)
 		}

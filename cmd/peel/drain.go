@@ -6,10 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // drainFor is how long what runs may take to end after SIGTERM.
@@ -26,8 +27,8 @@ var ending atomic.Bool
 func watchTerminate(ctx context.Context, end func()) (done func()) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGTERM)
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	var wg contain.Group
+	wg.Go(func(*contain.Panic) { end() }, func() {
 		select {
 		case <-ctx.Done():
 			signal.Stop(c)

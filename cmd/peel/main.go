@@ -11,11 +11,17 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"peel/cell/contain"
 )
 
 func main() {
 	settle()
-	os.Exit(run())
+	status := 1
+	if p := contain.Do(func() { status = run() }); p != nil {
+		fmt.Fprintf(os.Stderr, "peel: %v: please report this\n%s", p, p.Stack)
+	}
+	os.Exit(status)
 }
 
 // run is main without the exit, so that deferred work is done. Its status is 0 for success, 1 for a failure, 2 for a
@@ -24,7 +30,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	done, over := watchHangup(ctx, stop), watchTerminate(ctx, stop)
 	defer func() { stop(); done(); over() }()
-	context.AfterFunc(ctx, stop) // the second signal ends us at once
+	contain.OnDone(ctx, nil, stop) // the second signal ends us at once
 	c, err := root().ExecuteContextC(ctx)
 	if err == nil {
 		return 0

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"syscall"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peel/cell/contain"
 	"peel/cmd/peel/internal/conf"
 )
 
@@ -85,9 +85,12 @@ func inUse(err error) error {
 func together(ctx context.Context, parts ...func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var wg sync.WaitGroup
+	var wg contain.Group
 	for _, p := range parts {
-		wg.Go(func() {
+		wg.Go(func(bug *contain.Panic) {
+			slog.Error("a bug: please report this", "panic", bug.Value, "stack", bug.Stack)
+			cancel(bug)
+		}, func() {
 			if err := p(ctx); err != nil && ctx.Err() == nil {
 				cancel(err)
 			}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"peel/cell/contain"
 )
 
 // onHangup is what SIGHUP does instead of ending peel; nil: it ends it, as the end of a terminal does.
@@ -17,8 +19,8 @@ var onHangup atomic.Pointer[func()]
 func watchHangup(ctx context.Context, end func()) (done func()) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGHUP)
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	var wg contain.Group
+	wg.Go(func(*contain.Panic) { end() }, func() {
 		defer signal.Stop(c)
 		for {
 			select {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peel/cell/contain"
 	"peel/client"
 	"peel/client/path"
 	"peel/cmd/peel/internal/conf"
@@ -185,16 +186,16 @@ func (t *localnet) run(ctx context.Context) error {
 		return fmt.Errorf("testnet: %w", logs.err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
+	var wg contain.Group
 	defer wg.Wait()
 	defer cancel(nil)
-	wg.Go(func() {
+	wg.Go(func(p *contain.Panic) { cancel(p) }, func() {
 		if err := n.Run(ctx); err != nil {
 			cancel(err)
 		}
 	})
 	for _, serve := range servers {
-		wg.Go(func() {
+		wg.Go(func(p *contain.Panic) { cancel(p) }, func() {
 			if err := serve(ctx); err != nil {
 				cancel(err)
 			}
@@ -245,8 +246,8 @@ func (t *localnet) fetch(ctx context.Context, c *client.Client) error {
 	}
 	page := make([]byte, pageSize)
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(page) }), ReadHeaderTimeout: 10 * time.Second}
-	var wg sync.WaitGroup
-	wg.Go(func() { s.Serve(l) })
+	var wg contain.Group
+	wg.Go(nil, func() { s.Serve(l) })
 	defer wg.Wait()
 	defer s.Close()
 
@@ -256,7 +257,7 @@ func (t *localnet) fetch(ctx context.Context, c *client.Client) error {
 		return err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := contain.OnDone(ctx, nil, func() { conn.Close() })
 	defer stop()
 	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 		return err

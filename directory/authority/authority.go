@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/directory"
 	"peel/directory/cache"
 )
@@ -316,16 +317,35 @@ func (a *Authority) Consensus() *directory.Consensus { return a.cache.Consensus(
 // Run tries relays and votes until ctx ends, and returns nil when all of it is over. It is called
 // once.
 func (a *Authority) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	wg.Go(func() { a.tryRelays(ctx) })
-	wg.Go(func() { a.saveRelays(ctx) })
-	wg.Go(func() { a.keepCertificate(ctx) })
-	if a.cfg.Measure != nil {
-		wg.Go(func() { a.measureRelays(ctx) })
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var wg contain.Group
+	part := func(what string, run func(context.Context)) {
+		wg.Go(func(p *contain.Panic) {
+			a.bug(what)(p)
+			fail(p)
+		}, func() { run(ctx) })
 	}
-	a.vote(ctx)
+	part("trying relays", a.tryRelays)
+	part("keeping descriptors", a.saveRelays)
+	part("the certificate", a.keepCertificate)
+	if a.cfg.Measure != nil {
+		part("measuring", a.measureRelays)
+	}
+	part("voting", a.vote)
 	wg.Wait()
+	var bug *contain.Panic
+	if errors.As(context.Cause(ctx), &bug) {
+		return fmt.Errorf("authority: %w", bug)
+	}
 	return nil
+}
+
+// bug tells of panics of what.
+func (a *Authority) bug(what string) func(*contain.Panic) {
+	return func(p *contain.Panic) {
+		a.log.Error("a bug: please report this", "in", what, "panic", p.Value, "stack", p.Stack)
+	}
 }
 
 // historyEvery is how many chances to keep descriptors go by before the history is kept: it is larger.

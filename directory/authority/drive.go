@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/directory"
 	"peel/directory/cache"
 )
@@ -18,17 +18,14 @@ const maxStep = 5 * time.Minute
 
 // vote lets the voter have the time, and does what it wants done, until ctx ends.
 func (a *Authority) vote(ctx context.Context) {
-	var wg sync.WaitGroup
+	var wg contain.Group
 	defer wg.Wait()
 	for ctx.Err() == nil {
 		now := a.now()
-		a.mu.Lock()
-		acts := a.voter.step(now, ticked{})
-		wake := a.voter.wake()
-		a.mu.Unlock()
+		acts, wake := a.step(now, ticked{})
 		for _, act := range acts {
 			if q, ok := act.(ask); ok {
-				wg.Go(func() { a.request(ctx, q, q.until.Sub(now)) })
+				wg.Go(a.bug("asking an authority"), func() { a.request(ctx, q, q.until.Sub(now)) })
 			} else {
 				a.do(act) // an error is the voter's to hear of
 			}
@@ -43,12 +40,18 @@ func (a *Authority) vote(ctx context.Context) {
 	}
 }
 
+// step lets the voter have an event, and says when it wants the time next.
+func (a *Authority) step(now time.Time, e event) ([]action, time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	acts := a.voter.step(now, e)
+	return acts, a.voter.wake()
+}
+
 // feed tells the voter of an event other than the time, and does what it wants done. The error is of
 // what could not be saved.
 func (a *Authority) feed(e event) error {
-	a.mu.Lock()
-	acts := a.voter.step(a.now(), e)
-	a.mu.Unlock()
+	acts, _ := a.step(a.now(), e)
 	var err error
 	for _, act := range acts {
 		err = errors.Join(err, a.do(act))

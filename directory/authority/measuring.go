@@ -3,9 +3,9 @@ package authority
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
 	"time"
 
+	"peel/cell/contain"
 	"peel/directory"
 )
 
@@ -35,7 +35,7 @@ func (a *Authority) measureRelays(ctx context.Context) {
 // runProbes makes each probe when it is due, or a little later if too many are under way, or not at
 // all if that would be after the end. So many are under way at once.
 func (a *Authority) runProbes(ctx context.Context, probes []probe, atOnce int, end time.Time) {
-	var wg sync.WaitGroup
+	var wg contain.Group
 	var failed []failure // guarded by samplesMu
 	made := 0
 	defer func() {
@@ -61,7 +61,7 @@ func (a *Authority) runProbes(ctx context.Context, probes []probe, atOnce int, e
 			return
 		}
 		made++
-		wg.Go(func() {
+		wg.Go(a.bug("measuring a relay"), func() {
 			defer func() { <-places }()
 			pctx, cancel := context.WithTimeout(ctx, probeTime)
 			defer cancel()

@@ -7,10 +7,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/directory"
 )
@@ -44,7 +44,7 @@ func ReachByLink(cfg link.Config, dial func(ctx context.Context, network, addr s
 
 // tryRelays tries relays as they fall due until ctx ends.
 func (a *Authority) tryRelays(ctx context.Context) {
-	var wg sync.WaitGroup
+	var wg contain.Group
 	defer wg.Wait()
 	over := make(chan bool, reachWorkers) // of each try that is over, whether it was of a fresh relay
 	busy, fresh := 0, 0
@@ -54,9 +54,9 @@ func (a *Authority) tryRelays(ctx context.Context) {
 			if t.fresh {
 				fresh++
 			}
-			wg.Go(func() {
+			wg.Go(a.bug("trying a relay"), func() {
+				defer func() { over <- t.fresh }()
 				a.try(ctx, t.desc)
-				over <- t.fresh
 			})
 		}
 		wait := time.Minute
@@ -85,9 +85,9 @@ func (a *Authority) try(ctx context.Context, d *directory.Descriptor) {
 	tctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
 	errs := make([]error, len(d.Addrs))
-	var wg sync.WaitGroup
+	var wg contain.Group
 	for i, at := range d.Addrs {
-		wg.Go(func() { errs[i] = a.cfg.Reach(tctx, d, at) })
+		wg.Go(func(p *contain.Panic) { errs[i] = p }, func() { errs[i] = a.cfg.Reach(tctx, d, at) })
 	}
 	wg.Wait()
 	if ctx.Err() != nil {

@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // When a client that waits for an authority asks another one as well. (spec/directory.md, section 9)
@@ -47,7 +49,7 @@ func (c *Cache) fetchFirst(ctx context.Context, from Sources) (bool, error) {
 		if running < askAtOnce && asked < askInAll {
 			running++
 			asked++
-			go ask()
+			contain.Go(func(p *contain.Panic) { done <- result{err: p} }, ask)
 			next.Reset(askNext)
 		}
 	}

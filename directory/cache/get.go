@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // Limits of one request. (spec/directory.md, section 9)
@@ -87,7 +89,7 @@ func do(ctx context.Context, dial Dial, method, path, etag string, body []byte, 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	undo := endWith(ctx, nc)
-	watch := time.AfterFunc(Stall, func() { stop(ErrStalled) })
+	watch := contain.After(Stall, nil, func() { stop(ErrStalled) })
 	a, err := exchange(&watched{nc, watch}, method, path, etag, body, limit)
 	watch.Stop()
 	undo()
@@ -125,7 +127,7 @@ func (w *watched) Write(b []byte) (int, error) {
 // endWith makes reads and writes fail once ctx has ended. The caller calls undo, which waits.
 func endWith(ctx context.Context, nc net.Conn) (undo func()) {
 	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
+	stop := contain.OnDone(ctx, nil, func() {
 		defer close(done)
 		nc.SetDeadline(time.Unix(1, 0))
 	})
@@ -150,7 +152,7 @@ func exchange(nc net.Conn, method, path, etag string, body []byte, limit int) (a
 	}
 	// The answer may come before the whole request is read, so it is read meanwhile.
 	sent := make(chan error, 1)
-	go func() { sent <- req.Write(nc) }()
+	contain.Go(func(p *contain.Panic) { sent <- p }, func() { sent <- req.Write(nc) })
 	a, err := readAnswer(nc, req, limit)
 	nc.Close()
 	if serr := <-sent; serr != nil && err != nil {

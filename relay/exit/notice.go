@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"peel/cell/contain"
 )
 
 // Bounds of the notice (spec/exit.md, section 6).
@@ -96,7 +98,8 @@ const usualRest = `</body>
 // Run serves the page on listeners, which it closes, until ctx ends or one of them fails, which is the error. It returns when the last of
 // its goroutines is gone.
 func (n *Notice) Run(ctx context.Context, ls []net.Listener) error {
-	var conns, serving sync.WaitGroup
+	var conns sync.WaitGroup
+	var serving contain.Group
 	s := &http.Server{
 		Handler: http.HandlerFunc(n.serve), ReadHeaderTimeout: noticeRead, ReadTimeout: noticeRead, WriteTimeout: noticeWrite,
 		MaxHeaderBytes: noticeHead, ErrorLog: log.New(io.Discard, "", 0),
@@ -113,7 +116,7 @@ func (n *Notice) Run(ctx context.Context, ls []net.Listener) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	for _, l := range ls {
-		serving.Go(func() {
+		serving.Go(func(p *contain.Panic) { fail(&noticeError{p}) }, func() {
 			if err := s.Serve(&placed{l, n.places}); !errors.Is(err, http.ErrServerClosed) {
 				fail(&noticeError{fmt.Errorf("exit: no longer serving the notice on %v: %w", l.Addr(), err)})
 			}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // patience bounds what comes before a load: connections, circuits.
@@ -42,7 +44,7 @@ func (b *bencher) load(ctx context.Context, upload bool, dials ...dial) (outcome
 	}
 	part := b.cfg.Size / int64(len(dials))
 	var (
-		wg    sync.WaitGroup
+		wg    contain.Group
 		mu    sync.Mutex
 		total int64
 		fault error
@@ -51,7 +53,11 @@ func (b *bencher) load(ctx context.Context, upload bool, dials ...dial) (outcome
 	begin := time.Now()
 	for _, c := range conns {
 		c.SetDeadline(begin.Add(b.cfg.Limit))
-		wg.Go(func() {
+		wg.Go(func(p *contain.Panic) {
+			mu.Lock()
+			defer mu.Unlock()
+			fault = errors.Join(fault, p)
+		}, func() {
 			defer until(ctx, c)()
 			carry := download
 			if upload {
@@ -87,9 +93,9 @@ func (b *bencher) connect(ctx context.Context, dials []dial) ([]net.Conn, error)
 	defer cancel()
 	conns := make([]net.Conn, len(dials))
 	errs := make([]error, len(dials))
-	var wg sync.WaitGroup
+	var wg contain.Group
 	for i, d := range dials {
-		wg.Go(func() { conns[i], errs[i] = d(ctx) })
+		wg.Go(func(p *contain.Panic) { errs[i] = p }, func() { conns[i], errs[i] = d(ctx) })
 	}
 	wg.Wait()
 	for _, err := range errs {

@@ -10,8 +10,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // Command is how a node is started as a process of its own.
@@ -48,7 +49,7 @@ func (n *Nodes) Run(ctx context.Context) error {
 	// A process that is to end with its parent ends with the parent's thread: this one must stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var wg sync.WaitGroup
+	var wg contain.Group
 	err := n.start(ctx, &wg, cancel)
 	if err == nil {
 		close(n.ready)
@@ -64,7 +65,7 @@ func (n *Nodes) Run(ctx context.Context) error {
 }
 
 // start starts all, and watches each until it ends.
-func (n *Nodes) start(ctx context.Context, wg *sync.WaitGroup, cancel context.CancelCauseFunc) error {
+func (n *Nodes) start(ctx context.Context, wg *contain.Group, cancel context.CancelCauseFunc) error {
 	program, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("bench: %w", err)
@@ -84,7 +85,7 @@ func (n *Nodes) start(ctx context.Context, wg *sync.WaitGroup, cancel context.Ca
 			return fmt.Errorf("bench: starting %s: %w", c.Name, err)
 		}
 		n.cmds = append(n.cmds, cmd)
-		wg.Go(func() {
+		wg.Go(func(p *contain.Panic) { cancel(p) }, func() {
 			err := cmd.Wait()
 			if ctx.Err() == nil {
 				cancel(fmt.Errorf("bench: %s ended (%v): %s", c.Name, or(err, "status 0"), lastLines(c.LogFile())))
@@ -102,13 +103,13 @@ func or(err error, otherwise string) string {
 }
 
 // end asks all to end, kills those that do not, and waits for them.
-func (n *Nodes) end(wg *sync.WaitGroup) {
+func (n *Nodes) end(wg *contain.Group) {
 	for _, cmd := range n.cmds {
 		if cmd.Process.Signal(os.Interrupt) != nil { // gone already, or a system without signals
 			cmd.Process.Kill()
 		}
 	}
-	kill := time.AfterFunc(endTime, func() {
+	kill := contain.After(endTime, nil, func() {
 		for _, cmd := range n.cmds {
 			cmd.Process.Kill()
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit"
 	"peel/client/path"
@@ -138,7 +139,7 @@ func (p *paths) buildMany(ctx context.Context, span time.Duration, most int) (pe
 		begun int
 		built int
 		fault error
-		wg    sync.WaitGroup
+		wg    contain.Group
 	)
 	begin := time.Now()
 	more := func() bool {
@@ -148,7 +149,12 @@ func (p *paths) buildMany(ctx context.Context, span time.Duration, most int) (pe
 		return begun <= most && time.Since(begin) < span && ctx.Err() == nil
 	}
 	for range max(4, 2*runtime.NumCPU()) {
-		wg.Go(func() {
+		wg.Go(func(p *contain.Panic) {
+			mu.Lock()
+			defer mu.Unlock()
+			failed++
+			fault = p
+		}, func() {
 			for more() {
 				err := p.buildOne(ctx)
 				mu.Lock()

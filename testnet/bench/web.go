@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // chunk is what the ends read and write at a time.
@@ -22,7 +24,7 @@ type web struct {
 	server   http.Server
 	received atomic.Int64 // bytes by POST, ever
 	page     []byte
-	running  sync.WaitGroup
+	running  contain.Group
 }
 
 func newWeb() (*web, error) {
@@ -35,7 +37,7 @@ func newWeb() (*web, error) {
 		w.page[i] = byte(i*7 + i>>8)
 	}
 	w.server = http.Server{Handler: w, ReadHeaderTimeout: time.Minute}
-	w.running.Go(func() { w.server.Serve(l) })
+	w.running.Go(nil, func() { w.server.Serve(l) })
 	return w, nil
 }
 
@@ -88,7 +90,7 @@ func (w *web) direct(ctx context.Context) (net.Conn, error) {
 
 // until makes a connection end with ctx.
 func until(ctx context.Context, c net.Conn) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { c.Close() })
+	return contain.OnDone(ctx, nil, func() { c.Close() })
 }
 
 var ioBuffers = sync.Pool{New: func() any { return new([chunk]byte) }}

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"peel/cell/contain"
 )
 
 const (
@@ -100,9 +102,9 @@ func (r *Resolver) LookupNetIP(ctx context.Context, network, host string) ([]net
 		kinds = kinds[1:]
 	}
 	answers, errs := make([]answer, len(kinds)), make([]error, len(kinds))
-	var wg sync.WaitGroup
+	var wg contain.Group
 	for i, kind := range kinds[1:] {
-		wg.Go(func() { answers[i+1], errs[i+1] = r.contained(ctx, question{fqdn(host), kind}) })
+		wg.Go(func(p *contain.Panic) { answers[i+1], errs[i+1] = answer{}, p }, func() { answers[i+1], errs[i+1] = r.ask(ctx, question{fqdn(host), kind}) })
 	}
 	answers[0], errs[0] = r.ask(ctx, question{fqdn(host), kinds[0]})
 	wg.Wait()
@@ -119,16 +121,6 @@ func (r *Resolver) LookupNetIP(ctx context.Context, network, host string) ([]net
 		return nil, failure(err)
 	}
 	return nil, notFound()
-}
-
-// contained is ask for a goroutine: a panic in it is an error.
-func (r *Resolver) contained(ctx context.Context, q question) (a answer, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			a, err = answer{}, fmt.Errorf("dns: a bug: %v", p)
-		}
-	}()
-	return r.ask(ctx, q)
 }
 
 // LookupAddr finds the names of an address.
@@ -271,7 +263,7 @@ func (r *Resolver) try(ctx context.Context, network string, server netip.AddrPor
 // whenDone runs do when ctx ends, in a goroutine that undo waits for if it has begun.
 func whenDone(ctx context.Context, do func()) (undo func()) {
 	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
+	stop := contain.OnDone(ctx, nil, func() {
 		defer close(done)
 		do()
 	})

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"peel/cell/contain"
 	"peel/cmd/peel/internal/page"
 )
 
@@ -283,18 +284,18 @@ func (o object) MarshalJSON() ([]byte, error) {
 // Run serves until ctx ends and returns when the last goroutine of the server is gone. A listener that fails is an error.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
-	var wg sync.WaitGroup
+	var wg contain.Group
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	for _, l := range s.locals {
-		wg.Go(func() {
+		wg.Go(func(p *contain.Panic) { stop(fmt.Errorf("admin: %w", p)) }, func() {
 			if err := s.serve(ctx, l); err != nil {
 				stop(fmt.Errorf("admin: %v: %w", l.Addr(), err))
 			}
 		})
 	}
 	if len(s.locals) > 0 { // else nobody can ask
-		wg.Go(func() { s.remember(ctx) })
+		wg.Go(func(p *contain.Panic) { stop(fmt.Errorf("admin: %w", p)) }, func() { s.remember(ctx) })
 	}
 	<-ctx.Done()
 	wg.Wait()

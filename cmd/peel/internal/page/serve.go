@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"peel/cell/contain"
 )
 
 // Bounds of a server (spec/admin.md, section 3).
@@ -37,7 +39,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, mine func(net.Co
 		}
 	}
 	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
+	stop := contain.OnDone(ctx, nil, func() {
 		defer close(ended)
 		s.Close()
 	})
