@@ -31,7 +31,8 @@ func envCommand() *cobra.Command {
 started. Programs that heed them (curl, git, npm, Go programs and many others; pip with PySocks) then go through the
 network; others do not, and nothing keeps them from connecting as ever.
 
-wget knows no SOCKS and refuses all addresses then: call it as https_proxy=http://127.0.0.1:9250 wget URL, for https only.
+For https they are told of an HTTP proxy, which the port is as well, for more programs know those: wget knows no SOCKS, fetches
+https addresses and refuses http ones.
 
 With --identity the programs of this shell share no circuit with those of other shells.`,
 		Example: `  eval "$(peel env --dir my-client)"                    # sh, bash, zsh
@@ -145,18 +146,22 @@ func askDoors(ctx context.Context, node *which) ([]doorShown, error) {
 	return p.Doors, nil
 }
 
-// The variables that programs heed, and those that would have them go around the client.
-var (
-	proxyVariables = []string{"ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"}
-	aroundProxy    = []string{"NO_PROXY", "no_proxy"}
-)
-
-// envVariables are those in a shell of this system, which may not tell letters from capitals.
-func envVariables(names []string) []string {
-	if runtime.GOOS != "windows" {
-		return names
+// proxyVariables are those that programs heed, in capitals and not, with what they say of the port at addr: SOCKS, but for https,
+// where the port is an HTTP proxy too, and more programs know those. None may have them go around it.
+func proxyVariables(addr, identity string) [][2]string {
+	if identity != "" {
+		addr = identity + ":peel@" + addr
 	}
-	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n != strings.ToUpper(n) })
+	var all [][2]string
+	for _, v := range [][2]string{
+		{"ALL_PROXY", "socks5h://" + addr}, {"HTTP_PROXY", "socks5h://" + addr}, {"HTTPS_PROXY", "http://" + addr}, {"NO_PROXY", ""},
+	} {
+		all = append(all, v)
+		if runtime.GOOS != "windows" { // where they would be the same
+			all = append(all, [2]string{strings.ToLower(v[0]), v[1]})
+		}
+	}
+	return all
 }
 
 func writeEnv(w io.Writer, s shellForm, all []doorShown, identity string) error {
@@ -168,15 +173,8 @@ func writeEnv(w io.Writer, s shellForm, all []doorShown, identity string) error 
 	if err != nil {
 		return err
 	}
-	url := "socks5h://" + addr
-	if identity != "" {
-		url = "socks5h://" + identity + ":peel@" + addr
-	}
-	for _, n := range envVariables(proxyVariables) {
-		fmt.Fprintf(w, s.set+"\n", n, s.quoted(url))
-	}
-	for _, n := range envVariables(aroundProxy) {
-		fmt.Fprintf(w, s.set+"\n", n, s.quoted("")) // not removed: a shell may have another one below
+	for _, v := range proxyVariables(addr, identity) { // "" is not removed: a shell may have another one below
+		fmt.Fprintf(w, s.set+"\n", v[0], s.quoted(v[1]))
 	}
 	fmt.Fprintf(w, s.set+"\n", "PEEL_SOCKS", s.quoted(addr))
 	for _, d := range all {
@@ -191,8 +189,8 @@ func writeEnv(w io.Writer, s shellForm, all []doorShown, identity string) error 
 }
 
 func writeUnset(w io.Writer, s shellForm) {
-	for _, n := range slices.Concat(envVariables(proxyVariables), envVariables(aroundProxy), []string{"PEEL_SOCKS", "PEEL_DNS"}) {
-		fmt.Fprintf(w, s.unset+"\n", n)
+	for _, v := range append(proxyVariables("", ""), [2]string{"PEEL_SOCKS"}, [2]string{"PEEL_DNS"}) {
+		fmt.Fprintf(w, s.unset+"\n", v[0])
 	}
 }
 

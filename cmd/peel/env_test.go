@@ -13,10 +13,12 @@ func TestEnvPrintsOnlyAddresses(t *testing.T) {
 		{"[::]:1", "[::1]:1"}, {"[::1]:9250", "[::1]:9250"}, {"[fe80::1%a'b]:1", ""}, {"a'; rm -rf x; ':1", ""}, {"127.0.0.1:$(id)", ""},
 		{"127.0.0.1", ""}, {"127.0.0.1:", ""}, {"`id`:1", ""}, {"a\nb:1", ""},
 	} {
+		between := map[string]string{"sh": "=", "fish": " ", "powershell": " = "}
 		for name, s := range shells {
 			var b strings.Builder
 			err := writeEnv(&b, s, []doorShown{{"unix", "/x"}, {"socks", x.address}}, "me")
-			if (err == nil) != (x.want != "") || err == nil && !strings.Contains(b.String(), "'socks5h://me:peel@"+x.want+"'\n") {
+			if (err == nil) != (x.want != "") || err == nil && !strings.Contains(b.String(), "'socks5h://me:peel@"+x.want+"'\n") ||
+				err == nil && !strings.Contains(b.String(), "HTTPS_PROXY"+between[name]+"'http://me:peel@"+x.want+"'\n") {
 				t.Errorf("%s, %q: %v\n%s", name, x.address, err, &b)
 			}
 		}

@@ -297,9 +297,10 @@ func hops(p path.Path) []hop {
 func runCommand(ctx context.Context, args []string, socks, dns string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	url := "socks5h://" + socks
-	cmd.Env = append(os.Environ(), "ALL_PROXY="+url, "all_proxy="+url, "HTTP_PROXY="+url, "http_proxy="+url,
-		"HTTPS_PROXY="+url, "https_proxy="+url, "NO_PROXY=", "no_proxy=", "PEEL_SOCKS="+socks)
+	cmd.Env = append(os.Environ(), "PEEL_SOCKS="+socks)
+	for _, v := range proxyVariables(socks, "") {
+		cmd.Env = append(cmd.Env, v[0]+"="+v[1])
+	}
 	if dns != "" {
 		cmd.Env = append(cmd.Env, "PEEL_DNS="+dns)
 	}
