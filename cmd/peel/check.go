@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -15,8 +16,8 @@ func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Say what is wrong with configuration files", Args: cobra.MinimumNArgs(1),
 		Long: `Reads files as the nodes would, and those they name: the network file, an authority's lists. What a file is for is found
-out from its keys. The status is 0 if all are in order, and 2 if not; then the first mistake of each is told with
-its file and line.`,
+out from its keys. The status is 0 if all are in order, and 2 if not; then what is wrong with each is told with its
+file and line: all keys that are misspelt or hold another kind of value than they must, or else the first value that cannot be.`,
 		Example: "  peel check my-relay/relay.toml\n  peel check --kind lists lists.toml",
 		RunE: func(c *cobra.Command, args []string) error {
 			return checkFiles(args, kind, c.OutOrStdout(), c.ErrOrStderr())
@@ -33,6 +34,12 @@ func checkFiles(files []string, kind string, out, errs io.Writer) error {
 		if err != nil {
 			bad++
 			fmt.Fprintln(errs, err)
+			var e *conf.Error
+			if errors.As(err, &e) {
+				for _, more := range e.More() {
+					fmt.Fprintln(errs, more)
+				}
+			}
 			continue
 		}
 		fmt.Fprintf(out, "%s: in order (%s)\n", name, found)

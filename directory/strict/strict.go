@@ -3,6 +3,7 @@
 package strict
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -17,10 +18,11 @@ import (
 // MostBytes is how long a file may be.
 const MostBytes = 1 << 20
 
-// Error is a mistake in a file. Line is 0 where it cannot be told.
+// Error is a mistake in a file. Line is 0 where it cannot be told. More are the others that were found with it, by line.
 type Error struct {
 	Line int
 	Text string
+	More []*Error
 }
 
 func (e *Error) Error() string {
@@ -34,20 +36,60 @@ func (e *Error) Error() string {
 // value. Every error is an *Error.
 func Decode(text []byte, into any) error {
 	if len(text) > MostBytes {
-		return &Error{0, fmt.Sprintf("%d bytes, but at most %d are allowed", len(text), MostBytes)}
+		return &Error{Text: fmt.Sprintf("%d bytes, but at most %d are allowed", len(text), MostBytes)}
 	}
 	md, err := toml.Decode(string(text), into)
 	if err != nil {
 		var p toml.ParseError
 		if errors.As(err, &p) {
-			return &Error{p.Position.Line, p.Message}
+			return &Error{Line: p.Position.Line, Text: p.Message}
 		}
-		return kindError(string(text), err)
+		return together(kindError(string(text), err), string(text), into)
 	}
 	if unknown := md.Undecoded(); len(unknown) > 0 {
-		return unknownKey(string(text), unknown[0], reflect.TypeOf(into))
+		return together(unknownKey(string(text), unknown[0], reflect.TypeOf(into)), string(text), into)
 	}
 	return nil
+}
+
+// mostTold is how many mistakes are told at once: each costs a walk through the text.
+const mostTold = 20
+
+// together is the first of the mistakes in a text that is TOML, with the others: one of the kind for each key at the top, and
+// all keys that are not known, up to so many. One of them is given.
+func together(known *Error, text string, into any) error {
+	all := []*Error{known}
+	fields := keys(reflect.TypeOf(into))
+	var parts map[string]toml.Primitive
+	md, err := toml.Decode(text, &parts)
+	if err != nil {
+		return known
+	}
+	wrong := map[string]bool{}
+	for _, key := range md.Keys() { // in the order of the file
+		name := key[0]
+		part, here := parts[name]
+		if !here || len(all) > mostTold {
+			continue
+		}
+		delete(parts, name)
+		if t, ok := fields[name]; !ok {
+			all = append(all, unknownKey(text, toml.Key{name}, reflect.TypeOf(into)))
+			wrong[name] = true
+		} else if err := md.PrimitiveDecode(part, reflect.New(t).Interface()); err != nil {
+			all = append(all, kindError(text, err))
+			wrong[name] = true
+		}
+	}
+	for _, key := range md.Undecoded() {
+		if !wrong[key[0]] && len(all) <= mostTold {
+			all = append(all, unknownKey(text, key, reflect.TypeOf(into)))
+		}
+	}
+	slices.SortFunc(all, func(a, b *Error) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Text, b.Text)) })
+	all = slices.CompactFunc(all, func(a, b *Error) bool { return a.Line == b.Line && a.Text == b.Text })
+	all[0].More = all[1:]
+	return all[0]
 }
 
 // kindErrors are how the TOML library says that a value is of the wrong kind.
@@ -78,10 +120,10 @@ func kindName(goType string) string {
 }
 
 // kindError is the error of a value of the wrong kind.
-func kindError(text string, err error) error {
+func kindError(text string, err error) *Error {
 	m := kindErrors.FindStringSubmatch(err.Error())
 	if m == nil {
-		return &Error{0, strings.TrimPrefix(err.Error(), "toml: ")}
+		return &Error{Text: strings.TrimPrefix(err.Error(), "toml: ")}
 	}
 	what := m[3]
 	if k := badKind.FindStringSubmatch(what); k != nil {
@@ -106,9 +148,9 @@ func At(text []byte, key string, err error) error {
 	}
 	if t, number, ok := strings.Cut(table, "["); ok {
 		n, _ := strconv.Atoi(strings.TrimSuffix(number, "]"))
-		return &Error{lineIn(string(text), t, n, name), fmt.Sprintf("%s: %s: %v", t, name, err)}
+		return &Error{Line: lineIn(string(text), t, n, name), Text: fmt.Sprintf("%s: %s: %v", t, name, err)}
 	}
-	return &Error{lineOf(string(text), table, name), fmt.Sprintf("%s: %v", key, err)}
+	return &Error{Line: lineOf(string(text), table, name), Text: fmt.Sprintf("%s: %v", key, err)}
 }
 
 // lineIn returns the line of a key in the nth of several tables, or that on which the table begins, or 0.
@@ -136,7 +178,7 @@ func lineIn(text, table string, nth int, name string) int {
 }
 
 // unknownKey says where a key stands that is not known, and which one may have been meant.
-func unknownKey(text string, key toml.Key, into reflect.Type) error {
+func unknownKey(text string, key toml.Key, into reflect.Type) *Error {
 	known := keys(into)
 	for i, name := range key {
 		t, ok := known[name]
@@ -146,16 +188,16 @@ func unknownKey(text string, key toml.Key, into reflect.Type) error {
 		}
 		line := lineOf(text, strings.Join(key[:i], "."), name)
 		if len(known) == 0 {
-			return &Error{line, fmt.Sprintf("there is no key %q", clip(name))}
+			return &Error{Line: line, Text: fmt.Sprintf("there is no key %q", clip(name))}
 		}
 		names := make([]string, 0, len(known))
 		for k := range known {
 			names = append(names, k)
 		}
 		slices.Sort(names)
-		return &Error{line, fmt.Sprintf("there is no key %q; did you mean %q?", clip(name), nearest(name, names))}
+		return &Error{Line: line, Text: fmt.Sprintf("there is no key %q; did you mean %q?", clip(name), nearest(name, names))}
 	}
-	return &Error{0, fmt.Sprintf("there is no key %q", clip(key.String()))}
+	return &Error{Text: fmt.Sprintf("there is no key %q", clip(key.String()))}
 }
 
 // keys are the keys of a table, and what each holds.

@@ -2,6 +2,7 @@ package strict
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -81,4 +82,43 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("an error that says nothing")
 		}
 	})
+}
+
+func TestAllMistakesAreTold(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want []string
+	}{
+		{"nam = \"a\"\nport = \"x\"\nlist = 3\n[limit]\nrat = 1\n[[node]]\nadress = 1\n[[node]]\nadress = 2\naddress = 3\n", []string{
+			`line 1: there is no key "nam"; did you mean "name"?`, "line 2: port: must be a whole number, but is a text in quotes",
+			"line 3: list: must be a list, but is a whole number", `line 5: there is no key "rat"; did you mean "rate"?`,
+			"line 10: node.address: must be a text in quotes, but is a whole number",
+		}},
+		{"x = 1\ny = 2\n", []string{`line 1: there is no key "x"; did you mean "list"?`, `line 2: there is no key "y"; did you mean "list"?`}},
+		{"name = 1\n", []string{"line 1: name: must be a text in quotes, but is a whole number"}},
+	} {
+		err := Decode([]byte(c.text), new(file))
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Fatal(err)
+		}
+		got := []string{e.Error()}
+		for _, m := range e.More {
+			got = append(got, m.Error())
+		}
+		if strings.Join(got, "\n") != strings.Join(c.want, "\n") {
+			t.Errorf("%s\ngot\n%s\nwant\n%s", c.text, strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+		}
+	}
+}
+
+func TestSoManyMistakesAreToldAtOnce(t *testing.T) {
+	var b strings.Builder
+	for i := 0; b.Len() < MostBytes/16; i++ {
+		fmt.Fprintf(&b, "x%d = 1\n", i)
+	}
+	var e *Error
+	if err := Decode([]byte(b.String()), new(file)); !errors.As(err, &e) || e.Line != 1 || len(e.More) > mostTold {
+		t.Errorf("%v, and %d more", err, len(e.More))
+	}
 }

@@ -116,6 +116,17 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// More are the mistakes that were found in the file besides this one.
+func (e *Error) More() (all []*Error) {
+	var at *strict.Error
+	if errors.As(e.Err, &at) {
+		for _, m := range at.More {
+			all = append(all, &Error{e.File, m})
+		}
+	}
+	return all
+}
+
 // Check says what is wrong with values that were not read from a file.
 func Check(f file) error {
 	if key, err := f.check(); err != nil {
