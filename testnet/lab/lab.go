@@ -30,6 +30,8 @@ type Config struct {
 	Dir      string                         // of nodes that keep something; needed where the plan says so
 	Progress func(string)                   // is told, in a line, what happens; nil: nobody is
 	Log      func(node string) *slog.Logger // nil: silent
+
+	settling time.Duration // from the start of the nodes to the first voting; 0: settlingReal
 }
 
 // Lab is a network under a plan: made by New, run once by Run.
@@ -85,6 +87,7 @@ func New(cfg Config) (*Lab, error) {
 	if err := l.lay(time.Now()); err != nil {
 		return nil, err
 	}
+	l.result.end = l.begin.Add(time.Duration(l.plan.Length))
 	return l, nil
 }
 

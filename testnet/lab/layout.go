@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -22,7 +23,7 @@ import (
 const (
 	linkPort        = 9001
 	servicePort     = 80
-	settling        = 300 * time.Millisecond // from the start of the nodes to the first voting
+	settlingReal    = 300 * time.Millisecond // from the start of the nodes to the first voting
 	slack           = 10 * time.Second       // from the first consensus, or a whole period if that is less, to the timetable
 	certificateLife = 89 * 24 * time.Hour
 )
@@ -56,7 +57,7 @@ func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i), byt
 // lay makes the network's file and all nodes, none of which is started.
 func (l *Lab) lay(now time.Time) error {
 	p := l.plan
-	start := now.UTC().Add(settling + time.Duration(p.Voting) + time.Second).Truncate(time.Second)
+	start := now.UTC().Add(cmp.Or(l.cfg.settling, settlingReal) + time.Duration(p.Voting) + time.Second).Truncate(time.Second)
 	l.begin = start.Add(min(time.Duration(p.Period), slack))
 	l.network = &directory.Network{
 		Name: p.Name, Threshold: directory.MinThreshold(p.Authorities),

@@ -67,6 +67,10 @@ func (l *Lab) load(ctx context.Context, which int, end time.Time) {
 	for range min(ld.AtOnce, ld.Count) {
 		wg.Go(func() {
 			for i := range next {
+				if time.Since(end) > grace {
+					l.never(which, i)
+					continue
+				}
 				l.download(ctx, which, i)
 				if ld.Pause > 0 {
 					sleepUntil(ctx, time.Now().Add(time.Duration(ld.Pause)))
@@ -87,6 +91,16 @@ func (l *Lab) load(ctx context.Context, which int, end time.Time) {
 	}
 	close(next)
 	wg.Wait()
+}
+
+// grace is how long after the end of the run downloads may still begin, of those that it should have had.
+const grace = time.Minute
+
+// never notes a download that was not begun, as the run was over.
+func (l *Lab) never(which, index int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.result.Downloads = append(l.result.Downloads, Download{Load: which, Index: index, Err: errors.New("the run was over")})
 }
 
 // download does one exchange, and again where it failed and may be tried again.

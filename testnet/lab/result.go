@@ -31,6 +31,7 @@ type Result struct {
 	Prompt    int      // of these, after which it came in time
 	Stopped   bool     // before its end
 
+	end  time.Time // of the timetable
 	acts []string
 	seen map[string]string
 }
@@ -205,6 +206,9 @@ func (r *Result) Trace() []string {
 	lines := []string{fmt.Sprintf("seed %d", r.Plan.Seed)}
 	lines = append(lines, r.acts...)
 	for i, p := range r.Periods {
+		if !p.ValidAfter.Before(r.end) { // whether somebody still saw it is chance
+			break
+		}
 		lines = append(lines, fmt.Sprintf("period %d %s running %s", i+1, p.ValidAfter.Format(time.RFC3339), strings.Join(p.names, " ")))
 	}
 	for _, d := range r.Downloads {

@@ -49,7 +49,7 @@ var (
 	goodName    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 	reserved    = regexp.MustCompile(`^(relay|authority|client)[0-9]*$`)
 	goodText    = regexp.MustCompile(`^[\x20-\x7e]*$`)
-	goodNetwork = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 .-]{0,63}$`)
+	goodNetwork = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$`)
 )
 
 // Check says what is wrong with a plan that was not read from a file.
@@ -64,7 +64,7 @@ func (p *Plan) Check() error {
 func (p *Plan) check() (string, error) {
 	switch {
 	case !goodNetwork.MatchString(p.Name):
-		return "name", errors.New("give 1 to 64 letters, digits, blanks, dots and dashes")
+		return "name", errors.New("give 1 to 64 letters, digits, dots and dashes")
 	case p.Seed > 1<<63-1:
 		return "seed", errors.New("give 0 to 9223372036854775807")
 	case len(p.About) > 1000 || !goodText.MatchString(p.About):

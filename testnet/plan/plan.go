@@ -171,10 +171,10 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 
 func clip(b []byte) string { return string(b[:min(len(b), 40)]) }
 
-// Default is the network that is run when nothing is said: calm, of 5 authorities and 12 relays, with a web server and no load.
+// Default is the network that is run when nothing is said, before Fill: calm, of 5 authorities and 12 relays, with a web server and no load.
 func Default() *Plan {
 	return &Plan{
-		Name: "local", Seed: 1, Length: Duration(time.Minute), Period: Duration(5 * time.Second), Voting: Duration(1200 * time.Millisecond),
+		Name: "local", Seed: 1, Length: Duration(time.Minute),
 		Weather: Calm, Authorities: 5, Clients: 1, Relays: Relays{Count: 12, Exits: 4},
 		Expect: Expect{Complete: 1, ReconnectShare: 1},
 	}
@@ -186,13 +186,31 @@ func Parse(text []byte) (*Plan, error) {
 	if err := strict.Decode(text, p); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	for i := range p.Loads {
-		p.Loads[i].fill()
-	}
+	p.Fill()
 	if key, err := p.check(); err != nil {
 		return nil, fmt.Errorf("plan: %w", strict.At(text, key, err))
 	}
 	return p, nil
+}
+
+// Fill gives what was left out and has no default of its own a value: Parse has done it.
+func (p *Plan) Fill() {
+	calm := p.Weather == Calm
+	if p.Period == 0 {
+		p.Period = Duration(10 * time.Second)
+		if calm {
+			p.Period = Duration(5 * time.Second)
+		}
+	}
+	if p.Voting == 0 {
+		p.Voting = p.Period / 2 // it goes round the world several times
+		if calm {
+			p.Voting = min(p.Period, Duration(1200*time.Millisecond))
+		}
+	}
+	for i := range p.Loads {
+		p.Loads[i].fill()
+	}
 }
 
 func (l *Load) fill() {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-const whole = `name = "all of it"
+const whole = `name = "all-of-it"
 about = "every key"
 seed = 7
 length = "2m"
@@ -172,6 +172,7 @@ func TestTheTimetableFollowsFromTheSeed(t *testing.T) {
 // Nobody who is down is killed again, and when all are nothing happens.
 func TestChanceDrawsWhoIsThere(t *testing.T) {
 	p := Default()
+	p.Fill()
 	p.Events = []Event{{Do: Kill, Node: "any relay", Every: Duration(time.Second)}}
 	seen := map[string]bool{}
 	for _, a := range p.Timetable() {

@@ -5,6 +5,7 @@ package villain
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -181,6 +182,7 @@ func (d *directory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch script {
 	case "mute":
 		d.mind.Deeds.Add(1)
+		io.Copy(io.Discard, r.Body) // before that the server does not notice when the other end goes away
 		<-r.Context().Done()
 	case "lie":
 		d.mind.Deeds.Add(1)

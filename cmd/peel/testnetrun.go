@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peel/testnet/lab"
+	"peel/testnet/plan"
+	"peel/testnet/scenarios"
+	"peel/testnet/virtual"
+)
+
+// labRun is the verb testnet run at work.
+type labRun struct {
+	seed     string
+	weather  string
+	churn    time.Duration
+	villains []string
+	virtual  bool
+	quiet    bool
+	trace    bool
+	shrink   int
+	out      io.Writer
+}
+
+func testnetRunCommand() *cobra.Command {
+	r := &labRun{virtual: true}
+	c := &cobra.Command{
+		Use:   "run [flags] FILE...",
+		Short: "Run networks that are described in files, in virtual time",
+		Long: `Runs each network that a file describes: its nodes, which are those that people
+run; weather, events and villains; loads; and says whether what was expected came,
+and whether what must always hold did (docs/testnet.md). A FILE without a dot or a
+slash is one of the scenarios that come with the program; "all" is all of them.
+
+Everything happens in memory and in virtual time, in which days pass in seconds, and
+what the seed decides is the same each time: the line "trace" tells.`,
+		Example: `  peel testnet run two-faces
+  peel testnet run --seed 7 --weather bad --churn 5s my.toml
+  peel testnet run all`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			r.out = c.OutOrStdout()
+			return r.run(c.Context(), args)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&r.seed, "seed", "", "`number` that chance follows from, instead of the file's")
+	f.StringVar(&r.weather, "weather", "", "`name` of the weather at the beginning, instead of the file's")
+	f.DurationVar(&r.churn, "churn", 0, "kill a relay every so much `time`; it comes back after twice as long")
+	f.StringArrayVar(&r.villains, "villain", nil, "`NODE=SCRIPT`: a node that misbehaves, such as relay3=tag; may be given again")
+	f.BoolVar(&r.virtual, "virtual", true, "run in virtual time (the only ground of this verb so far)")
+	f.BoolVarP(&r.quiet, "quiet", "q", false, "say at the end of each how it went, and nothing before")
+	f.BoolVar(&r.trace, "trace", false, "print the trace: all that the seed decides")
+	f.IntVar(&r.shrink, "shrink", 30, "when a rule is broken, run up to so many times to find the smallest plan that breaks it; 0: do not")
+	return c
+}
+
+// plans are those that the arguments name, by the names.
+func (r *labRun) plans(args []string) ([]*plan.Plan, error) {
+	if len(args) == 1 && args[0] == "all" {
+		files, err := scenarios.Files.ReadDir(".")
+		if err != nil {
+			return nil, err
+		}
+		args = nil
+		for _, f := range files {
+			args = append(args, strings.TrimSuffix(f.Name(), ".toml"))
+		}
+	}
+	var all []*plan.Plan
+	for _, a := range args {
+		var text []byte
+		var err error
+		if strings.ContainsAny(a, `./\`) {
+			text, err = os.ReadFile(a)
+		} else if text, err = scenarios.Files.ReadFile(a + ".toml"); err != nil {
+			err = fmt.Errorf("testnet run: no scenario is called %q: give a file, as in ./%s.toml, or one of those in docs/testnet.md", a, a)
+		}
+		if err != nil {
+			return nil, err
+		}
+		p, err := plan.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", a, err)
+		}
+		if err := r.change(p); err != nil {
+			return nil, &usageError{err}
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// change changes a plan by the flags.
+func (r *labRun) change(p *plan.Plan) error {
+	if r.seed != "" {
+		if _, err := fmt.Sscan(r.seed, &p.Seed); err != nil {
+			return fmt.Errorf("--seed %q: give a whole number", r.seed)
+		}
+	}
+	if r.weather != "" {
+		p.Weather = r.weather
+	}
+	if r.churn != 0 {
+		p.Events = append(p.Events, plan.Churn(r.churn))
+	}
+	for _, s := range r.villains {
+		v, err := plan.ParseVillain(s)
+		if err != nil {
+			return fmt.Errorf("--villain %w", err)
+		}
+		p.Villains = append(p.Villains, v)
+	}
+	return p.Check()
+}
+
+func (r *labRun) run(ctx context.Context, args []string) error {
+	if !r.virtual {
+		return &usageError{errors.New("--virtual=false: plans run in virtual time only so far; for a network of sockets use peel testnet")}
+	}
+	plans, err := r.plans(args)
+	if err != nil {
+		return err
+	}
+	failed := 0
+	for _, p := range plans {
+		begun := time.Now()
+		res, err := r.one(ctx, p, r.quiet)
+		if err != nil {
+			return err
+		}
+		fmt.Fprint(r.out, res)
+		fmt.Fprintf(r.out, "  it took %.1f s of real time\n", time.Since(begun).Seconds())
+		if r.trace {
+			fmt.Fprintln(r.out, strings.Join(res.Trace(), "\n"))
+		}
+		if !res.OK() {
+			failed++
+			if err := r.smallest(ctx, p, res); err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+	if failed > 0 {
+		return &exitError{code: 1, err: fmt.Errorf("testnet run: %d of %d failed", failed, len(plans))}
+	}
+	return nil
+}
+
+// one runs one plan.
+func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Result, err error) {
+	var mu sync.Mutex
+	cfg := lab.Config{Plan: p}
+	if !quiet {
+		cfg.Progress = func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Fprintln(r.out, s)
+		}
+	}
+	before := lab.Descriptors()
+	stopped := false
+	e := virtual.Run(func() {
+		inner, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		ended := make(chan struct{})
+		var polling sync.WaitGroup
+		polling.Go(func() { // what comes from outside cannot wake a bubble: it is looked at
+			for {
+				select {
+				case <-ended:
+					return
+				case <-time.After(time.Second):
+					if ctx.Err() != nil {
+						stopped = true
+						cancel()
+						return
+					}
+				}
+			}
+		})
+		res, err = lab.Virtual(inner, cfg)
+		close(ended)
+		polling.Wait()
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case res == nil:
+		return nil, e
+	case stopped:
+		res.Stopped = true
+	}
+	if e != nil {
+		res.Broken = append(res.Broken, lab.Broken{Rule: "no goroutine is left at the end", Text: e.Error()})
+	}
+	if after := lab.Descriptors(); after > before {
+		res.Broken = append(res.Broken, lab.Broken{Rule: "no descriptor is left at the end", Text: fmt.Sprintf("%d are open, and %d were before", after, before)})
+	}
+	return res, nil
+}
+
+// smallest finds and prints the smallest plan that breaks the rule that was broken first.
+func (r *labRun) smallest(ctx context.Context, p *plan.Plan, res *lab.Result) error {
+	if len(res.Broken) == 0 || r.shrink <= 0 || ctx.Err() != nil {
+		return nil
+	}
+	rule := res.Broken[0].Rule
+	fmt.Fprintf(r.out, "looking for the smallest plan that breaks the rule %q\n", rule)
+	small := lab.Shrink(p, rule, r.shrink, func(q *plan.Plan) (*lab.Result, error) { return r.one(ctx, q, true) })
+	text, err := small.Encode()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(r.out, "seed %d; broken at %v; the smallest plan found:\n\n%s\n", p.Seed, res.Broken[0].At, text)
+	again, err := r.one(ctx, small, true)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(r.out, "its trace:\n%s\n", strings.Join(again.Trace(), "\n"))
+	return nil
+}

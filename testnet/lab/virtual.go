@@ -1,0 +1,50 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"peel/testnet/memnet"
+	"peel/testnet/plan"
+)
+
+// settlingVirtual is from the start of the nodes to the first voting in virtual time: all relays are in the first consensus.
+const settlingVirtual = 20 * time.Second
+
+// Virtual runs a plan within a bubble of virtual time (testnet/virtual, or testing/synctest) and says how it went. cfg needs a Plan only.
+func Virtual(ctx context.Context, cfg Config) (*Result, error) {
+	cfg.Internet, cfg.Ground = memnet.New(cfg.Plan.Seed), "in memory, in virtual time"
+	cfg.settling = settlingVirtual
+	if cfg.Plan.Kept && cfg.Dir == "" {
+		dir, err := os.MkdirTemp("", "peel-lab-")
+		if err != nil {
+			return nil, fmt.Errorf("lab: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		cfg.Dir = dir
+	}
+	l, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return l.Run(ctx)
+}
+
+// Shrink leaves out of a plan that broke a rule what was not needed for it, and returns what is left: it breaks the same rule. runs is how
+// many times it may be run.
+func Shrink(p *plan.Plan, rule string, runs int, run func(*plan.Plan) (*Result, error)) *plan.Plan {
+	return plan.Shrink(p, runs, func(q *plan.Plan) bool {
+		r, err := run(q)
+		if err != nil {
+			return false
+		}
+		for _, b := range r.Broken {
+			if b.Rule == rule {
+				return true
+			}
+		}
+		return false
+	})
+}
