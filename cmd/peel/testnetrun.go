@@ -162,7 +162,7 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 // one runs one plan.
 func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Result, err error) {
 	var mu sync.Mutex
-	cfg := lab.Config{Plan: p}
+	cfg := lab.Config{Plan: p, Stop: func() bool { return ctx.Err() != nil }}
 	if !quiet {
 		cfg.Progress = func(s string) {
 			mu.Lock()
@@ -171,37 +171,14 @@ func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Re
 		}
 	}
 	before := lab.Descriptors()
-	stopped := false
 	e := virtual.Run(func() {
-		inner, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		ended := make(chan struct{})
-		var polling sync.WaitGroup
-		polling.Go(func() { // what comes from outside cannot wake a bubble: it is looked at
-			for {
-				select {
-				case <-ended:
-					return
-				case <-time.After(time.Second):
-					if ctx.Err() != nil {
-						stopped = true
-						cancel()
-						return
-					}
-				}
-			}
-		})
-		res, err = lab.Virtual(inner, cfg)
-		close(ended)
-		polling.Wait()
+		res, err = lab.Virtual(context.Background(), cfg)
 	})
 	switch {
 	case err != nil:
 		return nil, err
 	case res == nil:
 		return nil, e
-	case stopped:
-		res.Stopped = true
 	}
 	if e != nil {
 		res.Broken = append(res.Broken, lab.Broken{Rule: "no goroutine is left at the end", Text: e.Error()})

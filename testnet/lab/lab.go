@@ -31,6 +31,8 @@ type Config struct {
 	Progress func(string)                   // is told, in a line, what happens; nil: nobody is
 	Log      func(node string) *slog.Logger // nil: silent
 
+	Stop func() bool // is asked once a second in virtual time, into which nothing comes from outside; true: end. nil: nobody stops it
+
 	settling time.Duration // from the start of the nodes to the first voting; 0: settlingReal
 }
 
