@@ -9,10 +9,13 @@ import (
 	"peel/cell"
 )
 
-// MaxCertificateLife is how long an authority's signing key may be certified for.
-const MaxCertificateLife = 90 * 24 * time.Hour
+const (
+	MaxCertificateLife      = 90 * 24 * time.Hour // how long an authority's signing key may be certified for
+	MaxRelayCertificateLife = 30 * 24 * time.Hour // and a relay's
+)
 
-// SigningKey is the public half of the Ed25519 key with which an authority signs votes and headers.
+// SigningKey is the public half of the Ed25519 key with which an authority signs votes and headers, and a relay whose identity is
+// elsewhere its descriptors.
 type SigningKey [32]byte
 
 // String returns the key in unpadded base64.
@@ -23,8 +26,9 @@ func (r *reader) signingKey(key string) SigningKey {
 	return parsed(r, SigningKey(k), err)
 }
 
-// Certificate is an authority's word, signed by its identity, that a signing key speaks for it.
+// Certificate is an authority's or a relay's word, signed by its identity, that a signing key speaks for it. One never counts as the other.
 type Certificate struct {
+	Relay      bool // of a relay; false: of an authority
 	Network    cell.NetworkID
 	Identity   cell.NodeID
 	SigningKey SigningKey
@@ -33,7 +37,32 @@ type Certificate struct {
 	Signature  Signature64
 }
 
-// Certify fills in Identity and Signature. It refuses a life of none or more than 90 days.
+// MaxLife is how long it may hold.
+func (c *Certificate) MaxLife() time.Duration {
+	if c.Relay {
+		return MaxRelayCertificateLife
+	}
+	return MaxCertificateLife
+}
+
+// title is how its first line begins, and context what its signature is over beside its text.
+func (c *Certificate) title() string {
+	if c.Relay {
+		return titleRelayCertificate
+	}
+	return "peel-certificate"
+}
+
+func (c *Certificate) context() string {
+	if c.Relay {
+		return contextRelayCertificate
+	}
+	return contextCertificate
+}
+
+const titleRelayCertificate = "peel-relay-certificate"
+
+// Certify fills in Identity and Signature. It refuses a life of none or more than MaxLife.
 func (c Certificate) Certify(identity ed25519.PrivateKey) (Certificate, error) {
 	pub, err := publicOf(identity)
 	if err != nil {
@@ -44,7 +73,7 @@ func (c Certificate) Certify(identity ed25519.PrivateKey) (Certificate, error) {
 	if err := c.check(); err != nil {
 		return Certificate{}, fmt.Errorf("directory: certificate: %w", err)
 	}
-	c.Signature = sign(contextCertificate, c.appendBody(nil), identity)
+	c.Signature = sign(c.context(), c.appendBody(nil), identity)
 	return c, nil
 }
 
@@ -55,8 +84,8 @@ func (c *Certificate) check() error {
 	if !c.NotBefore.Before(c.NotAfter) {
 		return fmt.Errorf("it ends before it begins")
 	}
-	if life := c.NotAfter.Sub(c.NotBefore); life > MaxCertificateLife {
-		return fmt.Errorf("it lasts %d days, but at most %d are allowed", life/(24*time.Hour), MaxCertificateLife/(24*time.Hour))
+	if life := c.NotAfter.Sub(c.NotBefore); life > c.MaxLife() {
+		return fmt.Errorf("it lasts %d days, but at most %d are allowed", life/(24*time.Hour), c.MaxLife()/(24*time.Hour))
 	}
 	if err := c.Identity.Check(); err != nil {
 		return fmt.Errorf("identity: %w", err)
@@ -74,7 +103,7 @@ func (c Certificate) Append(b []byte) []byte {
 }
 
 func (c *Certificate) appendBody(b []byte) []byte {
-	b = appendUint(b, "peel-certificate", 1)
+	b = appendUint(b, c.title(), 1)
 	b = appendLine(b, "network", c.Network.String())
 	b = appendLine(b, "identity", c.Identity.String())
 	b = appendLine(b, "signing-key", c.SigningKey.String())
@@ -82,10 +111,15 @@ func (c *Certificate) appendBody(b []byte) []byte {
 	return appendTime(b, "not-after", c.NotAfter)
 }
 
-// ParseCertificate parses a certificate and verifies its signature, but not its time (see Valid).
-func ParseCertificate(text []byte) (Certificate, error) {
+// ParseCertificate parses an authority's certificate and verifies its signature, but not its time (see Valid).
+func ParseCertificate(text []byte) (Certificate, error) { return parseCertificate(text, false) }
+
+// ParseRelayCertificate is ParseCertificate for a relay's.
+func ParseRelayCertificate(text []byte) (Certificate, error) { return parseCertificate(text, true) }
+
+func parseCertificate(text []byte, relay bool) (Certificate, error) {
 	r := newReader("certificate", text, MaxCertificate)
-	c := r.certificate()
+	c := r.certificate(relay)
 	if err := r.verifyCertificate(&c); err != nil {
 		return Certificate{}, err
 	}
@@ -97,10 +131,12 @@ func ParseCertificate(text []byte) (Certificate, error) {
 
 // certificate takes the seven lines of a certificate, wherever they stand; its keys and its
 // signature are left to Verify.
-func (r *reader) certificate() Certificate {
+func (r *reader) certificate(relay bool) Certificate {
 	from := r.pos
-	r.title("peel-certificate")
-	c := Certificate{
+	c := Certificate{Relay: relay}
+	r.title(c.title())
+	c = Certificate{
+		Relay:      relay,
 		Network:    r.network("network"),
 		Identity:   r.nodeID("identity"),
 		SigningKey: r.signingKey("signing-key"),
@@ -129,7 +165,7 @@ func (c *Certificate) Verify() error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("directory: certificate: %w", err)
 	}
-	if !verify(contextCertificate, c.appendBody(nil), c.Identity, c.Signature) {
+	if !verify(c.context(), c.appendBody(nil), c.Identity, c.Signature) {
 		return fmt.Errorf("directory: certificate: the signature is not by %s over this text", c.Identity)
 	}
 	return nil

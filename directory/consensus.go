@@ -276,7 +276,7 @@ func (r *reader) signedHeader() *SignedHeader {
 			r.failAt(r.line+1, "more than %d signatures", MaxSignatures)
 			break
 		}
-		sig := Signature{Certificate: r.certificate(), Signature: r.signature("header-signature")}
+		sig := Signature{Certificate: r.certificate(false), Signature: r.signature("header-signature")}
 		if n := len(s.Signatures); n > 0 && r.err == nil {
 			if bytes.Compare(s.Signatures[n-1].Certificate.Identity[:], sig.Certificate.Identity[:]) > 0 {
 				r.fail("the signature of %s is out of order", sig.Certificate.Identity)

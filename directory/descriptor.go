@@ -10,7 +10,7 @@ import (
 	"peel/cell"
 )
 
-// Descriptor is what a relay says about itself, signed by its identity.
+// Descriptor is what a relay says about itself, signed by its identity, or by a key that this has certified.
 type Descriptor struct {
 	Network   cell.NetworkID
 	ID        cell.NodeID
@@ -30,6 +30,9 @@ type Descriptor struct {
 	Family    []cell.NodeID // other relays of its operator, sorted by their bytes (SortFamily)
 	Policy    Policy
 	Signature Signature64
+
+	// Certificate says by which key it is signed, where the identity is elsewhere; nil: by the identity.
+	Certificate *Certificate
 }
 
 // Advertised is the lesser of what the relay is willing to give and what it has seen itself carry.
@@ -41,12 +44,32 @@ func (d *Descriptor) Sign(identity ed25519.PrivateKey) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("directory: descriptor: %w", err)
 	}
-	d.ID = pub
+	d.ID, d.Certificate = pub, nil
+	return d.sign(identity)
+}
+
+// SignBy is Sign with a signing key that the identity has certified.
+func (d *Descriptor) SignBy(c Certificate, key ed25519.PrivateKey) ([]byte, error) {
+	pub, err := publicOf(key)
+	if err != nil {
+		return nil, fmt.Errorf("directory: descriptor: %w", err)
+	}
+	if SigningKey(pub) != c.SigningKey {
+		return nil, fmt.Errorf("directory: descriptor: the signing key is not the one of the certificate")
+	}
+	if err := c.Verify(); err != nil {
+		return nil, err
+	}
+	d.ID, d.Certificate = c.Identity, &c
+	return d.sign(key)
+}
+
+func (d *Descriptor) sign(key ed25519.PrivateKey) ([]byte, error) {
 	if err := d.check(); err != nil {
 		return nil, fmt.Errorf("directory: descriptor: %w", err)
 	}
 	text := d.appendBody(nil)
-	d.Signature = sign(contextDescriptor, text, identity)
+	d.Signature = sign(contextDescriptor, text, key)
 	text = appendLine(text, "signature", d.Signature.String())
 	if len(text) > MaxDescriptor {
 		return nil, fmt.Errorf("directory: descriptor: %d bytes, but at most %d are allowed", len(text), MaxDescriptor)
@@ -91,7 +114,26 @@ func (d *Descriptor) check() error {
 	if err := checkFamily(d.ID, d.Family); err != nil {
 		return err
 	}
+	if err := d.checkCertificate(); err != nil {
+		return err
+	}
 	return d.Policy.check()
+}
+
+// checkCertificate looks at what the certificate says, not at its signature.
+func (d *Descriptor) checkCertificate() error {
+	switch c := d.Certificate; {
+	case c == nil:
+		return nil
+	case !c.Relay:
+		return fmt.Errorf("the certificate is an authority's")
+	case c.Network != d.Network:
+		return fmt.Errorf("the certificate is for another network")
+	case c.Identity != d.ID:
+		return fmt.Errorf("the certificate is of another relay")
+	default:
+		return c.Valid(d.Published)
+	}
 }
 
 // Append appends the text, with the signature as it is.
@@ -121,12 +163,24 @@ func (d *Descriptor) appendBody(b []byte) []byte {
 		b = appendLine(b, "contact", d.Contact)
 	}
 	b = appendFamily(b, "family", d.Family)
-	return appendRules(b, d.Policy)
+	b = appendRules(b, d.Policy)
+	if d.Certificate != nil {
+		b = d.Certificate.Append(b)
+	}
+	return b
 }
 
-// ParseDescriptor parses a descriptor and verifies that its identity is a sound key and signed it:
+// ParseDescriptor parses a descriptor and verifies that its identity is a sound key and signed it, or certified who did:
 // the relay's proof that it is who it says.
 func ParseDescriptor(text []byte) (*Descriptor, error) { return parseDescriptor(text, true) }
+
+// signer is the key that must have signed: the identity, or the one that it certified.
+func (d *Descriptor) signer() (cell.NodeID, error) {
+	if d.Certificate == nil {
+		return d.ID, nil
+	}
+	return cell.NodeID(d.Certificate.SigningKey), d.Certificate.Verify()
+}
 
 // parseDescriptor looks at the key and the signature only if signed is set, as parseVote does.
 func parseDescriptor(text []byte, signed bool) (*Descriptor, error) {
@@ -155,6 +209,10 @@ func parseDescriptor(text []byte, signed bool) (*Descriptor, error) {
 	}
 	d.Family = r.family("family", d.ID)
 	d.Policy = r.rules()
+	if r.has(titleRelayCertificate) {
+		c := r.certificate(true)
+		d.Certificate = &c
+	}
 	end := r.pos
 	d.Signature = r.signature("signature")
 	if err := r.end(); err != nil {
@@ -167,8 +225,10 @@ func parseDescriptor(text []byte, signed bool) (*Descriptor, error) {
 	if signed && r.err == nil {
 		if err := d.ID.Check(); err != nil {
 			r.failAt(0, "identity: %w", err)
-		} else if !verify(contextDescriptor, text[:end], d.ID, d.Signature) {
-			r.fail("the signature is not by %s over this text", d.ID)
+		} else if signer, err := d.signer(); err != nil {
+			r.fail("%w", err)
+		} else if !verify(contextDescriptor, text[:end], signer, d.Signature) {
+			r.fail("the signature is not by %s over this text", signer)
 		}
 	}
 	if r.err != nil {

@@ -2,6 +2,7 @@ package directory_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"net/netip"
 	"strings"
 	"testing"
@@ -117,5 +118,76 @@ func TestAdvertisedIsTheLesser(t *testing.T) {
 	d.Observed = 3
 	if d.Advertised() != 3 {
 		t.Error(d.Advertised())
+	}
+}
+
+// A descriptor may be signed by a key that the relay's identity certified, and by no other.
+func TestDescriptorsOfCertifiedKeys(t *testing.T) {
+	r := dirtest.New(5, 3).Relays[0]
+	text, c, key := certifiedDescriptor(r)
+	d, err := directory.ParseDescriptor(text)
+	if err != nil || d.ID != r.Descriptor.ID || d.Certificate == nil || *d.Certificate != c || !bytes.Equal(d.Append(nil), text) {
+		t.Fatalf("%v: %+v", err, d)
+	}
+	_, other, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := dirtest.New(5, 3).Relays[1]
+	again := func(change func(c *directory.Certificate), by ed25519.PrivateKey) *directory.Certificate {
+		next := c
+		change(&next)
+		next, err := next.Certify(by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &next
+	}
+	day := 24 * time.Hour
+	for name, x := range map[string]struct {
+		cert *directory.Certificate
+		key  ed25519.PrivateKey
+	}{
+		"signed by the identity all the same": {&c, r.Identity},
+		"signed by another key":               {&c, other},
+		"certified by another relay":          {again(func(*directory.Certificate) {}, stranger.Identity), key},
+		"of another network":                  {again(func(c *directory.Certificate) { c.Network[0]++ }, r.Identity), key},
+		"an authority's certificate":          {again(func(c *directory.Certificate) { c.Relay = false }, r.Identity), key},
+		"ended before it was published":       {again(func(c *directory.Certificate) { c.NotAfter = d.Published.Add(-time.Second) }, r.Identity), key},
+		"begins after it was published": {again(func(c *directory.Certificate) {
+			c.NotBefore, c.NotAfter = d.Published.Add(time.Second), d.Published.Add(day)
+		}, r.Identity), key},
+	} {
+		bad := *d
+		bad.Certificate = x.cert
+		text := resign("peel descriptor v1\n", bad.Append(nil), x.key)
+		if _, err := directory.ParseDescriptor(text); err == nil {
+			t.Errorf("%s: was taken", name)
+		}
+		if _, err := bad.SignBy(*x.cert, x.key); err == nil && bad.ID == d.ID { // else it was signed as the other relay's
+			t.Errorf("%s: was signed", name)
+		}
+	}
+	bad := *d
+	bad.Certificate = new(directory.Certificate)
+	*bad.Certificate = c
+	bad.Certificate.Signature[3] ^= 1
+	if _, err := directory.ParseDescriptor(resign("peel descriptor v1\n", bad.Append(nil), key)); err == nil {
+		t.Error("a certificate that nobody signed was taken")
+	}
+	long := directory.Certificate{Relay: true, Network: c.Network, SigningKey: c.SigningKey, NotBefore: d.Published, NotAfter: d.Published.Add(30*day + time.Second)}
+	if _, err := long.Certify(r.Identity); err == nil {
+		t.Error("a relay's key was certified for more than 30 days")
+	}
+	// One kind is not read as the other.
+	if _, err := directory.ParseCertificate(c.Append(nil)); err == nil {
+		t.Error("a relay's certificate was read as an authority's")
+	}
+	a := again(func(c *directory.Certificate) { c.Relay = false }, r.Identity)
+	if _, err := directory.ParseRelayCertificate(a.Append(nil)); err == nil {
+		t.Error("an authority's certificate was read as a relay's")
+	}
+	if *a == c {
+		t.Error("they are the same")
 	}
 }

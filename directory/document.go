@@ -315,8 +315,10 @@ var strictBase64 = base64.RawStdEncoding.Strict()
 const (
 	contextDescriptor  = "peel descriptor v1\n"
 	contextCertificate = "peel certificate v1\n"
-	contextVote        = "peel vote v1\n"
-	contextConsensus   = "peel consensus v1\n"
+
+	contextRelayCertificate = "peel relay certificate v1\n"
+	contextVote             = "peel vote v1\n"
+	contextConsensus        = "peel consensus v1\n"
 )
 
 func sign(context string, text []byte, key ed25519.PrivateKey) Signature64 {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -29,6 +30,23 @@ type document struct {
 }
 
 // documents makes one of each, small, with one authority so that every signature matters.
+// certifiedDescriptor is a relay's descriptor, signed by a key that its identity certified.
+func certifiedDescriptor(r dirtest.Relay) (text []byte, c directory.Certificate, key ed25519.PrivateKey) {
+	key = ed25519.NewKeyFromSeed([]byte("the signing key of one relay ..."))
+	d := r.Descriptor
+	c, err := directory.Certificate{
+		Relay: true, Network: d.Network, SigningKey: directory.SigningKey(key.Public().(ed25519.PublicKey)),
+		NotBefore: d.Published.Add(-24 * time.Hour), NotAfter: d.Published.Add(29 * 24 * time.Hour),
+	}.Certify(r.Identity)
+	if err == nil {
+		text, err = d.SignBy(c, key)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return text, c, key
+}
+
 func documents() []document {
 	n := dirtest.New(3, 2, dirtest.Authorities(1), dirtest.Params(directory.Params{"distinct-subnets": 0, "new-thing": -1}),
 		dirtest.Relays(func(i int, d *directory.Descriptor) {
@@ -62,6 +80,7 @@ func documents() []document {
 	if err != nil {
 		panic(err)
 	}
+	certified, cert, signing := certifiedDescriptor(r)
 	return []document{
 		{"descriptor", r.Text, directory.MaxDescriptor, func(b []byte) ([]byte, error) {
 			d, err := directory.ParseDescriptor(b)
@@ -70,6 +89,20 @@ func documents() []document {
 			}
 			return d.Append(nil), nil
 		}, signs("peel descriptor v1\n", r.Identity)},
+		{"certified descriptor", certified, directory.MaxDescriptor, func(b []byte) ([]byte, error) {
+			d, err := directory.ParseDescriptor(b)
+			if err != nil {
+				return nil, err
+			}
+			return d.Append(nil), nil
+		}, signs("peel descriptor v1\n", signing)},
+		{"relay certificate", cert.Append(nil), directory.MaxCertificate, func(b []byte) ([]byte, error) {
+			c, err := directory.ParseRelayCertificate(b)
+			if err != nil {
+				return nil, err
+			}
+			return c.Append(nil), nil
+		}, signs("peel relay certificate v1\n", r.Identity)},
 		{"certificate", n.Authorities[0].Certificate.Append(nil), directory.MaxCertificate, func(b []byte) ([]byte, error) {
 			c, err := directory.ParseCertificate(b)
 			if err != nil {

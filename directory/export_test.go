@@ -8,6 +8,6 @@ func ParseVoteUnsigned(text []byte) (*Vote, error) { return parseVote(text, fals
 
 func ParseCertificateUnsigned(text []byte) (Certificate, error) {
 	r := newReader("certificate", text, MaxCertificate)
-	c := r.certificate()
+	c := r.certificate(false)
 	return c, r.end()
 }

@@ -27,6 +27,7 @@ func printsBack(t *testing.T, text, again []byte) {
 
 func FuzzDescriptor(f *testing.F) {
 	seeds(f, documents()[0].text)
+	seeds(f, documents()[1].text)
 	key := dirtest.New(1, 1).Relays[0].Identity
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, text := range [][]byte{text, resign("peel descriptor v1\n", text, key)} {
@@ -38,11 +39,23 @@ func FuzzDescriptor(f *testing.F) {
 }
 
 func FuzzCertificate(f *testing.F) {
-	seeds(f, documents()[1].text)
+	seeds(f, dirtest.New(3, 0, dirtest.Authorities(1)).Authorities[0].Certificate.Append(nil))
 	key := dirtest.New(1, 0).Authorities[0].Identity
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, text := range [][]byte{text, resign("peel certificate v1\n", text, key)} {
 			if c, err := directory.ParseCertificate(text); err == nil {
+				printsBack(t, text, c.Append(nil))
+			}
+		}
+	})
+}
+
+func FuzzRelayCertificate(f *testing.F) {
+	seeds(f, documents()[2].text)
+	key := dirtest.New(1, 1).Relays[0].Identity
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for _, text := range [][]byte{text, resign("peel relay certificate v1\n", text, key)} {
+			if c, err := directory.ParseRelayCertificate(text); err == nil {
 				printsBack(t, text, c.Append(nil))
 			}
 		}

@@ -92,10 +92,12 @@ func mutate(rng *rand.Rand, b []byte, lines [][]byte, others [][][]byte) []byte 
 
 // shapes is the format once more, slow and obvious: what a parser takes must look so.
 var shapes = func() map[string]*regexp.Regexp {
+	const cert = `network HEX\nidentity ID\nsigning-key KEY\nnot-before TIME\nnot-after TIME\nsignature SIG\n`
 	parts := strings.NewReplacer(
+		"RELAYCERT", "peel-relay-certificate 1\n"+cert,
 		"ENTRY", `relay ID NAME\naddresses ADDR( ADDR)?\nlink-key KEY\nonion-key KEY\nFLAGS\nbandwidth NUM\nversion VERSION\n(family( ID)+\n)?RULES`,
 		"HEAD", `peel-consensus 1\nnetwork HEX\nmethod NUM\nvalid-after TIME\nfresh-until TIME\nvalid-until TIME\n([a-z]\S* [^\n]+\n)*relays NUM\nroot HEX\n(CERTheader-signature SIG\n)*`,
-		"CERT", `peel-certificate 1\nnetwork HEX\nidentity ID\nsigning-key KEY\nnot-before TIME\nnot-after TIME\nsignature SIG\n`,
+		"CERT", "peel-certificate 1\n"+cert,
 		"RULES", `((accept|reject) \S+\n)*`,
 	)
 	words := strings.NewReplacer(
@@ -106,9 +108,9 @@ var shapes = func() map[string]*regexp.Regexp {
 	)
 	m := map[string]*regexp.Regexp{}
 	for name, shape := range map[string]string{
-		"certificate": `CERT`,
+		"certificate": `CERT`, "relay certificate": `RELAYCERT`,
 		"descriptor": `peel-descriptor 1\nnetwork HEX\nidentity ID\nnickname NAME\npublished TIME\nlink-key KEY\nonion-key KEY\naddresses ADDR( ADDR)?\n` +
-			`bandwidth NUM\nobserved NUM\nversion VERSION\n(overloaded TIME\n)?(paused TIME\n)?(contact [ -~]{1,256}\n)?(family( ID)+\n)?RULESsignature SIG\n`,
+			`bandwidth NUM\nobserved NUM\nversion VERSION\n(overloaded TIME\n)?(paused TIME\n)?(contact [ -~]{1,256}\n)?(family( ID)+\n)?RULES(RELAYCERT)?signature SIG\n`,
 		"consensus header": `HEAD`, "consensus": `HEAD(ENTRY)*`,
 		"diff": `peel-consensus-diff 1\nbase HEX\nHEAD(drop NUM\n|change NUM\n(addresses [ -~]+\n)?(link-key [ -~]+\n)?(onion-key [ -~]+\n)?` +
 			`(flags( [ -~]+)?\n)?(bandwidth [ -~]+\n)?(version [ -~]+\n)?(family [ -~]+\n)?)*(ENTRY)*`,
@@ -169,10 +171,10 @@ func TestMutationsNeitherPanicNorComeBackOtherwise(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 11))
 			rounds := rounds
 			switch d.name {
-			case "descriptor", "certificate", "vote", "consensus", "diff", "proof", "network file":
+			case "descriptor", "certified descriptor", "certificate", "vote", "consensus", "diff", "proof", "network file":
 				rounds /= 10
 			}
-			kind := strings.TrimPrefix(strings.TrimPrefix(d.name, "unchecked "), "unsigned ")
+			kind := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(d.name, "unchecked "), "unsigned "), "certified ")
 			others := [][][]byte{texts[i], texts[(i+1)%len(texts)], texts[(i+5)%len(texts)]}
 			taken := 0
 			var text []byte

@@ -195,7 +195,7 @@ func parseVote(text []byte, signed bool) (*Vote, error) {
 	}
 	v.Shared = r.sharedRandom()
 	v.Commitments = r.commitments(v.Network)
-	v.Certificate = r.certificate()
+	v.Certificate = r.certificate(false)
 	count := int(r.uint("relays", MaxRelays))
 	if r.err == nil {
 		r.same(0, v.appendHeadCount(nil, count))

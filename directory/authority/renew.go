@@ -35,6 +35,9 @@ func (c *credentials) check(n *directory.Network, now time.Time, remedy string) 
 	if err := c.cert.Verify(); err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
+	if c.cert.Relay {
+		return fmt.Errorf("authority: the certificate is a relay's: certify a signing key for this authority: %s", remedy)
+	}
 	if id := n.ID(); c.cert.Network != id {
 		return fmt.Errorf("authority: the certificate is for network %v, this is %v: certify a signing key for this network: %s", c.cert.Network, id, remedy)
 	}

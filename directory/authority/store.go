@@ -113,6 +113,9 @@ func (s *store) addParsed(d *directory.Descriptor, text []byte, now time.Time) (
 		return false, refuse(http.StatusForbidden, "published %v in the future: is the relay's clock right? It is %s here",
 			d.Published.Sub(now).Round(time.Second), stamp(now))
 	}
+	if err := certified(d, now); err != nil {
+		return false, refuse(http.StatusForbidden, "%v: renew the relay's signing key (peel keys rotate)", err)
+	}
 	if err := s.admit(d); err != nil {
 		return false, err
 	}
@@ -332,6 +335,14 @@ type candidate struct {
 	measured uint64          // by us, bytes per second; 0: not
 }
 
+// certified says why the key that signed a descriptor does not count at a time; nil: it does, or the identity signed.
+func certified(d *directory.Descriptor, now time.Time) error {
+	if d.Certificate == nil {
+		return nil
+	}
+	return d.Certificate.Valid(now)
+}
+
 // candidates returns the relays for the vote of a period, by identity.
 func (s *store) candidates(since, now time.Time) []candidate {
 	s.expire(now)
@@ -339,7 +350,7 @@ func (s *store) candidates(since, now time.Time) []candidate {
 	defer s.mu.Unlock()
 	list := make([]candidate, 0, len(s.relays))
 	for _, k := range s.sorted() {
-		running := len(k.there) > 0 && !k.reached.Before(since) && !now.Before(k.desc.Paused)
+		running := len(k.there) > 0 && !k.reached.Before(since) && !now.Before(k.desc.Paused) && certified(k.desc, now) == nil
 		marks, _ := s.lists.Load().marks(k.desc)
 		list = append(list, candidate{k.desc, k.text, k.there, running, s.past.of(k.desc.ID, now), marks, 0})
 	}

@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -440,4 +441,39 @@ func TestStatusOfARelayIsServed(t *testing.T) {
 			t.Errorf("no identity: %d", code)
 		}
 	})
+}
+
+// A relay whose signing key's certificate has ended is not Running any more, and its descriptors are refused.
+func TestCertifiedKeysCountUntilTheyEnd(t *testing.T) {
+	s := newShelf(t, 1)
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := s.now.Add(time.Hour)
+	r := &s.net.Relays[0]
+	d := r.Descriptor
+	d.Published = s.now
+	cert, err := directory.Certificate{
+		Relay: true, Network: d.Network, SigningKey: directory.SigningKey(pub), NotBefore: s.now.Add(-time.Hour), NotAfter: end,
+	}.Certify(r.Identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := d.SignBy(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.add(text, s.now); err != nil {
+		t.Fatal(err)
+	}
+	s.reached(&d)
+	for after, want := range map[time.Duration]bool{0: true, time.Hour: true, time.Hour + time.Second: false} {
+		if c := s.candidates(s.now, s.now.Add(after)); len(c) != 1 || c[0].running != want {
+			t.Errorf("%v later: %+v", after, c)
+		}
+	}
+	s = newShelf(t, 1)
+	s.now = end.Add(time.Second)
+	s.post(text, 403, "peel keys rotate")
 }
