@@ -16,12 +16,14 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/directory/cache"
 )
 
 // Keys are what a relay is: its identity for ever, the key of its links for months, and the onion keys of its circuits,
 // of which the previous one is honoured while clients still hold directories that name it.
 type Keys struct {
-	Identity ed25519.PrivateKey // signs descriptors; its public half is the NodeID
+	Identity ed25519.PrivateKey // signs descriptors; its public half is the NodeID. nil: it is elsewhere, and Signer signs
+	Signer   *Signer            // nil: the identity signs
 	Link     *ecdh.PrivateKey   // X25519
 	Onion    *ecdh.PrivateKey   // X25519
 	Previous *ecdh.PrivateKey   // X25519; nil: none
@@ -46,7 +48,12 @@ func NewKeys() (Keys, error) {
 }
 
 // ID is the public half of the identity.
-func (k Keys) ID() cell.NodeID { return cell.NodeID(k.Identity.Public().(ed25519.PublicKey)) }
+func (k Keys) ID() cell.NodeID {
+	if k.Identity == nil && k.Signer != nil {
+		return k.Signer.Certificate.Identity
+	}
+	return cell.NodeID(k.Identity.Public().(ed25519.PublicKey))
+}
 
 // check says what is missing. An authority's node needs a link key only.
 func (k Keys) check(authority bool) error {
@@ -63,6 +70,9 @@ func (k Keys) check(authority bool) error {
 			return fmt.Errorf("relay: the %s is not an X25519 key", x.name)
 		}
 	}
+	if !authority && k.Identity == nil && k.Signer != nil {
+		return k.Signer.check()
+	}
 	if !authority && len(k.Identity) != ed25519.PrivateKeySize {
 		return errors.New("relay: the identity key is missing, or is no Ed25519 key: make keys with NewKeys, or load them")
 	}
@@ -74,6 +84,8 @@ const (
 	identityFile = "identity.key"
 	linkFile     = "link.key"
 	onionFile    = "onion.keys" // the current one and the one before, so that both change at once
+
+	signingFile, certificateFile = "signing.key", "certificate" // in the identity's place
 )
 
 // Save writes the keys as files that only their owner can read (0600) into the folder dir, which is made (0700) if it
@@ -85,7 +97,7 @@ func (k Keys) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("relay: key folder: %w", err)
 	}
-	for _, name := range []string{identityFile, linkFile, onionFile} {
+	for _, name := range k.files() {
 		path := filepath.Join(dir, name)
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("relay: key file %s: %w: choose another folder, or move the old keys away", path, cmp.Or(err, fs.ErrExist))
@@ -95,14 +107,31 @@ func (k Keys) Save(dir string) error {
 	if made.IsZero() {
 		made = time.Now()
 	}
-	// The identity comes last: a folder that has it is whole.
+	// The identity, or the certificate in its place, comes last: a folder that has it is whole.
 	if err := saveOnion(dir, onionKeys{k.Onion, k.Previous, made.UTC().Truncate(time.Second)}); err != nil {
 		return err
 	}
 	if err := SaveKey(filepath.Join(dir, linkFile), k.Link); err != nil {
 		return err
 	}
-	return SaveKey(filepath.Join(dir, identityFile), k.Identity)
+	if k.Identity != nil {
+		return SaveKey(filepath.Join(dir, identityFile), k.Identity)
+	}
+	if err := SaveKey(filepath.Join(dir, signingFile), k.Signer.Key); err != nil {
+		return err
+	}
+	if err := cache.WriteFile(filepath.Join(dir, certificateFile), k.Signer.Certificate.Append(nil)); err != nil {
+		return fmt.Errorf("relay: certificate: %w", err)
+	}
+	return nil
+}
+
+// files are the names of those that Save writes.
+func (k Keys) files() []string {
+	if k.Identity == nil {
+		return []string{signingFile, certificateFile, linkFile, onionFile}
+	}
+	return []string{identityFile, linkFile, onionFile}
 }
 
 // LoadKeys reads what Save wrote. It refuses a folder or files that others than their owner can read. It never makes a key: where one is
@@ -113,7 +142,7 @@ func LoadKeys(dir string) (Keys, error) {
 		return Keys{}, err
 	}
 	var err error
-	if k.Identity, err = LoadKey[ed25519.PrivateKey](filepath.Join(dir, identityFile)); err != nil {
+	if err = k.loadIdentity(dir, time.Now()); err != nil {
 		return Keys{}, err
 	}
 	if k.Link, err = LoadKey[*ecdh.PrivateKey](filepath.Join(dir, linkFile)); err != nil {

@@ -148,7 +148,7 @@ func (r *Relay) describe(s *Settings, now time.Time) ([]byte, error) {
 		Addrs:    s.Addrs, Bandwidth: s.Bandwidth, Observed: r.observed.Load(), Family: directory.SortFamily(s.Family), Policy: s.Exit,
 		Overloaded: r.Overloaded(now), Paused: r.pausing.Load().until,
 	}
-	b, err := d.Sign(c.Keys.Identity)
+	b, err := r.sign(&d, now)
 	if err != nil {
 		return nil, fmt.Errorf("relay: the configuration makes no valid descriptor: %w", err)
 	}
@@ -162,6 +162,7 @@ type described struct {
 	keys     *honoured
 	settings *settled
 	pausing  *pausing
+	signer   *signing
 }
 
 // current is the descriptor to send now: the one before, unless half to a whole period (of ten minutes at least) has passed since,
@@ -170,11 +171,11 @@ func (r *Relay) current(now time.Time, refused *described) (*described, error) {
 	r.describing.Lock()
 	defer r.describing.Unlock()
 	d := r.described
-	if d != nil && d != refused && now.Before(d.until) && d.keys == r.onion.Load() && d.settings == r.settled.Load() && d.pausing == r.pausing.Load() {
+	if d != nil && d != refused && now.Before(d.until) && d.keys == r.onion.Load() && d.settings == r.settled.Load() && d.pausing == r.pausing.Load() && d.signer == r.signer.Load() {
 		return d, nil
 	}
 	wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
-	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), until: now.Add(wait/2 + rand.N(wait/2))}
+	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), signer: r.signer.Load(), until: now.Add(wait/2 + rand.N(wait/2))}
 	var err error
 	if d.text, err = r.descriptor(now); err != nil {
 		return nil, err
@@ -194,6 +195,10 @@ func (r *Relay) keepPublished(ctx context.Context) {
 			var refused *described
 			for {
 				keys, settings, pausing := r.onion.Load(), r.settled.Load(), r.pausing.Load()
+				var renewed chan struct{} // nil: never
+				if s := r.signer.Load(); s != nil {
+					renewed = s.replaced
+				}
 				var d *described
 				err := errPanic
 				r.guard("publish", func() {
@@ -217,6 +222,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 				case <-time.After(wait):
 				case <-keys.replaced:
 				case <-pausing.replaced:
+				case <-renewed:
 				case <-settings.replaced:
 					select { // an operator who changes much in a short time tells it in one
 					case <-time.After(leastBetween):

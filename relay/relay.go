@@ -106,6 +106,7 @@ type Relay struct {
 	changing   sync.Mutex // held while settled is replaced
 	settled    atomic.Pointer[settled]
 	cache      *cache.Cache
+	signer     atomic.Pointer[signing] // nil: the identity signs
 	known      atomic.Pointer[known]
 	informed   chan struct{} // closed when known is of use
 	describing sync.Mutex
@@ -207,6 +208,12 @@ func New(cfg Config) (*Relay, error) {
 		r.honour(onionKeys{current: cfg.Keys.Link})
 	} else {
 		r.id = cfg.Keys.ID()
+		if s := cfg.Keys.Signer; cfg.Keys.Identity == nil && s != nil {
+			if err := s.holds(cfg.Network, time.Now()); err != nil {
+				return nil, err
+			}
+			r.signer.Store(&signing{*s, make(chan struct{})})
+		}
 		if cfg.Keys.Made.IsZero() {
 			cfg.Keys.Made = time.Now()
 		}
@@ -290,6 +297,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		part("the directory", func() { r.keepDirectory(ctx) })
 		part("publishing", func() { r.keepPublished(ctx) })
 		part("onion keys", func() { r.keepOnion(ctx) })
+		part("the certificate", func() { r.keepCertificate(ctx) })
 		part("observed bandwidth", func() { r.keepObserved(ctx) })
 		part("the quota", func() { r.keepQuota(ctx) })
 	}

@@ -154,8 +154,14 @@ func checkKeys(kind, dir string, now time.Time) []finding {
 	}
 	switch kind {
 	case "relay":
-		if _, err := relay.LoadKeys(dir); err != nil {
+		k, err := relay.LoadKeys(dir)
+		if err != nil {
 			return []finding{bad("keys", err.Error(), remedy(err))}
+		}
+		if s := k.Signer; s != nil {
+			if left := s.Certificate.NotAfter.Sub(now); left <= relay.RenewWithin {
+				return []finding{warn("keys", fmt.Sprintf("the certificate of the signing key ends in %d days", int(left.Hours()/24)), "renew it: peel keys rotate --help")}
+			}
 		}
 	case "authority":
 		c, err := authorityKeys(dir, now)

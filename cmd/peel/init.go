@@ -62,11 +62,16 @@ func copyNetwork(from, dir string) error {
 
 func initRelayCommand() *cobra.Command {
 	var network string
+	var offline bool
+	var phrase passphrase
 	f := conf.Relay{Network: "network.toml", Keys: "keys", State: "state", Log: "info"}
 	c := &cobra.Command{
 		Use: "relay DIR --network FILE --nickname NAME --advertise ADDRESS", Short: "Make a relay's folder", Args: cobra.ExactArgs(1),
 		Long: `Makes a relay's folder, with its keys, its configuration and a copy of the network file. --advertise may be left out
-where --listen names addresses that others can reach. Without --exit the relay is no exit.`,
+where --listen names addresses that others can reach. Without --exit the relay is no exit.
+
+The identity lies in DIR/keys. With --offline it goes into DIR/` + sealedFile + ` instead, which only a passphrase opens: move it to
+a machine without a network. It certifies a signing key for 29 days now, and is needed again before these are over (peel keys --help).`,
 		Example: "  peel init relay my-relay --network network.toml --nickname Fennel --advertise 192.0.2.1:9001\n" +
 			"  peel init relay my-exit --network network.toml --nickname Dill --advertise 192.0.2.2:9001 --exit 'accept *:80,443'",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -77,7 +82,8 @@ where --listen names addresses that others can reach. Without --exit the relay i
 			if err := conf.Check(&f); err != nil {
 				return &usageError{err}
 			}
-			if _, err := conf.LoadNetwork(network); err != nil {
+			n, err := conf.LoadNetwork(network)
+			if err != nil {
 				return inUse(err)
 			}
 			if len(f.Advertise) == 0 && !reachable(f.Listen) {
@@ -93,11 +99,20 @@ where --listen names addresses that others can reach. Without --exit the relay i
 			if err != nil {
 				return err
 			}
+			if offline {
+				if err := moveAway(&keys, n, filepath.Join(dir, sealedFile), &phrase, c); err != nil {
+					return err
+				}
+			}
 			if err := writeRelay(dir, f, keys); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "relay %s, identity %v\nlook through %s, then: peel relay --config %[3]s\n",
 				f.Nickname, keys.ID(), filepath.Join(dir, "relay.toml"))
+			if offline {
+				fmt.Fprintf(c.ErrOrStderr(), "the identity is in %s: keep it, and its passphrase, off this machine.\nThe signing key is certified until %s; the next one: peel keys rotate --config %s\n",
+					filepath.Join(dir, sealedFile), keys.Signer.Certificate.NotAfter.Format(time.DateTime), filepath.Join(dir, "relay.toml"))
+			}
 			return nil
 		},
 	}
@@ -108,8 +123,32 @@ where --listen names addresses that others can reach. Without --exit the relay i
 	fl.StringSliceVar(&f.Listen, "listen", []string{"0.0.0.0:9001"}, "`address` where links arrive")
 	fl.StringSliceVar(&f.Advertise, "advertise", nil, "`address` where others reach the relay")
 	fl.StringVar(&f.Bandwidth, "bandwidth", "", "the `rate` that the relay offers, such as \"20 MB/s\"")
+	fl.BoolVar(&offline, "offline", false, "seal the identity in a file to be moved away, and certify a signing key")
+	phrase.flags(c)
 	fl.StringArrayVar(&f.Exit, "exit", nil, "a `rule` of the exit policy, such as \"accept *:443\"; may be given more than once")
 	return c
+}
+
+// moveAway seals the identity of new keys in a file, and has a signing key speak for it.
+func moveAway(k *relay.Keys, n *directory.Network, to string, phrase *passphrase, c errWriter) error {
+	p, err := phrase.get("the new identity in "+to, true, c.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer clear(p)
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	cert, err := certify(k.Identity, n.ID(), directory.SigningKey(pub), true, 0, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := sealIdentity(to, k.Identity, p); err != nil {
+		return err
+	}
+	k.Identity, k.Signer = nil, &relay.Signer{Certificate: cert, Key: key}
+	return nil
 }
 
 // reachable says whether the addresses listened on can be told to others as they are.

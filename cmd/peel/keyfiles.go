@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cmd/peel/internal/conf"
 	"peel/cmd/peel/internal/sealed"
 	"peel/directory"
 	"peel/directory/authority"
@@ -136,6 +138,70 @@ func authorityKeys(dir string, now time.Time) (c authority.Config, err error) {
 	return best, nil
 }
 
+// isCertificate says whether a text is one, and parseCertificate reads it, whichever kind it is.
+func isCertificate(text []byte) bool {
+	return bytes.HasPrefix(text, []byte("peel-certificate ")) || bytes.HasPrefix(text, []byte("peel-relay-certificate "))
+}
+
+func parseCertificate(text []byte) (directory.Certificate, error) {
+	if bytes.HasPrefix(text, []byte("peel-relay-certificate ")) {
+		return directory.ParseRelayCertificate(text)
+	}
+	return directory.ParseCertificate(text)
+}
+
+// A signedNode is an authority, or a relay, whose signing keys are certified.
+type signedNode struct {
+	relay       bool
+	keys        string // its folder
+	networkFile string
+	network     *directory.Network
+}
+
+// signedNodeOf reads the configuration of a node to renew keys for.
+func signedNodeOf(config string) (n signedNode, err error) {
+	kind, err := conf.KindOf(config)
+	if err != nil {
+		return n, inUse(err)
+	}
+	switch kind {
+	case "relay":
+		var f conf.Relay
+		if err := conf.Load(config, &f); err != nil {
+			return n, inUse(err)
+		}
+		n = signedNode{relay: true, keys: f.Keys, networkFile: f.Network}
+	case "authority":
+		var f conf.Authority
+		if err := conf.Load(config, &f); err != nil {
+			return n, inUse(err)
+		}
+		n = signedNode{keys: f.Keys, networkFile: f.Network}
+	default:
+		return n, &usageError{fmt.Errorf("%s is the configuration of a %s: give that of an authority or a relay", config, kind)}
+	}
+	n.network, err = conf.LoadNetwork(n.networkFile)
+	return n, inUse(err)
+}
+
+// takes says why an identity certifies nothing that counts for the node; nil: it does.
+func (n *signedNode) takes(id cell.NodeID) error {
+	if !n.relay {
+		if _, ok := n.network.Authority(id); !ok {
+			return fmt.Errorf("%v is not among the authorities of %s: the certificate would count for nothing", id, n.networkFile)
+		}
+		return nil
+	}
+	s, err := relay.LoadSigner(n.keys, time.Now())
+	if err != nil {
+		return err
+	}
+	if s != nil && s.Certificate.Identity != id {
+		return fmt.Errorf("the identity is %v, but this relay is %v: the certificate would make it another relay", id, s.Certificate.Identity)
+	}
+	return nil
+}
+
 // pemOf is a private key as PKCS #8 in PEM.
 func pemOf(key any) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -152,7 +218,7 @@ type namedKey struct {
 	key  any // ed25519.PrivateKey or *ecdh.PrivateKey
 }
 
-// pack writes keys as the secret of a sealed file (spec/keys.md, section 2).
+// pack writes keys as the secret of a sealed file (spec/keys.md, section 3).
 func pack(keys []namedKey) ([]byte, error) {
 	var b []byte
 	for _, k := range keys {

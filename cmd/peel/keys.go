@@ -44,6 +44,11 @@ or, where the identity's medium is put into the authority for a moment, in one s
 
   authority$ peel keys rotate --config authority.toml --identity /media/identity.sealed
 
+A relay's identity lies in its key folder, unless peel init relay --offline put it into a sealed file. Then it certifies a
+signing key for at most 30 days, and is renewed by the same steps, with peel keys certify --relay. To move an identity away later:
+peel keys export KEYS/identity.key --out identity.sealed, peel keys rotate --config relay.toml --identity identity.sealed, take
+identity.key out of the folder, and start the relay anew.
+
 A passphrase comes from --passphrase-file, from $PEEL_PASSPHRASE, or from the terminal.`,
 	}
 	verbsOnly(c)
@@ -137,8 +142,8 @@ func showFile(w io.Writer, path string, now time.Time) error {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 		fmt.Fprintf(w, "%s: sealed %s of %s (argon2id: %d passes over %d MiB)\n", path, f.Kind, f.Public, f.Cost.Time, f.Cost.Memory>>10)
-	case strings.HasPrefix(string(text), "peel-certificate "):
-		cert, err := directory.ParseCertificate(text)
+	case isCertificate(text):
+		cert, err := parseCertificate(text)
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
@@ -146,7 +151,11 @@ func showFile(w io.Writer, path string, now time.Time) error {
 		if err := cert.Valid(now); err != nil {
 			state = "NOT VALID NOW"
 		}
-		fmt.Fprintf(w, "%s: certificate of %v for signing key %v\n  network %v, %s to %s: %s\n", path, cert.Identity, cert.SigningKey,
+		whose := "certificate"
+		if cert.Relay {
+			whose = "relay certificate"
+		}
+		fmt.Fprintf(w, "%s: %s of %v for signing key %v\n  network %v, %s to %s: %s\n", path, whose, cert.Identity, cert.SigningKey,
 			cert.Network, cert.NotBefore.Format(time.DateTime), cert.NotAfter.Format(time.DateTime), state)
 	default:
 		return showKey(w, path)
@@ -171,18 +180,28 @@ func showKey(w io.Writer, path string) error {
 	return nil
 }
 
-// usualDays is for how long a signing key is certified if nobody says.
-const usualDays = 60
+// For how long a signing key is certified if nobody says: an authority's, and a relay's.
+const (
+	usualDays      = 60
+	usualRelayDays = 29
+)
 
-// certify makes a certificate that holds from a day ago, for others' clocks, for some days.
-func certify(id ed25519.PrivateKey, network cell.NetworkID, key directory.SigningKey, days int, now time.Time) (directory.Certificate, error) {
-	most := int(directory.MaxCertificateLife/(24*time.Hour)) - 1
+// certify makes a certificate that holds from a day ago, for others' clocks, for some days; 0: the usual.
+func certify(id ed25519.PrivateKey, network cell.NetworkID, key directory.SigningKey, ofRelay bool, days int, now time.Time) (directory.Certificate, error) {
+	c := directory.Certificate{Relay: ofRelay}
+	most := int(c.MaxLife()/(24*time.Hour)) - 1
+	switch {
+	case days == 0 && ofRelay:
+		days = usualRelayDays
+	case days == 0:
+		days = usualDays
+	}
 	if days < 1 || days > most {
 		return directory.Certificate{}, &usageError{fmt.Errorf("--days %d: must be 1 to %d", days, most)}
 	}
 	now = now.UTC().Truncate(time.Second)
 	return directory.Certificate{
-		Network: network, SigningKey: key, NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(time.Duration(days) * 24 * time.Hour),
+		Relay: ofRelay, Network: network, SigningKey: key, NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(time.Duration(days) * 24 * time.Hour),
 	}.Certify(id)
 }
 
@@ -190,8 +209,9 @@ func keysCertify() *cobra.Command {
 	var phrase passphrase
 	var identity, network, key, out string
 	var days int
+	var ofRelay bool
 	c := &cobra.Command{
-		Use: "certify --identity FILE --network FILE --signing-key KEY", Short: "Certify a signing key with an authority's identity", Args: cobra.NoArgs,
+		Use: "certify --identity FILE --network FILE --signing-key KEY", Short: "Certify a signing key with an identity", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			n, err := conf.LoadNetwork(network)
 			if err != nil {
@@ -205,10 +225,10 @@ func keysCertify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, ok := n.Authority(idOf(id)); !ok {
-				return fmt.Errorf("%v is not among the authorities of %s: the certificate would count for nothing", idOf(id), network)
+			if _, ok := n.Authority(idOf(id)); !ok && !ofRelay {
+				return fmt.Errorf("%v is not among the authorities of %s: the certificate would count for nothing (--relay certifies a relay's key)", idOf(id), network)
 			}
-			cert, err := certify(id, n.ID(), directory.SigningKey(k), days, time.Now())
+			cert, err := certify(id, n.ID(), directory.SigningKey(k), ofRelay, days, time.Now())
 			if err != nil {
 				return err
 			}
@@ -223,7 +243,8 @@ func keysCertify() *cobra.Command {
 	f.StringVar(&identity, "identity", "", "the identity's `file`, sealed or not")
 	f.StringVar(&network, "network", "network.toml", "the network `file`")
 	f.StringVar(&key, "signing-key", "", "the public half of the `key`, as peel keys rotate printed it")
-	f.IntVar(&days, "days", usualDays, "how long the certificate holds")
+	f.IntVar(&days, "days", 0, "how long the certificate holds (default: 60 days of an authority's, 29 of a relay's)")
+	f.BoolVar(&ofRelay, "relay", false, "certify a relay's signing key, not an authority's")
 	f.StringVar(&out, "out", "", "the `file` to write it to (default: printed)")
 	required(c, "identity", "signing-key")
 	phrase.flags(c)
@@ -243,37 +264,34 @@ func keysRotate() *cobra.Command {
 	var config, identity string
 	var days int
 	c := &cobra.Command{
-		Use: "rotate --config FILE", Short: "Make an authority's next signing key", Args: cobra.NoArgs,
-		Long: `Makes an authority's next signing key, beside the one in use, and certifies it if the identity is given.
-The authority takes it up when it starts or by peel reload. The old one counts until its certificate ends.`,
+		Use: "rotate --config FILE", Short: "Make the next signing key of an authority, or of a relay whose identity is elsewhere", Args: cobra.NoArgs,
+		Long: `Makes the next signing key, beside the one in use, and certifies it if the identity is given. The node takes it up when it
+starts or by peel reload. The old one counts until its certificate ends. A relay that has its identity in its key folder signs with
+that, and needs no signing key.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			var f conf.Authority
-			if err := conf.Load(config, &f); err != nil {
-				return inUse(err)
-			}
-			n, err := conf.LoadNetwork(f.Network)
+			n, err := signedNodeOf(config)
 			if err != nil {
-				return inUse(err)
+				return err
 			}
-			return rotate(c, config, f.Keys, f.Network, n, identity, days, &phrase)
+			return rotate(c, config, &n, identity, days, &phrase)
 		},
 	}
 	configFlag(c, &config)
 	c.Flags().StringVar(&identity, "identity", "", "the identity's `file`, sealed or not (default: say what to run where it is)")
-	c.Flags().IntVar(&days, "days", usualDays, "how long the certificate holds")
+	c.Flags().IntVar(&days, "days", 0, "how long the certificate holds (default: 60 days of an authority's, 29 of a relay's)")
 	phrase.flags(c)
 	return c
 }
 
-func rotate(c *cobra.Command, config, dir, networkFile string, n *directory.Network, identity string, days int, phrase *passphrase) error {
+func rotate(c *cobra.Command, config string, n *signedNode, identity string, days int, phrase *passphrase) error {
 	var id ed25519.PrivateKey
 	if identity != "" {
 		var err error
 		if id, err = loadIdentity(identity, phrase, c); err != nil {
 			return err
 		}
-		if _, ok := n.Authority(idOf(id)); !ok {
-			return fmt.Errorf("%v is not among the authorities of %s: the certificate would count for nothing", idOf(id), networkFile)
+		if err := n.takes(idOf(id)); err != nil {
+			return err
 		}
 	}
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
@@ -283,30 +301,37 @@ func rotate(c *cobra.Command, config, dir, networkFile string, n *directory.Netw
 	k := directory.SigningKey(pub)
 	var cert directory.Certificate
 	if id != nil {
-		if cert, err = certify(id, n.ID(), k, days, time.Now()); err != nil {
+		if cert, err = certify(id, n.network.ID(), k, n.relay, days, time.Now()); err != nil {
 			return err
 		}
 	}
-	if err := relay.SaveKey(filepath.Join(dir, "signing-"+short(k)+".key"), key); err != nil {
+	if err := relay.SaveKey(filepath.Join(n.keys, "signing-"+short(k)+".key"), key); err != nil {
 		return err
 	}
 	out := c.OutOrStdout()
 	if id == nil {
+		options := ""
+		if n.relay {
+			options = " --relay"
+		}
+		if days != 0 {
+			options += fmt.Sprintf(" --days %d", days)
+		}
 		fmt.Fprintf(out, `made signing key %[1]v. Where the identity is, run
 
-  peel keys certify --identity identity.sealed --network network.toml --signing-key %[1]v --days %[2]d --out certificate-%[3]s
+  peel keys certify --identity identity.sealed --network network.toml --signing-key %[1]v%[2]s --out certificate-%[3]s
 
 bring the certificate here, and run
 
   peel keys import --config %[4]s certificate-%[3]s
   peel reload --config %[4]s
-`, k, days, short(k), config)
+`, k, options, short(k), config)
 		return nil
 	}
-	if err := putNew(filepath.Join(dir, certificateFile+"-"+short(k)), cert.Append(nil)); err != nil {
+	if err := putNew(filepath.Join(n.keys, certificateFile+"-"+short(k)), cert.Append(nil)); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "signing key %v, certified until %s\nthe authority takes it up when it starts, or now by: peel reload --config %s\n", k, cert.NotAfter.Format(time.DateTime), config)
+	fmt.Fprintf(out, "signing key %v, certified until %s\nthe node takes it up when it starts, or now by: peel reload --config %s\n", k, cert.NotAfter.Format(time.DateTime), config)
 	return nil
 }
 
@@ -393,18 +418,14 @@ func keysImport() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			var network *directory.Network
 			if config != "" {
-				var f conf.Authority
-				if err := conf.Load(config, &f); err != nil {
-					return inUse(err)
+				n, err := signedNodeOf(config)
+				if err != nil {
+					return err
 				}
-				var err error
-				if network, err = conf.LoadNetwork(f.Network); err != nil {
-					return inUse(err)
-				}
-				dir = f.Keys
+				network, dir = n.network, n.keys
 			}
 			if dir == "" {
-				return &usageError{errors.New("say where to: --config of an authority, or --keys FOLDER")}
+				return &usageError{errors.New("say where to: --config of an authority or a relay, or --keys FOLDER")}
 			}
 			text, err := readFile(args[0])
 			if err != nil {
@@ -416,7 +437,7 @@ func keysImport() *cobra.Command {
 			return importCertificate(c.OutOrStdout(), text, args[0], dir, network, time.Now())
 		},
 	}
-	c.Flags().StringVarP(&config, "config", "c", "", "the authority's configuration `file`")
+	c.Flags().StringVarP(&config, "config", "c", "", "the authority's or relay's configuration `file`")
 	c.Flags().StringVar(&dir, "keys", "", "the key `folder`")
 	c.MarkFlagsMutuallyExclusive("config", "keys")
 	phrase.flags(c)
@@ -425,7 +446,7 @@ func keysImport() *cobra.Command {
 
 // importCertificate puts a certificate beside its signing key.
 func importCertificate(w io.Writer, text []byte, from, dir string, n *directory.Network, now time.Time) error {
-	cert, err := directory.ParseCertificate(text)
+	cert, err := parseCertificate(text)
 	if err != nil {
 		return fmt.Errorf("%s: neither a certificate nor a sealed file: %w", from, err)
 	}

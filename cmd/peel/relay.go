@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -125,6 +126,9 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	}
 	relayView(window, r)
 	reload := reloading(cfg.Log, func() error {
+		if err := renewSigner(r, f.Keys); err != nil {
+			return err
+		}
 		var next conf.Relay
 		if err := conf.Reload(path, &f, &next); err != nil {
 			return err
@@ -149,6 +153,18 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		func(ctx context.Context) error { return supervised(ctx, cfg.Log, r.Summary) })
 	cfg.Log.Info("relay ends")
 	return err
+}
+
+// renewSigner has a running relay whose identity is elsewhere sign with the newest key of its folder.
+func renewSigner(r *relay.Relay, dir string) error {
+	if _, ok := r.Certificate(); !ok {
+		return nil
+	}
+	s, err := relay.LoadSigner(dir, time.Now())
+	if err != nil || s == nil {
+		return err
+	}
+	return r.Renew(*s)
 }
 
 // relaySettings are what of a configuration can be changed while the relay runs.

@@ -148,12 +148,24 @@ func placeWindow(s *admin.Server, r *relay.Relay) {
 func keysWindow(s *admin.Server, r *relay.Relay) {
 	s.Section("keys", func() any {
 		made, next, previous := r.OnionKeys()
-		return struct {
-			Made     time.Time `json:"onion_key_made"`
-			Next     time.Time `json:"onion_key_next"`
-			Previous bool      `json:"previous_honoured"`
-		}{made.UTC(), next.UTC(), previous}
+		shown := struct {
+			Made     time.Time  `json:"onion_key_made"`
+			Next     time.Time  `json:"onion_key_next"`
+			Previous bool       `json:"previous_honoured"`
+			Ends     *time.Time `json:"certificate_ends,omitempty"` // of the signing key; none: the identity signs
+			Warning  string     `json:"certificate_warning,omitempty"`
+		}{made.UTC(), next.UTC(), previous, nil, r.CertificateWarning(time.Now())}
+		if c, ok := r.Certificate(); ok {
+			shown.Ends = &c.NotAfter
+		}
+		return shown
 	})
+	if _, ok := r.Certificate(); ok {
+		s.Metric(admin.Metric{Name: "peel_relay_certificate_end_seconds", Help: "When the certificate of the signing key ends, in seconds since 1970.", Value: func() float64 {
+			c, _ := r.Certificate()
+			return float64(c.NotAfter.Unix())
+		}})
+	}
 	s.Metric(admin.Metric{Name: "peel_relay_onion_key_made_seconds", Help: "When the onion key in use was made, in seconds since 1970.", Value: func() float64 {
 		made, _, _ := r.OnionKeys()
 		return float64(made.Unix())

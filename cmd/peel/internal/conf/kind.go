@@ -69,6 +69,9 @@ func checkLists(files []string) error {
 	return err
 }
 
+// KindOf finds out what a file is for: one of Kinds.
+func KindOf(path string) (string, error) { return kindOf(path) }
+
 // kindOf finds out what a file is for: the kind of node that knows most of its keys.
 func kindOf(path string) (string, error) {
 	text, err := read(path)

@@ -1,4 +1,4 @@
-// Package sealed is secret keys in a file that only a passphrase opens (spec/keys.md, section 2): Argon2id makes a key of the
+// Package sealed is secret keys in a file that only a passphrase opens (spec/keys.md, section 3): Argon2id makes a key of the
 // passphrase, XChaCha20-Poly1305 seals with it. It reads and writes bytes only.
 package sealed
 
