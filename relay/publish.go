@@ -109,7 +109,7 @@ func (r *Relay) dialAuthority(ctx context.Context, a directory.AuthorityInfo) (n
 		return nil, err
 	}
 	hop := circuit.Hop{ID: a.ID, LinkKey: a.LinkKey, OnionKey: a.LinkKey, Addrs: a.Addrs}
-	return circuit.DialDirectory(ctx, conn, circuit.Config{Network: r.network, Log: r.log}, hop)
+	return circuit.DialDirectory(ctx, conn, circuit.Config{Network: r.network, Log: r.log, Panicked: r.bug("a circuit")}, hop)
 }
 
 // dialRelay opens a directory stream to another relay, drawn from the directory, over a circuit of one hop.
@@ -129,7 +129,7 @@ func (r *Relay) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cel
 		return nil, e.ID, err
 	}
 	hop := circuit.Hop{ID: e.ID, LinkKey: e.LinkKey, OnionKey: e.OnionKey, Addrs: e.Addrs}
-	nc, err := circuit.DialDirectory(ctx, conn, circuit.Config{Network: r.network, Log: r.log}, hop)
+	nc, err := circuit.DialDirectory(ctx, conn, circuit.Config{Network: r.network, Log: r.log, Panicked: r.bug("a circuit")}, hop)
 	return nc, e.ID, err
 }
 
