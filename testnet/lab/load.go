@@ -73,7 +73,7 @@ func (l *Lab) load(ctx context.Context, which int, end time.Time) {
 				}
 				l.download(ctx, which, i)
 				if ld.Pause > 0 {
-					sleepUntil(ctx, time.Now().Add(time.Duration(ld.Pause)))
+					sleepUntil(ctx, earlier(time.Now().Add(time.Duration(ld.Pause)), end))
 				}
 			}
 		})
@@ -91,6 +91,13 @@ func (l *Lab) load(ctx context.Context, which int, end time.Time) {
 	}
 	close(next)
 	wg.Wait()
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // grace is how long after the end of the run downloads may still begin, of those that it should have had.

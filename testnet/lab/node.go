@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/link"
 	"peel/directory"
 	"peel/directory/authority"
 	"peel/relay"
@@ -48,7 +49,7 @@ type life struct {
 
 // counts are what a node counted.
 type counts struct {
-	breaches, panics, overruns, cells uint64
+	breaches, panics, faults, cells uint64 // faults are of links, by the other end
 }
 
 func (l *life) stats() []*relay.Stats {
@@ -60,6 +61,23 @@ func (l *life) stats() []*relay.Stats {
 		all = append(all, a.Stats())
 	}
 	return all
+}
+
+// links counts the links that ended by the other end's fault.
+func (l *life) links() (faults uint64) {
+	var all []link.Stats
+	for _, r := range l.relays {
+		all = append(all, r.LinkStats())
+	}
+	for _, a := range l.authorities {
+		all = append(all, a.LinkStats())
+	}
+	for _, s := range all {
+		for r := link.ReasonRecord; r <= link.ReasonFlood; r++ {
+			faults += s.Errors[r]
+		}
+	}
+	return faults
 }
 
 // counted is what the node counted in all its lives.
@@ -79,6 +97,7 @@ func (c *counts) add(l *life) {
 		c.panics += s.Panics.Load()
 		c.cells += s.Cells.Load()
 	}
+	c.faults += l.links()
 }
 
 // consensus is the newest that the node has; nil: none, or it does not run.

@@ -83,7 +83,7 @@ func (l *Lab) collect() {
 			l.broken("no node panics", "%s: %d times", n.name, c.panics)
 		}
 		if n.honest() {
-			r.Breaches += int(c.breaches + c.overruns)
+			r.Breaches += int(c.breaches + c.faults)
 		}
 		r.Deeds += int(n.mind.Deeds.Load())
 	}
