@@ -10,31 +10,12 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"unsafe"
 
 	"peel/cell"
 )
-
-// journal is a log that many goroutines write.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(b []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(b)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
 
 // memoryOf are the bytes of what a pointer points to, copied.
 func memoryOf[T any](p *T) []byte {
@@ -57,7 +38,7 @@ func telling(b []byte) bool {
 // Neither a log at its most talkative, nor the trace of a contained panic, nor that of all goroutines has what a circuit's layers are made of.
 func TestNoLogAndNoTraceHasACircuitsSecrets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log journal
+		var log lockedLog
 		w := newWorld(t, 1, resolves(func(_ context.Context, host string) ([]netip.Addr, error) {
 			if host == "panic.example." {
 				panic("a bug that the test made")

@@ -80,6 +80,22 @@ func trafficWindow(s *admin.Server, r *relay.Relay) {
 		}
 		return shown
 	})
+	s.Metric(
+		admin.Metric{Name: "peel_relay_quota_bytes", Help: "How much the relay may send in a period; 0: as much as comes.", Value: func() float64 { return float64(r.Traffic().Quota) }},
+		admin.Metric{Name: "peel_relay_quota_used_bytes", Help: "How much of it is used, rounded down to 1 MiB.", Round: 1 << 20, Value: func() float64 { return float64(r.Traffic().Sent) }},
+		admin.Metric{Name: "peel_relay_paused", Help: "1: the quota is used up, and nothing new is taken; 0: it is not.", Value: func() float64 {
+			if r.Traffic().Paused {
+				return 1
+			}
+			return 0
+		}},
+		admin.Metric{Name: "peel_relay_overloaded_seconds", Help: "The hour in which the relay was overloaded last, in seconds since 1970; 0: none of late.", Value: func() float64 {
+			if hour := r.Overloaded(time.Now()); !hour.IsZero() {
+				return float64(hour.Unix())
+			}
+			return 0
+		}},
+	)
 }
 
 // placeWindow shows where a relay stands in the directory, and what it offers.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -292,6 +293,81 @@ func TestInABrowserTheStatusPageShowsANode(t *testing.T) {
 	}
 	if c := p.Complaints(); len(c) > 0 {
 		t.Errorf("the browser complains:\n%s", strings.Join(c, "\n"))
+	}
+}
+
+// hostile is what a page of another origin does to get at a node's: %s is the address of that, with a slash at its end.
+const hostile = `<!doctype html><title>hostile</title><script>
+const at = "%s", read = [];
+let tries = 0;
+const note = (what) => (x) => read.push(what + ": " + x);
+const all = [];
+for (const path of ["", "page.js", "status", "history", "metrics", "page", "healthz", "readyz", "reload", "circuits"])
+  for (const method of ["GET", "POST", "PUT", "DELETE"])
+    for (const mode of ["cors", "no-cors"]) {
+      if (mode === "no-cors" && method !== "GET" && method !== "POST") continue;
+      for (const headers of [{}, { Authorization: "Bearer guess" }, { "Content-Type": "text/plain" }]) {
+        tries++;
+        all.push(fetch(at + path, { method, mode, headers, credentials: "include" }).then((r) => r.text()).then((t) => t && note(method + " " + mode + " /" + path)(t.slice(0, 60))).catch(() => {}));
+      }
+    }
+const loads = (tag, attribute, path) => all.push(new Promise((done) => {
+  tries++;
+  const e = document.createElement(tag);
+  e.onload = () => { if (tag !== "iframe") note(tag)(path); else try { if (e.contentDocument.body.innerText) note(tag)(path); } catch {} done(); };
+  e.onerror = done;
+  if (tag === "link") e.rel = "stylesheet";
+  e[attribute] = at + path;
+  document.head.append(e);
+}));
+for (const path of ["page.js", "shared/peel.js", "shared/uplot/uPlot.iife.min.js", "status"]) loads("script", "src", path);
+for (const path of ["page.css", "shared/base.css", "status"]) loads("link", "href", path);
+for (const path of ["mark.svg", "status"]) loads("img", "src", path);
+for (const path of ["", "status", "page"]) loads("iframe", "src", path);
+for (const kind of ["ws", "events"]) all.push(new Promise((done) => {
+  tries++;
+  const s = kind === "ws" ? new WebSocket(at.replace("http", "ws") + "status") : new EventSource(at + "history");
+  s.onopen = () => { note(kind)("open"); done(); };
+  s.onerror = () => { s.close(); done(); };
+}));
+const limit = new Promise((done) => setTimeout(done, 20000));
+Promise.race([Promise.all(all), limit]).then(() => { window.report = { tries, read }; });
+</script>`
+
+// A page of another port of this machine, the nearest that a hostile page comes, reads nothing of a node's and makes it do nothing.
+func TestInABrowserAHostilePageLearnsNothing(t *testing.T) {
+	if os.Getenv("PEEL_SLOW") != "1" {
+		t.Skip("slow: PEEL_SLOW=1 runs it")
+	}
+	dir := folder(t)
+	s := running(t, Config{Dir: dir, Listen: "127.0.0.1:0"}, func(s *Server) {
+		s.Section("secret", func() any { return "canary" })
+		s.Action("reload", func(context.Context) error { t.Error("a hostile page did something"); return nil })
+	})
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		at := s.Addr().String()
+		if r.URL.RawQuery == "itself" { // and reads all of it, which shows that the test would see it
+			at = r.Host
+		}
+		fmt.Fprintf(w, hostile, "http://"+at+"/")
+	}))
+	defer web.Close()
+	b := browser.Start(t)
+	port := web.URL[strings.LastIndex(web.URL, ":"):]
+	for from, reads := range map[string]bool{"http://127.0.0.1" + port: false, "http://localhost" + port: false, "http://localhost" + port + "/?itself": true} {
+		p := b.Open(t, from, browser.View{Width: 800, Height: 600})
+		p.Until(t.Context(), "window.report")
+		var report struct {
+			Tries int      `json:"tries"`
+			Read  []string `json:"read"`
+		}
+		if err := p.Eval("window.report", &report); err != nil || report.Tries < 150 {
+			t.Errorf("%s: %d attempts: %v", from, report.Tries, err)
+		}
+		if len(report.Read) > 0 != reads {
+			t.Errorf("%s: the page could read or load %d things:\n%s", from, len(report.Read), strings.Join(report.Read, "\n"))
+		}
 	}
 }
 
