@@ -53,6 +53,7 @@ func (n *Net) introduce() {
 func (n *Net) follow(ctx context.Context) {
 	s := n.cfg.Story
 	if s == nil {
+		<-ctx.Done()
 		return
 	}
 	for _, nd := range n.nodes() {

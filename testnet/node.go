@@ -219,24 +219,27 @@ func (g *gate) open() {
 func (n *Net) Run(outer context.Context) error {
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
+	// The nodes end when the story has: how they are taken down is no part of it.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	failed := func(err error) { cancel(err) }
 	nodes := n.nodes()
 	n.mu.Lock()
-	n.ctx, n.failed = ctx, failed
+	n.ctx, n.failed = running, failed
 	for _, nd := range nodes {
-		nd.start(ctx, failed)
+		nd.start(running, failed)
 	}
 	n.mu.Unlock()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := n.client.Run(ctx); err != nil && ctx.Err() == nil {
+		if err := n.client.Run(running); err != nil && running.Err() == nil {
 			failed(fmt.Errorf("testnet: client: %w", err))
 		}
 	})
-	wg.Go(func() { n.follow(ctx) })
-	<-ctx.Done()
+	n.follow(ctx)
 	n.mu.Lock() // whoever starts a node anew has done so, or sees that it is too late
 	defer n.mu.Unlock()
+	stop()
 	for _, nd := range nodes {
 		nd.end() // all at once
 	}

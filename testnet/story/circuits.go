@@ -15,6 +15,9 @@ func key(client string, id uint64) string { return fmt.Sprintf("%s/%d", client, 
 func (s *Story) Circuits(at time.Time, client string, all []Circuit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
 	for i := range all {
 		if c := s.follow(at, client, all[i]); c != nil {
 			c.missed = -1
@@ -34,6 +37,9 @@ func (s *Story) Circuits(at time.Time, client string, all []Circuit) {
 func (s *Story) Circuit(at time.Time, client string, c Circuit, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.over {
+		return
+	}
 	f := s.follow(at, client, c)
 	if f == nil {
 		if f = s.circuits[key(client, c.ID)]; f == nil {

@@ -121,8 +121,8 @@ func (s *Story) Carried(node string, cells uint64) {
 	}
 }
 
-// cellBytes is what one cell carries of a stream, about.
-const cellBytes = 1370
+// cellBytes is what one cell carries of a stream, at most.
+const cellBytes = 1382
 
 // Sample makes rates and the next point of the curves of what was told since the last time.
 func (s *Story) Sample(at time.Time) {

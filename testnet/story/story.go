@@ -370,7 +370,7 @@ func (s *Story) Villain(at time.Time, node, does string) {
 	s.tell(Event{At: at, Node: node, Kind: OfVillain, Text: text})
 }
 
-// End says that the run is over.
+// End says that the run is over: circuits stay as they are, whatever is told of them.
 func (s *Story) End(at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -272,3 +272,17 @@ func TestActionsNameWhatThereIs(t *testing.T) {
 		t.Errorf("can %v", got)
 	}
 }
+
+func TestHowANetworkIsTakenDownIsNoPartOfItsStory(t *testing.T) {
+	s := small()
+	s.Circuits(after(1), "client", []Circuit{{ID: 1, State: Open, Path: []string{"relay1"}}})
+	s.End(after(2))
+	s.Circuit(after(3), "client", Circuit{ID: 1, State: Closed}, "is closed")
+	s.Circuits(after(3), "client", nil)
+	s.Circuits(after(4), "client", nil)
+	s.Sample(after(4))
+	v := s.Snapshot(0)
+	if v.Circuits[0].State != Open || len(v.Events) != 0 || !v.Over || !v.Now.Equal(after(2)) {
+		t.Errorf("%+v", v)
+	}
+}

@@ -67,7 +67,7 @@ func NewAsker(path string) (*Asker, error) {
 	if st.Mode()&fs.ModeSocket == 0 && runtime.GOOS != "windows" {
 		return nil, fmt.Errorf("%s is not a socket", path)
 	}
-	if os.Geteuid() != 0 && !ownedByUs(st) {
+	if os.Geteuid() != 0 && !OwnedByUs(st) {
 		return nil, &NotRunning{path, fs.ErrPermission}
 	}
 	a := &Asker{path: path}

@@ -32,7 +32,7 @@ func safeFolder(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil // no modes here: the folder's access list counts (spec/admin.md, section 1)
 	}
-	if !ownedByUs(st) {
+	if !OwnedByUs(st) {
 		return fmt.Errorf("admin: %s belongs to another user: give the state folder to the user that peel runs as, with chown", dir)
 	}
 	if st.Mode().Perm()&0o022 != 0 {

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func ownedByUs(st fs.FileInfo) bool {
+// OwnedByUs says whether a file belongs to the user that the program runs as.
+func OwnedByUs(st fs.FileInfo) bool {
 	s, ok := st.Sys().(*syscall.Stat_t)
 	return !ok || int(s.Uid) == os.Geteuid()
 }
