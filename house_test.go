@@ -69,6 +69,7 @@ var mayImport = map[string][]string{
 	"testnet/browser":          {},                                                            // for tests
 	"cmd/peel/internal/admin":  {"cell/contain", "cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
 	"cmd/peel/internal/page":   {"cell/contain"},
+	"cmd/peel/internal/window": {"cmd/peel/internal/page", "testnet/story"},
 	"cmd/peel/internal/sealed": {}, // bytes only
 	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns"},
 }

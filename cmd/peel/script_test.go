@@ -30,8 +30,8 @@ import (
 	"peel/cmd/peel/internal/admin"
 )
 
-// page is what the scripts' web server gives.
-var page = strings.Repeat("through three hops\n", 1<<16)
+// webPage is what the scripts' web server gives.
+var webPage = strings.Repeat("through three hops\n", 1<<16)
 
 func TestMain(m *testing.M) {
 	// Most of the time the scripts wait for networks to have their first consensus.
@@ -126,7 +126,7 @@ func get() {
 }
 
 func TestScripts(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, webPage) }))
 	t.Cleanup(s.Close) // the scripts run in parallel, after this function
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -138,7 +138,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("URL", s.URL)
-			e.Setenv("SUM", fmt.Sprintf("%x", sha256.Sum256([]byte(page))))
+			e.Setenv("SUM", fmt.Sprintf("%x", sha256.Sum256([]byte(webPage))))
 			e.Setenv("PORT", freePort(t))
 			e.Setenv("TAKEN", taken.Addr().String())
 			return nil
@@ -178,7 +178,7 @@ func TestReadmeProcesses(t *testing.T) {
 	}
 	t.Parallel()
 	start, use := readmeCommands(t)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, webPage) }))
 	defer s.Close()
 	port := freePort(t)
 	start = replace(t, start, "init network net", "init network net --port "+freePort(t)+" --socks 127.0.0.1:"+port)
@@ -227,8 +227,8 @@ func TestReadmeProcesses(t *testing.T) {
 	}
 	curl := exec.Command("sh", "-c", use)
 	got, err := curl.Output()
-	if err != nil || string(got) != page {
-		t.Fatalf("%s: %v, %d bytes instead of %d", use, err, len(got), len(page))
+	if err != nil || string(got) != webPage {
+		t.Fatalf("%s: %v, %d bytes instead of %d", use, err, len(got), len(webPage))
 	}
 }
 

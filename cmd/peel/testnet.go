@@ -8,8 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +22,10 @@ import (
 	"peel/client"
 	"peel/client/path"
 	"peel/cmd/peel/internal/conf"
+	"peel/cmd/peel/internal/page"
+	"peel/cmd/peel/internal/window"
 	"peel/testnet"
+	"peel/testnet/story"
 )
 
 // pageSize is what the demonstration fetches: long enough to measure, short enough not to wait for.
@@ -66,11 +67,13 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 	f.IntVar(&t.size.Exits, "exits", t.size.Exits, "relays that are exits")
 	f.StringVar(&t.socks, "socks", "127.0.0.1:9250", "`address` of the port for SOCKS and HTTP CONNECT; port 0 picks a free one")
 	f.StringVar(&t.dns, "dns", "", "`address` of a DNS port; port 0 picks a free one (default: none)")
+	f.StringVar(&t.web, "web", "127.0.0.1:0", "`address` of the window, a web page that shows the network; port 0 picks a free one, off: none")
+	f.StringVar(&t.report, "report", "", "write what happened, with plots, into this `file` at the end: one page of HTML")
 	f.StringVar(&t.dir, "dir", "", "`folder` for keys, documents and logs (default: a temporary one, removed at the end)")
 	f.DurationVar(&t.duration, "duration", 0, "end by itself after this `time`, such as 30s; 0: stay until Ctrl-C")
 	f.StringVar(&t.log, "log", "info", "how much the nodes' logs tell: error, warn, info or debug")
 	f.BoolVar(&t.json, "json", false, "print events as lines of JSON")
-	c.AddCommand(benchCommand(), testnetRunCommand())
+	c.AddCommand(benchCommand(), testnetRunCommand(), topCommand())
 	return c
 }
 
@@ -79,6 +82,8 @@ type localnet struct {
 	size       testnet.Size
 	socks, dns string
 	dir        string
+	web        string
+	report     string
 	log        string
 	duration   time.Duration
 	json       bool
@@ -86,13 +91,15 @@ type localnet struct {
 	stderr     io.Writer
 	screen     *screen // for events: where a command has the standard output, the error output
 
+	story *story.Story
+
 	mu      sync.Mutex // of output
 	started time.Time
 }
 
 // event is one line of --json.
 type event struct {
-	Event   string  `json:"event"` // bootstrap, fetch, ready, end
+	Event   string  `json:"event"` // window, bootstrap, fetch, ready, end
 	Seconds float64 `json:"seconds"`
 	Percent int     `json:"percent,omitempty"`
 	Stage   string  `json:"stage,omitempty"`
@@ -104,6 +111,7 @@ type event struct {
 	SOCKS   string  `json:"socks,omitempty"`
 	DNS     string  `json:"dns,omitempty"`
 	Dir     string  `json:"dir,omitempty"`
+	Window  string  `json:"window,omitempty"` // with the token
 }
 
 type hop struct {
@@ -125,13 +133,16 @@ func (t *localnet) say(e event) {
 	}
 }
 
-func (t *localnet) run(ctx context.Context) error {
+func (t *localnet) run(ctx context.Context) (end error) {
 	t.started = time.Now()
 	if err := t.size.Check(); err != nil {
 		return &usageError{err}
 	}
 	if t.duration < 0 {
 		return &usageError{errors.New("--duration: must not be negative")}
+	}
+	if err := page.CheckListen(t.web); err != nil && !noWindow(t.web) {
+		return &usageError{fmt.Errorf("--web: %w", err)}
 	}
 	if t.duration > 0 {
 		var cancel context.CancelFunc
@@ -170,8 +181,20 @@ func (t *localnet) run(ctx context.Context) error {
 	}
 	defer logs.close()
 
+	if t.report != "" {
+		f, err := os.OpenFile(t.report, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("--report: %w", err)
+		}
+		defer func() {
+			if err := errors.Join(window.Report(f, t.story), f.Close()); end == nil && err != nil {
+				end = fmt.Errorf("--report: %w", err)
+			}
+		}()
+	}
+	t.story = story.New("local", "in one process", t.started)
 	n, err := testnet.New(testnet.Config{
-		Size: t.size, Dir: t.dir, Log: logs.open,
+		Size: t.size, Dir: t.dir, Log: logs.open, Story: t.story,
 		Progress: func(p client.Progress) {
 			if t.json || !t.screen.show(p) {
 				t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: p.String()})
@@ -181,7 +204,28 @@ func (t *localnet) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	servers := d.servers(n.Client(), logs.open("socks"))
+	web, err := newWebServer()
+	if err != nil {
+		return err
+	}
+	defer web.close()
+	look := &fetcher{places: make(chan struct{}, mostFetches), do: func(ctx context.Context) error {
+		_, err := fetchPage(ctx, n.Client(), web.url, t.story)
+		return err
+	}}
+	can := n.Actions()
+	can.Fetch = look.begin
+	w, err := openWindow(t.web, t.dir, t.story, can)
+	if err != nil {
+		return err
+	}
+	servers := append(d.servers(n.Client(), logs.open("socks")), web.run)
+	if w != nil {
+		defer w.Close()
+		defer os.Remove(filepath.Join(t.dir, windowFile))
+		servers = append(servers, w.Run)
+		t.say(event{Event: "window", Window: w.Link(), Text: "window: " + w.Link()})
+	}
 	if logs.err != nil {
 		return fmt.Errorf("testnet: %w", logs.err)
 	}
@@ -201,7 +245,8 @@ func (t *localnet) run(ctx context.Context) error {
 			}
 		})
 	}
-	err = t.use(ctx, n, d)
+	wg.Go(func(p *contain.Panic) { cancel(p) }, func() { look.run(ctx) })
+	err = t.use(ctx, n, d, web.url)
 	var status *exitError
 	switch cause := context.Cause(ctx); {
 	case errors.As(err, &status): // the command's, whatever ended it
@@ -216,11 +261,11 @@ func (t *localnet) run(ctx context.Context) error {
 }
 
 // use waits for the network, shows that it works, and runs the command or stays.
-func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors) error {
+func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string) error {
 	if err := n.Client().Ready(ctx); err != nil {
 		return err
 	}
-	if err := t.fetch(ctx, n.Client()); err != nil {
+	if err := t.fetch(ctx, n.Client(), web); err != nil {
 		return fmt.Errorf("testnet: fetching a page through the network: %w", err)
 	}
 	ready := event{Event: "ready", SOCKS: d.ports[0].Addr().String(), Dir: t.dir}
@@ -238,44 +283,14 @@ func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors) error {
 	return nil
 }
 
-// fetch gets a page from a web server of our own through three relays and shows how it went.
-func (t *localnet) fetch(ctx context.Context, c *client.Client) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// fetch gets a page from the web server through three relays and shows how it went.
+func (t *localnet) fetch(ctx context.Context, c *client.Client, addr string) error {
+	f, err := fetchPage(ctx, c, addr, t.story)
 	if err != nil {
 		return err
 	}
-	page := make([]byte, pageSize)
-	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(page) }), ReadHeaderTimeout: 10 * time.Second}
-	var wg contain.Group
-	wg.Go(nil, func() { s.Serve(l) })
-	defer wg.Wait()
-	defer s.Close()
-
-	begin := time.Now()
-	conn, err := c.DialContext(ctx, "tcp", l.Addr().String())
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	stop := contain.OnDone(ctx, nil, func() { conn.Close() })
-	defer stop()
-	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-		return err
-	}
-	first := time.Since(begin)
-	n, err := io.Copy(io.Discard, conn)
-	if err != nil {
-		return err
-	}
-	if n < pageSize {
-		return fmt.Errorf("%d bytes came instead of %d", n, pageSize)
-	}
-	rate := float64(n) / 1e6 / (time.Since(begin) - first).Seconds()
-	e := event{Event: "fetch", Bytes: pageSize, TTFB: first.Seconds() * 1000, Rate: rate, Path: hops(client.PathOf(conn))}
-	e.Text = fmt.Sprintf("fetched %d MiB from http://%s: first byte after %.1f ms, then %.1f MB/s\npath: this client", pageSize>>20, l.Addr(), e.TTFB, e.Rate)
+	e := event{Event: "fetch", Bytes: pageSize, TTFB: f.first.Seconds() * 1000, Rate: f.rate, Path: f.path}
+	e.Text = fmt.Sprintf("fetched %d MiB from http://%s: first byte after %.1f ms, then %.1f MB/s\npath: this client", pageSize>>20, addr, e.TTFB, e.Rate)
 	for _, h := range e.Path {
 		e.Text += fmt.Sprintf("\n   -> %-7s %-10s %s", h.Role, h.Nickname, h.Addr)
 	}
