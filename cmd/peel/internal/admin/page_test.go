@@ -13,9 +13,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"peel/cmd/peel/internal/page"
 	"peel/testnet/browser"
 )
 
@@ -381,19 +383,19 @@ func TestInABrowserTheStatusPageSaysWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer s.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	end := func() {
+	on := s.locals[1]
+	go func() { ended <- s.serve(ctx, on) }() // and not Run, which would look at the node, so that there were data after a while
+	end := sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	}
-	link, err := asker(t, dir).PageLink(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	})
+	defer end()
+	link := page.Link(on.Addr(), on.token)
 	at, _, _ := strings.Cut(link, "#")
 	b := browser.Start(t)
 	narrow := browser.View{Width: 390, Height: 844}
