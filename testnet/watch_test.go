@@ -80,7 +80,7 @@ func TestWhoSeesWhat(t *testing.T) {
 	if !HasLoopbackNet() {
 		t.Skip("needs all of 127.0.0.0/8: all nodes share one address here")
 	}
-	t.Parallel()
+	beside(t)
 	var r record
 	cfg := small
 	cfg.Watch = r.watch()
