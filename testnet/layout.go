@@ -160,12 +160,26 @@ func Plan(name string, s Size, place Place, start time.Time, period, voting time
 // ID is the authority's identity.
 func (a *Authority) ID() cell.NodeID { return cell.NodeID(a.Identity.Public().(ed25519.PublicKey)) }
 
-// Params are what the authorities of the network vote for: where all nodes share one address, paths need not keep apart.
+// Params are what the authorities of the network vote for: where relays share networks, paths need not keep apart, and where
+// many share an address, all of them count.
 func (l *Layout) Params() directory.Params {
 	p := directory.Params{}
-	if n := len(l.Relays); n > 1 && l.Relays[0].Addr.Addr() == l.Relays[n-1].Addr.Addr() {
-		p[directory.ParamDistinctSubnets.Name] = 0
-		p[directory.ParamRelaysPerAddr.Name] = directory.ParamRelaysPerAddr.Max
+	perAddr, perNet := map[netip.Addr]int{}, map[netip.Prefix]int{}
+	for _, r := range l.Relays {
+		a := r.Addr.Addr()
+		bits := 32
+		if a.Is4() {
+			bits = 16
+		}
+		net, _ := a.Prefix(bits)
+		perAddr[a]++
+		perNet[net]++
+		if perNet[net] > 1 {
+			p[directory.ParamDistinctSubnets.Name] = 0
+		}
+		if int64(perAddr[a]) > int64(directory.ParamRelaysPerAddr.Default) {
+			p[directory.ParamRelaysPerAddr.Name] = directory.ParamRelaysPerAddr.Max
+		}
 	}
 	return p
 }

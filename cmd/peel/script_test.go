@@ -33,6 +33,8 @@ import (
 // webPage is what the scripts' web server gives.
 var webPage = strings.Repeat("through three hops\n", 1<<16)
 
+func pageSum() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(webPage))) }
+
 func TestMain(m *testing.M) {
 	// Most of the time the scripts wait for networks to have their first consensus.
 	flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0))))
@@ -44,6 +46,7 @@ func TestMain(m *testing.M) {
 		"wait-says":  waitSays,
 		"inside":     inside,
 		"notified":   notified,
+		"serve-page": servePage,
 	})
 }
 
@@ -138,7 +141,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("URL", s.URL)
-			e.Setenv("SUM", fmt.Sprintf("%x", sha256.Sum256([]byte(webPage))))
+			e.Setenv("SUM", pageSum())
 			e.Setenv("PORT", freePort(t))
 			e.Setenv("TAKEN", taken.Addr().String())
 			return nil

@@ -73,7 +73,7 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 	f.DurationVar(&t.duration, "duration", 0, "end by itself after this `time`, such as 30s; 0: stay until Ctrl-C")
 	f.StringVar(&t.log, "log", "info", "how much the nodes' logs tell: error, warn, info or debug")
 	f.BoolVar(&t.json, "json", false, "print events as lines of JSON")
-	c.AddCommand(benchCommand(), testnetRunCommand(), topCommand())
+	c.AddCommand(benchCommand(), testnetRunCommand(), topCommand(), exportCommand())
 	return c
 }
 
