@@ -56,20 +56,7 @@ func panicAt(t *testing.T, point, ends string, text []byte) {
 		t.Fatal(err)
 	}
 	var echoes sync.WaitGroup
-	echoes.Go(func() {
-		for {
-			c, err := to.Accept()
-			if err != nil {
-				return
-			}
-			echoes.Go(func() {
-				defer c.Close()
-				if _, err := io.Copy(c, c); err == nil {
-					c.(*net.TCPConn).CloseWrite()
-				}
-			})
-		}
-	})
+	echoes.Go(func() { echoAll(to, &echoes) })
 	defer echoes.Wait()
 	defer to.Close()
 	port := uint16(to.Addr().(*net.TCPAddr).Port)
@@ -174,6 +161,22 @@ func panicAt(t *testing.T, point, ends string, text []byte) {
 	}
 	if s := log.String(); strings.Contains(s, "0x") || strings.Contains(s, fmt.Sprint(port)) {
 		t.Errorf("the log tells of arguments or of ports: %s", s)
+	}
+}
+
+// echoAll sends back what comes, in goroutines of wg, until l is closed.
+func echoAll(l net.Listener, wg *sync.WaitGroup) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		wg.Go(func() {
+			defer c.Close()
+			if _, err := io.Copy(c, c); err == nil {
+				c.(*net.TCPConn).CloseWrite()
+			}
+		})
 	}
 }
 

@@ -21,11 +21,12 @@ type Settings struct {
 	Rate      uint64
 	Burst     uint64
 	Exit      directory.Policy
+	Resolver  exit.Resolver
 }
 
 // Settings are those of a configuration.
 func (cfg *Config) Settings() Settings {
-	return Settings{Addrs: cfg.Addrs, Contact: cfg.Contact, Family: cfg.Family, Bandwidth: cfg.Bandwidth, Rate: cfg.Rate, Burst: cfg.Burst, Exit: cfg.Exit}
+	return Settings{Addrs: cfg.Addrs, Contact: cfg.Contact, Family: cfg.Family, Bandwidth: cfg.Bandwidth, Rate: cfg.Rate, Burst: cfg.Burst, Exit: cfg.Exit, Resolver: cfg.Resolver}
 }
 
 // settled are settings in use.
@@ -57,10 +58,17 @@ func (r *Relay) settle(s Settings) (*settled, error) {
 		own[i] = a.Addr()
 	}
 	var err error
-	if next.exit, err = exit.New(exit.Config{Policy: s.Exit, Own: own, Resolver: r.cfg.Resolver, Connect: r.cfg.Connect, MaxPending: 2 * mostDials, Lookups: &r.stats.Lookups}); err != nil {
+	if next.exit, err = exit.New(exit.Config{Policy: s.Exit, Own: own, Resolver: s.Resolver, Connect: r.cfg.Connect, MaxPending: 2 * mostDials, Lookups: &r.stats.Lookups}); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	return next, nil
+}
+
+// same says whether settings mean the same. A resolver is the same only if it is that very one.
+func (s *Settings) same(o *Settings) bool {
+	a, b := *s, *o
+	a.Resolver, b.Resolver = nil, nil
+	return s.Resolver == o.Resolver && reflect.DeepEqual(a, b)
 }
 
 // lets says whether a stream may be connected to an address.
@@ -82,7 +90,7 @@ func (r *Relay) Change(s Settings) error {
 		return err
 	}
 	now := r.settled.Load()
-	if reflect.DeepEqual(now.Settings, next.Settings) {
+	if now.same(&next.Settings) {
 		return nil
 	}
 	r.settled.Store(next)

@@ -133,7 +133,7 @@ Try it:  peel testnet        starts a whole network on this machine`,
 		circuitsCommand(), envCommand(),
 		consensusCommand(),
 		keysCommand(),
-		versionCommand(),
+		versionCommand(), manCommand(),
 	)
 	return c
 }

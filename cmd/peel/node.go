@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -66,10 +68,30 @@ func listenLinks(addrs []string) ([]net.Listener, error) {
 
 // configFlag adds the flag that names a node's configuration file.
 func configFlag(c *cobra.Command, path *string) {
-	c.Flags().StringVarP(path, "config", "c", "", "the configuration `file`, as peel init writes it")
+	usual := usualConfig(c.Name())
+	c.Flags().StringVarP(path, "config", "c", usual, "the configuration `file`, as peel init writes it")
+	if usual != "" {
+		return
+	}
 	if err := c.MarkFlagRequired("config"); err != nil {
 		panic(err) // cannot be: the flag was just added
 	}
+}
+
+// usualConfig is the configuration of a node that a service manager starts: of relay.toml and so on, the one in $CONFIGURATION_DIRECTORY
+// or else in $STATE_DIRECTORY. Empty: there is none.
+func usualConfig(verb string) string {
+	for _, name := range []string{"CONFIGURATION_DIRECTORY", "STATE_DIRECTORY"} {
+		dir, _, _ := strings.Cut(os.Getenv(name), ":") // of several the first
+		if dir == "" {
+			continue
+		}
+		path := filepath.Join(dir, verb+".toml")
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			return path
+		}
+	}
+	return ""
 }
 
 // inUse makes what is wrong with a configuration the user's mistake, for the exit status.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,16 +48,25 @@ func resolver(f *conf.Relay, log *slog.Logger) (exit.Resolver, error) {
 	return r, nil
 }
 
-// showNotice listens for who wants to read what an exit is, and returns what answers them.
-func showNotice(f *conf.Relay) (run func(context.Context) error, err error) {
+// notice is what an exit shows; nil: nothing.
+func notice(f *conf.Relay) (*exit.Notice, error) {
 	if f.Notice == "" {
-		return func(ctx context.Context) error { <-ctx.Done(); return nil }, nil
+		return nil, nil
 	}
-	n := exit.UsualNotice(f.Contact)
-	if f.Notice != conf.UsualNotice {
-		if n, err = exit.ReadNotice(f.Notice); err != nil {
-			return nil, fmt.Errorf("exit_notice: %w", err)
-		}
+	if f.Notice == conf.UsualNotice {
+		return exit.UsualNotice(f.Contact), nil
+	}
+	n, err := exit.ReadNotice(f.Notice)
+	if err != nil {
+		return nil, fmt.Errorf("exit_notice: %w", err)
+	}
+	return n, nil
+}
+
+// showNotice listens for who wants to read what an exit is, and returns what answers them with n.
+func showNotice(f *conf.Relay, n *exit.Notice) (run func(context.Context) error, err error) {
+	if n == nil {
+		return func(ctx context.Context) error { <-ctx.Done(); return nil }, nil
 	}
 	ls, err := listenLinks(f.NoticeListen())
 	if err != nil {
@@ -116,15 +126,20 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	notice, err := showNotice(&f)
+	shown, err := notice(&f)
+	if err != nil {
+		return err
+	}
+	show, err := showNotice(&f, shown)
 	if err != nil {
 		return err
 	}
 	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0, "memory_budget_MiB", cfg.Memory>>20)
-	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, path, f.Network); err != nil {
+	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, path, f.Network, ownNotice(&f)); err != nil {
 		return err
 	}
 	relayView(window, r)
+	asks := cfg.Resolver
 	reload := reloading(cfg.Log, func() error {
 		if err := renewSigner(r, f.Keys); err != nil {
 			return err
@@ -137,22 +152,42 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 			return err
 		}
 		s, err := relaySettings(&next)
+		if err != nil {
+			return err
+		}
+		if s.Resolver = asks; !slices.Equal(next.Resolvers, f.Resolvers) {
+			if s.Resolver, err = resolver(&next, cfg.Log); err != nil {
+				return err
+			}
+		}
+		page, err := notice(&next)
 		if err == nil {
 			err = r.Change(s)
 		}
 		if err != nil {
 			return err
 		}
+		if asks = s.Resolver; page != nil {
+			shown.Change(page)
+		}
 		setLevel(level, next.Log)
 		f = next
 		return nil
 	})
 	window.Action("reload", reload)
-	err = together(ctx, r.Run, window.Run, notice, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
+	err = together(ctx, r.Run, window.Run, show, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
 		func(ctx context.Context) error { return drained(ctx, cfg.Log, r.Drain) },
 		func(ctx context.Context) error { return supervised(ctx, cfg.Log, r.Summary) })
 	cfg.Log.Info("relay ends")
 	return err
+}
+
+// ownNotice is the file of the notice; empty: there is none.
+func ownNotice(f *conf.Relay) string {
+	if f.Notice == conf.UsualNotice {
+		return ""
+	}
+	return f.Notice
 }
 
 // renewSigner has a running relay whose identity is elsewhere sign with the newest key of its folder.

@@ -26,7 +26,7 @@ func sandboxed(log *slog.Logger, off bool, written []string, read ...string) err
 		w = append(w, dir)
 	}
 	for _, name := range read {
-		if dir := filepath.Dir(name); !slices.Contains(r, dir) {
+		if dir := filepath.Dir(name); name != "" && !slices.Contains(r, dir) {
 			r = append(r, dir)
 		}
 	}

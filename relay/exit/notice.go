@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -29,7 +30,7 @@ const (
 
 // Notice is a page that says to who looks at an exit's address what it is: whoever traces something back to it will.
 type Notice struct {
-	page   []byte
+	page   atomic.Pointer[[]byte]
 	places chan struct{}
 }
 
@@ -38,8 +39,14 @@ func NewNotice(page []byte) (*Notice, error) {
 	if len(bytes.TrimSpace(page)) == 0 || len(page) > MostNotice || !utf8.Valid(page) {
 		return nil, fmt.Errorf("exit: an exit notice must be a page of 1 to %d bytes in UTF-8", MostNotice)
 	}
-	return &Notice{bytes.Clone(page), make(chan struct{}, noticeConns)}, nil
+	n := &Notice{places: make(chan struct{}, noticeConns)}
+	page = bytes.Clone(page)
+	n.page.Store(&page)
+	return n, nil
 }
+
+// Change has n show the page of another from now on.
+func (n *Notice) Change(to *Notice) { n.page.Store(to.page.Load()) }
 
 // ReadNotice takes the page of a file.
 func ReadNotice(path string) (*Notice, error) {
@@ -147,9 +154,10 @@ func (n *Notice) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Length", fmt.Sprint(len(n.page)))
+	page := *n.page.Load()
+	h.Set("Content-Length", fmt.Sprint(len(page)))
 	if r.Method == http.MethodGet {
-		w.Write(n.page)
+		w.Write(page)
 	}
 }
 

@@ -149,14 +149,14 @@ func TestPagesOfAnOperator(t *testing.T) {
 			t.Fatal(err)
 		}
 		n, err := ReadNotice(path)
-		if (err == nil) != c.ok || c.ok && string(n.page) != c.text || !c.ok && !strings.Contains(err.Error(), path) {
+		if (err == nil) != c.ok || c.ok && string(*n.page.Load()) != c.text || !c.ok && !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if _, err := ReadNotice(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
-	if n := UsualNotice(strings.Repeat("x", MostNotice)); n == nil || len(n.page) > MostNotice {
+	if n := UsualNotice(strings.Repeat("x", MostNotice)); n == nil || len(*n.page.Load()) > MostNotice {
 		t.Error("a contact without end")
 	}
 }

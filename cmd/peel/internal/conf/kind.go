@@ -133,7 +133,7 @@ func keysOf(f file) []string {
 
 // live are the keys that a running node takes from its file when it reads it again.
 var live = map[reflect.Type][]string{
-	reflect.TypeFor[*Relay]():     {"advertise", "contact", "bandwidth", "burst", "exit_policy", "family", "log"},
+	reflect.TypeFor[*Relay]():     {"advertise", "contact", "bandwidth", "burst", "exit_policy", "resolvers", "family", "log"},
 	reflect.TypeFor[*Authority](): {"allow", "lists", "log"},
 	reflect.TypeFor[*Client]():    {"own_relays", "exclude", "exclude_exits", "exclude_lenient", "countries", "log"},
 }
