@@ -220,7 +220,7 @@ func busy(s *Server) {
 			{"what": "bytes of cells that wait for links", "now": 4 << 20, "most": 512 << 20}, {"what": "bytes of data that hosts do not take", "now": 350 << 20, "most": 384 << 20}}
 	})
 	s.Section("directory", func() any {
-		return map[string]any{"relay_is_listed": true, "consensus_of": soon.Add(-40 * time.Minute), "consensus_holds_until": soon.Add(140 * time.Minute), "relays": 214}
+		return map[string]any{"nested": map[string]any{"signatures": 3, "of": soon}, "relay_is_listed": true, "consensus_of": soon.Add(-40 * time.Minute), "consensus_holds_until": soon.Add(140 * time.Minute), "relays": 214}
 	})
 	s.Section("keys", func() any {
 		return map[string]any{"onion_key_made": soon.Add(-30 * time.Hour), "onion_key_next": soon.Add(138 * time.Hour), "previous_honoured": true}

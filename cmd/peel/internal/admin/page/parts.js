@@ -21,13 +21,8 @@ function value(name, v, now) {
     if (v.length === 0) return "none";
     return el("ul", {}, ...v.map((x) => el("li", {}, value(name, x, now))));
   }
-  if (typeof v === "object") return Object.entries(v).map(([k, x]) => words(k) + " " + plain(k, x, now)).join(", ");
+  if (typeof v === "object") return list(v, now);
   return /^[a-z2-7]{52}$/.test(v) ? el("code", {}, v) : String(v);
-}
-
-function plain(name, v, now) {
-  const shown = value(name, v, now);
-  return typeof shown === "string" ? shown : shown.textContent;
 }
 
 const title = (name) => words(name.replace(/_bytes_a_second$/, "").replace(/_bytes$/, ""));
@@ -35,7 +30,7 @@ const title = (name) => words(name.replace(/_bytes_a_second$/, "").replace(/_byt
 function list(part, now) {
   return el("dl", {}, ...Object.entries(part).filter(([, v]) => !isTable(v)).map(([name, v]) => {
     const shown = value(name, v, now);
-    const long = shown instanceof Element && (shown.tagName === "CODE" || shown.children.length > 1);
+    const long = shown instanceof Element && (shown.tagName === "CODE" || shown.tagName === "DL" || shown.children.length > 1);
     return el("div", { class: long ? "long" : null }, el("dt", {}, title(name)), el("dd", {}, shown));
   }));
 }
