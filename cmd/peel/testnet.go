@@ -23,7 +23,6 @@ import (
 	"peel/client/path"
 	"peel/cmd/peel/internal/conf"
 	"peel/cmd/peel/internal/page"
-	"peel/cmd/peel/internal/window"
 	"peel/testnet"
 	"peel/testnet/story"
 )
@@ -181,18 +180,17 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	}
 	defer logs.close()
 
+	t.story = story.New("local", "in one process", t.started)
 	if t.report != "" {
-		f, err := os.OpenFile(t.report, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
-		if err != nil {
-			return fmt.Errorf("--report: %w", err)
+		if err := writeReport(t.report, t.story); err != nil { // better now than at the end
+			return err
 		}
 		defer func() {
-			if err := errors.Join(window.Report(f, t.story), f.Close()); end == nil && err != nil {
-				end = fmt.Errorf("--report: %w", err)
+			if err := writeReport(t.report, t.story); end == nil {
+				end = err
 			}
 		}()
 	}
-	t.story = story.New("local", "in one process", t.started)
 	n, err := testnet.New(testnet.Config{
 		Size: t.size, Dir: t.dir, Log: logs.open, Story: t.story,
 		Progress: func(p client.Progress) {

@@ -15,6 +15,7 @@ import (
 	"peel/testnet/lab"
 	"peel/testnet/plan"
 	"peel/testnet/scenarios"
+	"peel/testnet/story"
 	"peel/testnet/virtual"
 )
 
@@ -27,6 +28,7 @@ type labRun struct {
 	virtual  bool
 	quiet    bool
 	trace    bool
+	report   string
 	shrink   int
 	out      io.Writer
 }
@@ -60,6 +62,7 @@ what the seed decides is the same each time: the line "trace" tells.`,
 	f.BoolVar(&r.virtual, "virtual", true, "run in virtual time (the only ground of this verb so far)")
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say at the end of each how it went, and nothing before")
 	f.BoolVar(&r.trace, "trace", false, "print the trace: all that the seed decides")
+	f.StringVar(&r.report, "report", "", "write what happened, with plots, into this `file`: one page of HTML (docs/window.md); for one FILE")
 	f.IntVar(&r.shrink, "shrink", 30, "when a rule is broken, run up to so many times to find the smallest plan that breaks it; 0: do not")
 	return c
 }
@@ -131,12 +134,20 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if r.report != "" && len(plans) != 1 {
+		return &usageError{errors.New("--report: a report is of one run: give one file")}
+	}
 	failed := 0
 	for _, p := range plans {
 		begun := time.Now()
-		res, err := r.one(ctx, p, r.quiet)
+		res, told, err := r.one(ctx, p, r.quiet)
 		if err != nil {
 			return err
+		}
+		if r.report != "" {
+			if err := writeReport(r.report, told); err != nil {
+				return err
+			}
 		}
 		fmt.Fprint(r.out, res)
 		fmt.Fprintf(r.out, "  it took %.1f s of real time\n", time.Since(begun).Seconds())
@@ -159,8 +170,8 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// one runs one plan.
-func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Result, err error) {
+// one runs one plan, and has its story told.
+func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Result, told *story.Story, err error) {
 	var mu sync.Mutex
 	cfg := lab.Config{Plan: p, Stop: func() bool { return ctx.Err() != nil }}
 	if !quiet {
@@ -172,13 +183,16 @@ func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Re
 	}
 	before := lab.Descriptors()
 	e := virtual.Run(func() {
+		told = story.New(p.Name, "in virtual time", time.Now())
+		cfg.Story = told
 		res, err = lab.Virtual(context.Background(), cfg)
+		told.End(time.Now())
 	})
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case res == nil:
-		return nil, e
+		return nil, nil, e
 	}
 	if e != nil {
 		res.Broken = append(res.Broken, lab.Broken{Rule: "no goroutine is left at the end", Text: e.Error()})
@@ -186,7 +200,7 @@ func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Re
 	if after := lab.Descriptors(); after > before {
 		res.Broken = append(res.Broken, lab.Broken{Rule: "no descriptor is left at the end", Text: fmt.Sprintf("%d are open, and %d were before", after, before)})
 	}
-	return res, nil
+	return res, told, nil
 }
 
 // smallest finds and prints the smallest plan that breaks the rule that was broken first.
@@ -196,13 +210,16 @@ func (r *labRun) smallest(ctx context.Context, p *plan.Plan, res *lab.Result) er
 	}
 	rule := res.Broken[0].Rule
 	fmt.Fprintf(r.out, "looking for the smallest plan that breaks the rule %q\n", rule)
-	small := lab.Shrink(p, rule, r.shrink, func(q *plan.Plan) (*lab.Result, error) { return r.one(ctx, q, true) })
+	small := lab.Shrink(p, rule, r.shrink, func(q *plan.Plan) (*lab.Result, error) {
+		res, _, err := r.one(ctx, q, true)
+		return res, err
+	})
 	text, err := small.Encode()
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(r.out, "seed %d; broken at %v; the smallest plan found:\n\n%s\n", p.Seed, res.Broken[0].At, text)
-	again, err := r.one(ctx, small, true)
+	again, _, err := r.one(ctx, small, true)
 	if err != nil {
 		return err
 	}

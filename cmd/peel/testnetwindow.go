@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -155,4 +156,16 @@ func openWindow(addr, dir string, s *story.Story, a story.Actions) (*window.Wind
 		return nil, fmt.Errorf("--web: %w", err)
 	}
 	return w, nil
+}
+
+// writeReport writes the report of a run into a file.
+func writeReport(name string, s *story.Story) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("--report: %w", err)
+	}
+	if err := errors.Join(window.Report(f, s), f.Close()); err != nil {
+		return fmt.Errorf("--report: %w", err)
+	}
+	return nil
 }

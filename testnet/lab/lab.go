@@ -167,6 +167,7 @@ func (l *Lab) play(ctx context.Context) error {
 // end stops all that runs, and waits until it is gone.
 func (l *Lab) end(cancel context.CancelCauseFunc) {
 	l.collect()
+	l.story.End(time.Now()) // how the network is taken down is no part of it
 	cancel(nil)
 	for _, n := range l.nodes {
 		n.stop(false)

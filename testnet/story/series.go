@@ -121,6 +121,9 @@ func (s *Story) Carried(node string, cells uint64) {
 	}
 }
 
+// longestBuild is when a circuit that is being built is taken to have failed: its client may have ended.
+const longestBuild = 5 * time.Minute
+
 // cellBytes is what one cell carries of a stream, at most.
 const cellBytes = 1382
 
@@ -139,7 +142,10 @@ func (s *Story) Sample(at time.Time) {
 		t.rates = keep(append(t.rates, t.Rate), mostRates)
 		cells += t.Rate
 	}
-	for _, c := range s.circuits {
+	for k, c := range s.circuits {
+		if c.State == Building && at.Sub(c.Begun) > longestBuild {
+			s.end(at, k, c, Failed, "nobody told what became of it")
+		}
 		o, i := c.sent.rate(c.Sent, span), c.got.rate(c.Received, span)
 		if c.Ended == nil {
 			c.Out, c.In = o, i

@@ -270,11 +270,11 @@ func (s *Story) Node(n Node) {
 	t.Node = n
 }
 
-// Change changes a node; nothing happens where there is none of this name. The func must not keep or call anything.
+// Change changes a node; nothing happens where there is none of this name, or after the end. The func must not keep or call anything.
 func (s *Story) Change(name string, change func(*Node)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.nodes[name]; t != nil {
+	if t := s.nodes[name]; t != nil && !s.over {
 		change(&t.Node)
 		t.Name = name
 	}
@@ -370,7 +370,7 @@ func (s *Story) Villain(at time.Time, node, does string) {
 	s.tell(Event{At: at, Node: node, Kind: OfVillain, Text: text})
 }
 
-// End says that the run is over: circuits stay as they are, whatever is told of them.
+// End says that the run is over: nodes and circuits stay as they are, whatever is told of them.
 func (s *Story) End(at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -266,6 +266,19 @@ func TestManyTellWhileOthersLook(t *testing.T) {
 	wg.Wait()
 }
 
+func TestACircuitIsNotBuiltForEver(t *testing.T) {
+	s := small()
+	s.Circuit(after(0), "client", Circuit{ID: 1, State: Building}, "is being built")
+	s.Sample(after(299))
+	if c := circuitOf(t, s, "client/1"); c.State != Building {
+		t.Errorf("soon it is %s", c.State)
+	}
+	s.Sample(after(301))
+	if c := circuitOf(t, s, "client/1"); c.State != Failed {
+		t.Errorf("after long it is %s", c.State)
+	}
+}
+
 func TestActionsNameWhatThereIs(t *testing.T) {
 	a := Actions{Kill: func(string) error { return nil }, SetWeather: func(string) error { return nil }}
 	if got := a.Can(); !slices.Equal(got, []string{"kill", "weather"}) {
@@ -277,12 +290,13 @@ func TestHowANetworkIsTakenDownIsNoPartOfItsStory(t *testing.T) {
 	s := small()
 	s.Circuits(after(1), "client", []Circuit{{ID: 1, State: Open, Path: []string{"relay1"}}})
 	s.End(after(2))
+	s.State("relay1", Down)
 	s.Circuit(after(3), "client", Circuit{ID: 1, State: Closed}, "is closed")
 	s.Circuits(after(3), "client", nil)
 	s.Circuits(after(4), "client", nil)
 	s.Sample(after(4))
 	v := s.Snapshot(0)
-	if v.Circuits[0].State != Open || len(v.Events) != 0 || !v.Over || !v.Now.Equal(after(2)) {
+	if v.Nodes[1].State != Up || v.Circuits[0].State != Open || len(v.Events) != 0 || !v.Over || !v.Now.Equal(after(2)) {
 		t.Errorf("%+v", v)
 	}
 }

@@ -59,7 +59,12 @@ function place(nodes, exits, width, height) {
   const where = new Map();
   const put = (name, u, v, a) => where.set(name, tall ? { x: v, y: u, a: Math.PI / 2 - a } : { x: u, y: v, a });
   const names = (role) => nodes.filter((n) => n.role === role).map((n) => n.name).sort(natural);
-  const column = (all, u, a) => all.forEach((name, i) => put(name, u, h / 2 + (i - (all.length - 1) / 2) * Math.min(64, (h - 80) / all.length), a));
+  let ends = 64; // from one client or server to the next
+  const column = (all, u, a) => {
+    const step = Math.min(64, (h - 60) / all.length);
+    ends = Math.min(ends, step);
+    all.forEach((name, i) => put(name, u, h / 2 + (i - (all.length - 1) / 2) * step, a));
+  };
   column(names("client"), tall ? 40 : 52, Math.PI);
   column(names("server"), w - (tall ? 40 : 52), 0);
   const relays = names("relay").sort((a, b) => (exits.has(b) - exits.has(a)) || natural(a, b));
@@ -84,7 +89,7 @@ function place(nodes, exits, width, height) {
   if (council.length === 1) put(council[0], w / 2, h / 2, -Math.PI / 2);
   else around(council.length, w / 2, h / 2, Math.min(rx * 0.3, 96) * (0.5 + c / 2), Math.min(ry * 0.34, 70) * (0.6 + c / 2.5), -Math.PI / 2 - Math.PI / council.length)
     .forEach(([u, v, a], i) => put(council[i], u, v, a));
-  return { where, tall, labels: rings === 1 && room > 30, biggest: Math.max(2.5, Math.min(14, room / 2 - 4, rings > 1 ? ry * 0.1 - 3 : 14)) };
+  return { where, tall, ends, labels: rings === 1 && room > 30, biggest: Math.max(2.5, Math.min(14, room / 2 - 4, rings > 1 ? ry * 0.1 - 3 : 14)) };
 }
 
 // bend is the curve of one hop: a little towards the middle, and a little beside that of other circuits.
@@ -174,7 +179,7 @@ export class Graph {
       if (!at) continue;
       let p = this.parts.get(n.name);
       if (!p) this.parts.set(n.name, (p = this.node(n, at)));
-      const r = n.role === "relay" ? this.biggest * (0.5 + 0.5 * Math.sqrt((n.bandwidth ?? 0) / most)) : n.role === "authority" ? 9 : 15;
+      const r = n.role === "relay" ? this.biggest * (0.5 + 0.5 * Math.sqrt((n.bandwidth ?? 0) / most)) : n.role === "authority" ? 9 : Math.max(2, Math.min(15, this.ends * 0.46));
       const key = [r, n.state].join();
       if (p.key !== key) {
         p.key = key;
@@ -210,7 +215,7 @@ export class Graph {
       y = sin * far + 4;
     }
     Object.entries({ "text-anchor": anchor, x: x.toFixed(1), y: y.toFixed(1) }).forEach(([k, v]) => p.text.setAttribute(k, v));
-    if (n.role === "relay" ? this.labels : n.role !== "authority" || this.width > 560) p.text.textContent = n.name;
+    if (n.role === "relay" ? this.labels : n.role === "authority" ? this.width > 560 : this.ends > 46) p.text.textContent = n.name;
     this.nodes.append(p.g);
     return p;
   }
@@ -238,7 +243,7 @@ export class Graph {
       const kind = ["way", over ? "fading" : c.state, c.streams > 0 && "used", chosen && "chosen"].filter(Boolean).join(" ");
       const path = svg("path", { d, class: kind, "data-circuit": c.key });
       path.style.color = `var(${hue(c)})`;
-      if (this.still && !over) path.style.strokeWidth = 1.5 + 1.1 * Math.log10(1 + c.in + c.out);
+      if ((this.still || v.over) && !over) path.style.strokeWidth = 1.5 + 1.1 * Math.log10(1 + c.in + c.out);
       drawn.push(path);
       if (!over) touch.push(svg("path", { d, class: "touch", onclick: () => this.choose({ circuit: c.key }) }, svg("title", {}, document.createTextNode(`circuit ${c.id}: ${c.path.join(" → ")}`))));
     }
@@ -260,7 +265,7 @@ export class Graph {
     this.before = now;
     const g = this.canvas.getContext("2d");
     g.clearRect(0, 0, this.width, this.height);
-    if (!this.still && !document.hidden && this.ways) {
+    if (!this.still && !this.shown.over && !document.hidden && this.ways) {
       for (const [key, way] of this.ways) {
         for (const out of [true, false]) {
           const rate = out ? way.c.out : way.c.in;
@@ -343,6 +348,7 @@ function shape(p, n, r) {
   let mark = "";
   if (n.state === "down") mark = `M${f(-s)} ${f(-s)}L${f(s)} ${f(s)}M${f(s)} ${f(-s)}L${f(-s)} ${f(s)}`;
   else if (n.state === "frozen") mark = `M${f(-s * 0.6)} ${f(-s)}V${f(s)}M${f(s * 0.6)} ${f(-s)}V${f(s)}`;
+  else if (r < 12 && n.role !== "relay") mark = "";
   else if (n.role === "client") mark = "M-6 4V-5H6V4zM-9 7H9"; // a computer
   else if (n.role === "server") mark = "M-7 0a7 7 0 1 0 14 0a7 7 0 1 0 -14 0zM-7 0H7M0 -7q-6 7 0 14M0 -7q6 7 0 14"; // a globe
   p.mark.setAttribute("d", mark);
