@@ -64,7 +64,7 @@ var mayImport = map[string][]string{
 	"testnet/plan":             {"directory/strict"},
 	"testnet/memnet":           {"cell/link/pipe"},
 	"testnet/bench":            {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/cache", "client/path"},
-	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/memnet", "testnet/story"},
+	"testnet":                  {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*", "testnet/memnet", "testnet/plan", "testnet/story", "testnet/villain"},
 	"cmd/peel":                 {"*"},
 	"testnet/browser":          {},                                                            // for tests
 	"cmd/peel/internal/admin":  {"cell/contain", "cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
@@ -431,7 +431,7 @@ func begins(c *ast.CallExpr) bool {
 }
 
 // uncontained are the networks that are made to find bugs: there one ends the program. The nodes in them are as everywhere.
-var uncontained = []string{"testnet", "testnet/lab", "cell/link/pipe"}
+var uncontained = []string{"testnet", "testnet/lab", "testnet/memnet", "cell/link/pipe"}
 
 // A panic in a goroutine that nobody guards ends the program, and with it every circuit.
 func TestEveryGoroutineIsContained(t *testing.T) {

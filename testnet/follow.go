@@ -238,7 +238,7 @@ func why(err error) string {
 	return err.Error()
 }
 
-// Actions are what those who watch may do to the network; it has no weather.
+// Actions are what those who watch may do to the network; it has weather if it has a plan.
 func (n *Net) Actions() story.Actions {
 	told := func(do func(string) error, state, kind, text string) func(string) error {
 		return func(node string) error {
@@ -257,9 +257,13 @@ func (n *Net) Actions() story.Actions {
 			return nil
 		}
 	}
-	return story.Actions{
+	a := story.Actions{
 		Kill:    told(n.Kill, story.Down, "kill", "was killed"),
 		Freeze:  told(n.Freeze, story.Frozen, "freeze", "was frozen"),
 		Restore: told(n.Restore, story.Up, "restore", "works again"),
 	}
+	if n.internet != nil {
+		a.SetWeather, a.Weathers = n.SetWeather, n.cfg.Plan.WeatherNames()
+	}
+	return a
 }

@@ -12,7 +12,10 @@ import (
 	"peel/cell"
 	"peel/client"
 	"peel/relay/exit"
+	"peel/testnet/memnet"
+	"peel/testnet/plan"
 	"peel/testnet/story"
+	"peel/testnet/villain"
 )
 
 // Config says what network to run in this process. Its zero value is 5 authorities, 12 relays of which 4 are exits,
@@ -26,6 +29,7 @@ type Config struct {
 	Resolver exit.Resolver                  // of names that exits are asked for; nil: the system's
 	Progress func(client.Progress)          // of the client's start
 	Watch    Watch                          // what tests and instruments see; zero: nothing
+	Plan     *plan.Plan                     // weather, events (Check says which) and villains; nil: nothing happens
 	Story    *story.Story                   // is told what happens while Run runs; nil: nobody is
 	Log      func(node string) *slog.Logger // by nickname; nil: silent
 }
@@ -77,7 +81,9 @@ type Net struct {
 	relays      []*node
 	authorities []*node
 	listeners   []net.Listener
-	whole       bool // each node has an address of its own
+	internet    *memnet.Net              // of weather; nil: there is none
+	minds       map[string]*villain.Mind // of villains, by nickname
+	whole       bool                     // each node has an address of its own
 
 	mu     sync.Mutex      // held while nodes are started anew
 	ctx    context.Context // Run's; nil: it has not been called
@@ -89,6 +95,9 @@ func New(cfg Config) (*Net, error) {
 	if cfg.Size == (Size{}) {
 		cfg.Size = Size{Authorities: 5, Relays: 12, Exits: 4}
 	}
+	if p := cfg.Plan; p != nil && p.Weather != plan.Calm && cfg.Period == 0 && cfg.Voting == 0 {
+		cfg.Period, cfg.Voting = time.Duration(p.Period), time.Duration(p.Voting)
+	}
 	if cfg.Period == 0 {
 		cfg.Period = defaultPeriod
 	}
@@ -99,6 +108,9 @@ func New(cfg Config) (*Net, error) {
 		cfg.Log = func(string) *slog.Logger { return slog.New(slog.DiscardHandler) }
 	}
 	n := &Net{cfg: cfg}
+	if err := n.plan(); err != nil {
+		return nil, err
+	}
 	if err := n.make(); err != nil {
 		for _, l := range n.listeners {
 			l.Close()
@@ -131,11 +143,18 @@ func (n *Net) dialFrom(a netip.Addr) func(context.Context, string, string) (net.
 	if n.whole {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 0))
 	}
-	return d.DialContext
+	if n.internet == nil {
+		return d.DialContext
+	}
+	return n.weathered(a, d.DialContext)
 }
 
 func (n *Net) make() error {
 	now := time.Now()
+	settling := settling
+	if n.internet != nil && n.cfg.Plan.Weather != plan.Calm { // relays are in the first consensus, though they are far from all authorities
+		settling = 4 * time.Second
+	}
 	start := now.Add(settling + n.cfg.Voting + time.Second).Truncate(time.Second)
 	n.whole = HasLoopbackNet()
 	var err error
@@ -167,5 +186,6 @@ func (n *Net) make() error {
 		Events: n.events(),
 	})
 	n.introduce()
+	n.tellPlan()
 	return err
 }

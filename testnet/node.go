@@ -28,7 +28,7 @@ func (n *Net) authority(a *Authority, l net.Listener, g *gate) (member, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Measure = n.cfg.Measure
+	cfg.Measure, cfg.Villain = n.cfg.Measure, n.villain(a.Nickname)
 	return relay.NewAuthority(cfg, authority.Config{
 		Certificate: a.Certificate, SigningKey: a.Signing, Dir: dir, PrivateAddrs: true, Params: n.layout.Params(),
 	})
@@ -45,7 +45,10 @@ func (n *Net) relay(r *Relay, l net.Listener, g *gate) (member, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Dir = dir
+	cfg.Dir, cfg.Villain = dir, n.villain(r.Nickname)
+	if n.script(r.Nickname) == "boast" {
+		cfg.Bandwidth = 1_000_000_000
+	}
 	if r.Exit {
 		p, err := directory.ParsePolicy(ExitPolicy)
 		if err != nil {
@@ -236,7 +239,10 @@ func (n *Net) Run(outer context.Context) error {
 			failed(fmt.Errorf("testnet: client: %w", err))
 		}
 	})
+	var befalling sync.WaitGroup
+	befalling.Go(func() { n.befall(ctx) })
 	n.follow(ctx)
+	befalling.Wait()
 	n.mu.Lock() // whoever starts a node anew has done so, or sees that it is too late
 	defer n.mu.Unlock()
 	stop()
@@ -247,6 +253,10 @@ func (n *Net) Run(outer context.Context) error {
 		nd.kill()
 	}
 	wg.Wait()
+	if n.internet != nil {
+		n.internet.Close()
+		n.internet.Wait()
+	}
 	if outer.Err() != nil {
 		return nil
 	}

@@ -24,6 +24,7 @@ import (
 	"peel/cmd/peel/internal/conf"
 	"peel/cmd/peel/internal/page"
 	"peel/testnet"
+	"peel/testnet/plan"
 	"peel/testnet/story"
 )
 
@@ -72,6 +73,7 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 	f.DurationVar(&t.duration, "duration", 0, "end by itself after this `time`, such as 30s; 0: stay until Ctrl-C")
 	f.StringVar(&t.log, "log", "info", "how much the nodes' logs tell: error, warn, info or debug")
 	f.BoolVar(&t.json, "json", false, "print events as lines of JSON")
+	t.trouble.add(c)
 	c.AddCommand(benchCommand(), testnetRunCommand(), topCommand(), exportCommand())
 	return c
 }
@@ -79,6 +81,7 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 // localnet is the testnet verb at work.
 type localnet struct {
 	size       testnet.Size
+	trouble    trouble
 	socks, dns string
 	dir        string
 	web        string
@@ -180,6 +183,10 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	}
 	defer logs.close()
 
+	trouble, err := t.trouble.plan(t.size)
+	if err != nil {
+		return &usageError{err}
+	}
 	t.story = story.New("local", "in one process", t.started)
 	if t.report != "" {
 		if err := writeReport(t.report, t.story); err != nil { // better now than at the end
@@ -192,7 +199,7 @@ func (t *localnet) run(ctx context.Context) (end error) {
 		}()
 	}
 	n, err := testnet.New(testnet.Config{
-		Size: t.size, Dir: t.dir, Log: logs.open, Story: t.story,
+		Size: t.size, Plan: trouble, Dir: t.dir, Log: logs.open, Story: t.story,
 		Progress: func(p client.Progress) {
 			if t.json || !t.screen.show(p) {
 				t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: p.String()})
@@ -202,13 +209,13 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	if err != nil {
 		return err
 	}
-	web, err := newWebServer()
+	web, err := newWebServer(t.pageSize())
 	if err != nil {
 		return err
 	}
 	defer web.close()
 	look := &fetcher{places: make(chan struct{}, mostFetches), do: func(ctx context.Context) error {
-		_, err := fetchPage(ctx, n.Client(), web.url, t.story)
+		_, err := fetchPage(ctx, n.Client(), web.url, t.pageSize(), t.story)
 		return err
 	}}
 	can := n.Actions()
@@ -263,7 +270,12 @@ func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string
 	if err := n.Client().Ready(ctx); err != nil {
 		return err
 	}
-	if err := t.fetch(ctx, n.Client(), web); err != nil {
+	err := t.fetch(ctx, n.Client(), web)
+	for tries := 1; err != nil && t.trouble.any() && tries < 10 && ctx.Err() == nil; tries++ { // a relay may have been killed meanwhile
+		t.say(event{Event: "fetch", Text: fmt.Sprintf("fetching a page: %v; trying again", err)})
+		err = t.fetch(ctx, n.Client(), web)
+	}
+	if err != nil {
 		return fmt.Errorf("testnet: fetching a page through the network: %w", err)
 	}
 	ready := event{Event: "ready", SOCKS: d.ports[0].Addr().String(), Dir: t.dir}
@@ -283,18 +295,26 @@ func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string
 
 // fetch gets a page from the web server through three relays and shows how it went.
 func (t *localnet) fetch(ctx context.Context, c *client.Client, addr string) error {
-	f, err := fetchPage(ctx, c, addr, t.story)
+	f, err := fetchPage(ctx, c, addr, t.pageSize(), t.story)
 	if err != nil {
 		return err
 	}
-	e := event{Event: "fetch", Bytes: pageSize, TTFB: f.first.Seconds() * 1000, Rate: f.rate, Path: f.path}
-	e.Text = fmt.Sprintf("fetched %d MiB from http://%s: first byte after %.1f ms, then %.1f MB/s\npath: this client", pageSize>>20, addr, e.TTFB, e.Rate)
+	e := event{Event: "fetch", Bytes: t.pageSize(), TTFB: f.first.Seconds() * 1000, Rate: f.rate, Path: f.path}
+	e.Text = fmt.Sprintf("fetched %s from http://%s: first byte after %.1f ms, then %.1f MB/s\npath: this client", plan.Bytes(t.pageSize()), addr, e.TTFB, e.Rate)
 	for _, h := range e.Path {
 		e.Text += fmt.Sprintf("\n   -> %-7s %-10s %s", h.Role, h.Nickname, h.Addr)
 	}
 	e.Text += "\n   -> the web server"
 	t.say(e)
 	return nil
+}
+
+// pageSize is how much is fetched: less where much befalls it on the way.
+func (t *localnet) pageSize() int64 {
+	if t.trouble.any() {
+		return pageSize / 32
+	}
+	return pageSize
 }
 
 func hops(p path.Path) []hop {

@@ -21,16 +21,13 @@ import (
 
 // labRun is the verb testnet run at work.
 type labRun struct {
-	seed     string
-	weather  string
-	churn    time.Duration
-	villains []string
-	virtual  bool
-	quiet    bool
-	trace    bool
-	report   string
-	shrink   int
-	out      io.Writer
+	trouble
+	virtual bool
+	quiet   bool
+	trace   bool
+	report  string
+	shrink  int
+	out     io.Writer
 }
 
 func testnetRunCommand() *cobra.Command {
@@ -55,10 +52,7 @@ what the seed decides is the same each time: the line "trace" tells.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&r.seed, "seed", "", "`number` that chance follows from, instead of the file's")
-	f.StringVar(&r.weather, "weather", "", "`name` of the weather at the beginning, instead of the file's")
-	f.DurationVar(&r.churn, "churn", 0, "kill a relay every so much `time`; it comes back after twice as long")
-	f.StringArrayVar(&r.villains, "villain", nil, "`NODE=SCRIPT`: a node that misbehaves, such as relay3=tag; may be given again")
+	r.trouble.add(c)
 	f.BoolVar(&r.virtual, "virtual", true, "run in virtual time (the only ground of this verb so far)")
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say at the end of each how it went, and nothing before")
 	f.BoolVar(&r.trace, "trace", false, "print the trace: all that the seed decides")
@@ -101,29 +95,6 @@ func (r *labRun) plans(args []string) ([]*plan.Plan, error) {
 		all = append(all, p)
 	}
 	return all, nil
-}
-
-// change changes a plan by the flags.
-func (r *labRun) change(p *plan.Plan) error {
-	if r.seed != "" {
-		if _, err := fmt.Sscan(r.seed, &p.Seed); err != nil {
-			return fmt.Errorf("--seed %q: give a whole number", r.seed)
-		}
-	}
-	if r.weather != "" {
-		p.Weather = r.weather
-	}
-	if r.churn != 0 {
-		p.Events = append(p.Events, plan.Churn(r.churn))
-	}
-	for _, s := range r.villains {
-		v, err := plan.ParseVillain(s)
-		if err != nil {
-			return fmt.Errorf("--villain %w", err)
-		}
-		p.Villains = append(p.Villains, v)
-	}
-	return p.Check()
 }
 
 func (r *labRun) run(ctx context.Context, args []string) error {

@@ -27,12 +27,12 @@ type webServer struct {
 	close func() error
 }
 
-func newWebServer() (*webServer, error) {
+func newWebServer(size int64) (*webServer, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	body := make([]byte, pageSize)
+	body := make([]byte, size)
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }), ReadHeaderTimeout: 10 * time.Second}
 	return &webServer{url: l.Addr().String(), close: l.Close, run: func(ctx context.Context) error {
 		stop := contain.OnDone(ctx, nil, func() { s.Close() })
@@ -52,7 +52,7 @@ type fetched struct {
 }
 
 // fetchPage gets the page of a web server through three relays, and tells the story of it.
-func fetchPage(ctx context.Context, c *client.Client, addr string, s *story.Story) (f fetched, err error) {
+func fetchPage(ctx context.Context, c *client.Client, addr string, size int64, s *story.Story) (f fetched, err error) {
 	d := story.Download{Client: testnet.ClientName}
 	begin := time.Now()
 	defer func() {
@@ -84,8 +84,8 @@ func fetchPage(ctx context.Context, c *client.Client, addr string, s *story.Stor
 	if d.Bytes, err = io.Copy(io.Discard, conn); err != nil {
 		return f, err
 	}
-	if d.Bytes < pageSize {
-		return f, fmt.Errorf("%d bytes came instead of %d", d.Bytes, pageSize)
+	if d.Bytes < size {
+		return f, fmt.Errorf("%d bytes came instead of %d", d.Bytes, size)
 	}
 	f.rate = float64(d.Bytes) / 1e6 / (time.Since(begin) - f.first).Seconds()
 	return f, nil

@@ -36,15 +36,16 @@ const (
 type Net struct {
 	seed uint64
 
-	mu    sync.Mutex
-	way   func(from, to netip.Addr) Way
-	ports map[netip.AddrPort]*listener
-	hosts map[netip.Addr]*host
-	lines map[*line]struct{}
-	apart map[netip.Addr]int // parts of a divided network; nil: it is whole
-	drawn map[[2]netip.Addr]uint64
-	heard chan struct{} // closed and made anew when somebody who was silent may be heard again
-	free  uint16        // the port that the next dial comes from
+	mu       sync.Mutex
+	way      func(from, to netip.Addr) Way
+	ports    map[netip.AddrPort]*listener
+	hosts    map[netip.Addr]*host
+	lines    map[*line]struct{}
+	apart    map[netip.Addr]int // parts of a divided network; nil: it is whole
+	drawn    map[[2]netip.Addr]uint64
+	heard    chan struct{}  // closed and made anew when somebody who was silent may be heard again
+	carrying sync.WaitGroup // of Carry
+	free     uint16         // the port that the next dial comes from
 }
 
 // host is what is known of one machine.

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peel/testnet"
+	"peel/testnet/plan"
+)
+
+// trouble is what flags have befall a test network (docs/testnet.md).
+type trouble struct {
+	seed     string
+	weather  string
+	churn    time.Duration
+	villains []string
+}
+
+func (r *trouble) add(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&r.seed, "seed", "", "`number` that chance follows from: whom events strike, what is lost")
+	f.StringVar(&r.weather, "weather", "", "what lies between nodes: calm, fair, bad, storm or a `name` of the file's")
+	f.DurationVar(&r.churn, "churn", 0, "kill a relay every so much `time`; it comes back after twice as long")
+	f.StringArrayVar(&r.villains, "villain", nil, "`NODE=SCRIPT`: a node that misbehaves, such as relay3=tag; may be given again")
+}
+
+// any says whether there is any.
+func (r *trouble) any() bool {
+	return r.seed != "" || r.weather != "" || r.churn != 0 || len(r.villains) > 0
+}
+
+// plan is the plan of a network over loopback; nil: nothing is to befall it.
+func (r *trouble) plan(s testnet.Size) (*plan.Plan, error) {
+	if !r.any() {
+		return nil, nil
+	}
+	p := plan.Default()
+	p.Authorities, p.Relays.Count, p.Relays.Exits, p.Length = s.Authorities, s.Relays, s.Exits, plan.Duration(24*time.Hour)
+	if r.churn > 0 && r.churn < 5*time.Second {
+		return nil, errors.New("--churn: give at least 5s") // of which a day has as many as a plan may have
+	}
+	if err := r.change(p); err != nil {
+		return nil, err
+	}
+	return p, testnet.CheckPlan(p)
+}
+
+// change changes a plan by the flags.
+func (r *trouble) change(p *plan.Plan) error {
+	if r.seed != "" {
+		if _, err := fmt.Sscan(r.seed, &p.Seed); err != nil {
+			return fmt.Errorf("--seed %q: give a whole number", r.seed)
+		}
+	}
+	if r.weather != "" {
+		p.Weather = r.weather
+	}
+	if r.churn < 0 {
+		return errors.New("--churn: must not be negative")
+	}
+	if r.churn != 0 {
+		p.Events = append(p.Events, plan.Churn(r.churn))
+	}
+	for _, s := range r.villains {
+		v, err := plan.ParseVillain(s)
+		if err != nil {
+			return fmt.Errorf("--villain %w", err)
+		}
+		p.Villains = append(p.Villains, v)
+	}
+	p.Fill()
+	return p.Check()
+}
