@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,18 +110,73 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	}
 }
 
+// Thousands of connections that say nothing whole are there 64 at a time, each for its time at most, and keep nobody out.
+func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
+	for name, says := range map[string]string{"silent": "", "half a head": "GET /status HTTP/1.1\r\nHost: peel\r\n", "idle": "GET /healthz HTTP/1.1\r\nHost: peel\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inBubble(t, server(t), func(dial func() net.Conn) {
+					var all sync.WaitGroup
+					var there, most atomic.Int64
+					for range 5000 {
+						c := dial()
+						all.Go(func() {
+							go io.WriteString(c, says)
+							began := time.Now()
+							there.Add(1)
+							io.Copy(io.Discard, c)
+							there.Add(-1)
+							most.Store(max(most.Load(), int64(time.Since(began))))
+							c.Close()
+						})
+						synctest.Wait()
+					}
+					if n := there.Load(); n != page.MostConns {
+						t.Errorf("%d are there", n)
+					}
+					began := time.Now()
+					for range 3 {
+						honest := dial()
+						go io.WriteString(honest, "GET /healthz HTTP/1.1\r\nHost: peel\r\nConnection: close\r\n\r\n")
+						if b, _ := io.ReadAll(honest); !strings.HasPrefix(string(b), "HTTP/1.1 200") {
+							t.Errorf("an honest one got %q", b)
+						}
+					}
+					if took := time.Since(began); took > time.Second {
+						t.Errorf("three honest ones took %v", took)
+					}
+					all.Wait()
+					if took := time.Duration(most.Load()); took > page.IdleWithin+time.Second {
+						t.Errorf("one was there for %v", took)
+					}
+				})
+			})
+		})
+	}
+}
+
+// When all places are taken by requests that are being answered, one more is closed.
 func TestConnectionsHaveABound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inBubble(t, server(t), func(dial func() net.Conn) {
+		s := server(t)
+		release := make(chan struct{})
+		s.Handle("GET /long", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+		inBubble(t, s, func(dial func() net.Conn) {
 			var held []net.Conn
 			for range page.MostConns {
-				held = append(held, dial())
+				c := dial()
+				go io.WriteString(c, "GET /long HTTP/1.1\r\nHost: peel\r\n\r\n")
+				synctest.Wait()
+				held = append(held, c)
 			}
 			extra := dial()
 			if _, err := extra.Read(make([]byte, 1)); err == nil {
 				t.Error("one more was taken")
 			}
-			held[0].Close()
+			close(release)
+			for _, c := range held {
+				go io.Copy(io.Discard, c)
+			}
 			synctest.Wait()
 			next := dial()
 			go io.WriteString(next, "GET /healthz HTTP/1.1\r\nHost: peel\r\nConnection: close\r\n\r\n")

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"log/slog"
@@ -14,7 +15,7 @@ import (
 
 // Bounds of a server (spec/admin.md, section 3).
 const (
-	MostConns    = 64 // at a time; one more is closed at once
+	MostConns    = 64 // at a time; one more takes the place of who has been silent for longest, else it is closed at once
 	MostHeader   = 8 << 10
 	HeaderWithin = 5 * time.Second
 	ReadWithin   = 10 * time.Second
@@ -30,6 +31,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, mine func(net.Co
 		IdleTimeout: IdleWithin, MaxHeaderBytes: MostHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	var conns sync.WaitGroup
+	door := &limited{Listener: l, mine: mine}
+	s.Handler = door.heeding(h)
+	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, placeKey{}, c) }
 	s.ConnState = func(_ net.Conn, now http.ConnState) {
 		switch now {
 		case http.StateNew:
@@ -43,7 +47,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, mine func(net.Co
 		defer close(ended)
 		s.Close()
 	})
-	err := s.Serve(&limited{Listener: l, mine: mine, places: make(chan struct{}, MostConns)})
+	err := s.Serve(door)
 	if !stop() {
 		<-ended
 		err = nil
@@ -55,11 +59,15 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, mine func(net.Co
 	return err
 }
 
-// limited closes connections beyond its places at once.
+// limited has places for connections. When all are taken it closes the one that has been without a whole head of a
+// request for longest: whoever has something to ask does so at once. If all are being answered, the new connection is closed.
 type limited struct {
 	net.Listener
-	mine   func(net.Conn) bool
-	places chan struct{}
+	mine func(net.Conn) bool
+
+	mu     sync.Mutex
+	taken  int
+	silent list.List // of *placed: those that have none, the one that began to be so first in front
 }
 
 func (l *limited) Accept() (net.Conn, error) {
@@ -72,23 +80,89 @@ func (l *limited) Accept() (net.Conn, error) {
 			c.Close()
 			continue
 		}
-		select {
-		case l.places <- struct{}{}:
-			return &placed{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
-		default:
-			c.Close()
+		if p := l.place(c); p != nil {
+			return p, nil
 		}
+		c.Close()
 	}
+}
+
+// place gives a connection a place; nil: there is none.
+func (l *limited) place(c net.Conn) *placed {
+	l.mu.Lock()
+	var shed *placed
+	if l.taken >= MostConns {
+		first := l.silent.Front()
+		if first == nil {
+			l.mu.Unlock()
+			return nil
+		}
+		shed = first.Value.(*placed)
+		l.give(shed)
+	}
+	l.taken++
+	p := &placed{Conn: c, door: l}
+	p.silent = l.silent.PushBack(p)
+	l.mu.Unlock()
+	if shed != nil {
+		shed.Conn.Close()
+	}
+	return p
+}
+
+// give gives a place back. The caller holds mu.
+func (l *limited) give(p *placed) {
+	if p.gone {
+		return
+	}
+	p.gone = true
+	l.taken--
+	l.heard(p)
+}
+
+// heard notes that a connection has a request, or is gone. The caller holds mu.
+func (l *limited) heard(p *placed) {
+	if p.silent != nil {
+		l.silent.Remove(p.silent)
+		p.silent = nil
+	}
+}
+
+// placeKey is where a request's context has its connection.
+type placeKey struct{}
+
+// heeding is h, while which answers nobody takes the connection's place.
+func (l *limited) heeding(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p, ok := r.Context().Value(placeKey{}).(*placed); ok {
+			l.mu.Lock()
+			l.heard(p)
+			l.mu.Unlock()
+			defer func() {
+				l.mu.Lock()
+				if !p.gone && p.silent == nil {
+					p.silent = l.silent.PushBack(p)
+				}
+				l.mu.Unlock()
+			}()
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // placed is a connection that gives its place back when it is closed.
 type placed struct {
 	net.Conn
-	leave func()
+	door *limited
+
+	silent *list.Element // in the door's; nil: it is being answered
+	gone   bool
 }
 
-func (c *placed) Close() error {
-	err := c.Conn.Close()
-	c.leave()
+func (p *placed) Close() error {
+	err := p.Conn.Close()
+	p.door.mu.Lock()
+	p.door.give(p)
+	p.door.mu.Unlock()
 	return err
 }
