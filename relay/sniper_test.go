@@ -1,0 +1,128 @@
+package relay
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"peel/cell"
+	"peel/cell/link"
+	"peel/circuit"
+)
+
+// A thousand streams of clients that ask for all there is and read nothing, neither the streams nor their links, cost a relay no more
+// than its memory, and others nothing.
+func TestSnipersStayWithinTheMemory(t *testing.T) {
+	const memory = LeastMemory
+	w := newWorld(t, 1, exits(0), func(_ int, cfg *Config) { cfg.Memory = memory })
+	r := w.relays[0]
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hosts sync.WaitGroup
+	defer hosts.Wait()
+	defer l.Close()
+	hosts.Go(func() { // each sends for ever
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			hosts.Go(func() {
+				defer c.Close()
+				chunk := make([]byte, 64<<10)
+				for {
+					if _, err := c.Write(chunk); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	a := l.Addr().(*net.TCPAddr)
+	target := cell.Begin{Host: a.IP.String(), Port: uint16(a.Port)}
+
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapInuse + m.StackInuse
+	}
+	before := heap()
+	stop := make(chan struct{})
+	var snipers sync.WaitGroup
+	var links []*link.Conn
+	defer func() {
+		close(stop)
+		for _, lc := range links {
+			lc.Close()
+		}
+		snipers.Wait()
+	}()
+	var streams, refused, ended atomic.Int64
+	for range 10 {
+		var aim atomic.Bool // from now on nothing is read
+		lc := w.connectAs(0, &link.Config{Network: w.net.Network.ID(), Tap: func(in bool, _ []cell.Cell) {
+			if in && aim.Load() {
+				<-stop
+			}
+		}})
+		links = append(links, lc)
+		var all sync.WaitGroup
+		for range 4 {
+			c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 25 {
+				all.Go(func() {
+					s, err := c.Dial(t.Context(), target)
+					streams.Add(1)
+					if err != nil {
+						refused.Add(1)
+						return
+					}
+					snipers.Go(func() {
+						<-s.Context().Done()
+						ended.Add(1)
+					})
+				})
+			}
+		}
+		all.Wait()
+		aim.Store(true)
+	}
+	most := uint64(0)
+	honest := w.mustBuild(0)
+	for range 4 {
+		s, err := honest.Dial(t.Context(), target)
+		if err != nil {
+			t.Fatalf("an honest stream: %v", err)
+		}
+		if _, err := io.ReadFull(s, make([]byte, 1<<20)); err != nil {
+			t.Errorf("an honest download: %v", err)
+		}
+		s.Close()
+		b := r.pool.Budget()
+		if n := b.Queued * 1536; n > int64(r.cfg.MaxQueued) || r.budget.Used() > r.cfg.MaxUnread {
+			t.Errorf("%d bytes wait for links, %d for hosts", n, r.budget.Used())
+		}
+		most = max(most, heap())
+	}
+	if honest.Err() != nil {
+		t.Errorf("the honest circuit ended: %v", honest.Err())
+	}
+	const own = 32 << 20 // of the clients and the lines, which are in this process, too
+	if grown := int64(most - min(before, most)); grown > memory+own {
+		t.Errorf("the process grew by %d MiB", grown>>20)
+	} else {
+		t.Logf("of %d streams %d were refused; the process grew by %d MiB of %d", streams.Load(), refused.Load(), grown>>20, memory>>20)
+	}
+	if streams.Load() != 1000 {
+		t.Errorf("%d streams", streams.Load())
+	}
+}
