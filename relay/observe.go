@@ -17,7 +17,7 @@ const (
 func (r *Relay) keepObserved(ctx context.Context) {
 	tick := time.NewTicker(observeSpan)
 	defer tick.Stop()
-	o := observed{at: time.Now(), bytes: r.stats.Cells.Load() * cell.Size}
+	o := observed{at: time.Now()} // all counts begin with the relay
 	for {
 		select {
 		case <-tick.C:

@@ -55,7 +55,7 @@ func (r *Relay) keepQuota(ctx context.Context) {
 		}
 	}
 	defer save()
-	before := r.sent()
+	before := uint64(0) // all counts begin with the relay
 	for {
 		select {
 		case <-tick.C:
