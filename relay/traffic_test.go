@@ -114,7 +114,7 @@ func haul(ctx context.Context, c *circuit.Circuit, n int) error {
 func TestARelayPausesWhenItsQuotaIsUsedUp(t *testing.T) {
 	dir := t.TempDir()
 	world := func(t *testing.T) *world {
-		return newWorld(t, 1, func(_ int, cfg *Config) { cfg.Quota, cfg.QuotaDaily, cfg.Dir = 100<<20, true, dir })
+		return newWorld(t, 1, func(_ int, cfg *Config) { cfg.Quota, cfg.QuotaDaily, cfg.Dir = 40<<20, true, dir })
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w := world(t)
@@ -131,17 +131,17 @@ func TestARelayPausesWhenItsQuotaIsUsedUp(t *testing.T) {
 			return d
 		}
 		for range 3 {
-			if err := haul(t.Context(), c, 30<<20); err != nil {
+			if err := haul(t.Context(), c, 12<<20); err != nil {
 				t.Fatal(err)
 			}
 		}
 		time.Sleep(quotaLook)
 		synctest.Wait()
 		if p := says().Paused; !p.IsZero() || r.refusing() {
-			t.Fatalf("paused until %v with a tenth of the quota left", p)
+			t.Fatalf("paused until %v with a fifteenth of the quota left", p)
 		}
 		posted := w.descriptors()
-		if err := haul(t.Context(), c, 4<<20); err != nil { // the last tenth, in part
+		if err := haul(t.Context(), c, 1<<20); err != nil { // some of the rest
 			t.Fatal(err)
 		}
 		time.Sleep(quotaLook)
@@ -150,7 +150,7 @@ func TestARelayPausesWhenItsQuotaIsUsedUp(t *testing.T) {
 		if p := says().Paused; !p.Equal(end) || w.descriptors() == posted {
 			t.Errorf("it says it is paused until %v, want %v; %d descriptors went out", p, end, w.descriptors()-posted)
 		}
-		if x := r.Traffic(); !x.Paused || x.Quota != 100<<20 || x.Sent < 97<<20 || !x.Ends.Equal(end) || !strings.Contains(r.Summary(), "paused until 2000-01-02") {
+		if x := r.Traffic(); !x.Paused || x.Quota != 40<<20 || x.Sent < 38<<20 || !x.Ends.Equal(end) || !strings.Contains(r.Summary(), "paused until 2000-01-02") {
 			t.Errorf("%+v, %s", x, r.Summary())
 		}
 		if _, err := w.build(0); err == nil {
@@ -175,16 +175,16 @@ func TestARelayPausesWhenItsQuotaIsUsedUp(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) { // time is back, which changes nothing
 		w := world(t)
-		if x := w.relays[0].Traffic(); x.Sent == 0 || x.Sent > 50<<20 || x.Paused || x.Ends.Day() != 3 {
+		if x := w.relays[0].Traffic(); x.Sent == 0 || x.Sent > 20<<20 || x.Paused || x.Ends.Day() != 3 {
 			t.Errorf("after a restart: %+v", x)
 		}
-		w.relays[0].toHosts.Add(99 << 20)
+		w.relays[0].toHosts.Add(39 << 20)
 		time.Sleep(2 * quotaLook)
 		w.stop[0]()
 	})
 	synctest.Test(t, func(t *testing.T) {
-		w := startWorld(t, 1, func(_ int, cfg *Config) { cfg.Quota, cfg.QuotaDaily, cfg.Dir = 100<<20, true, dir })
-		if x := w.relays[0].Traffic(); !x.Paused || x.Sent < 99<<20 {
+		w := startWorld(t, 1, func(_ int, cfg *Config) { cfg.Quota, cfg.QuotaDaily, cfg.Dir = 40<<20, true, dir })
+		if x := w.relays[0].Traffic(); !x.Paused || x.Sent < 39<<20 {
 			t.Errorf("after another: %+v", x)
 		}
 	})
