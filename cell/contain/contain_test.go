@@ -70,7 +70,7 @@ const canary = "canary.example"
 // crash panics with arguments that a trace of the runtime would show as numbers.
 //
 //go:noinline
-func crash(how int, name string, key [32]byte, host []byte) {
+func crash(how int, name string, key [32]byte, host []byte, none map[string]int) {
 	switch how {
 	case 0:
 		panic(fmt.Errorf("dial %s with %x: refused", name, key))
@@ -81,8 +81,7 @@ func crash(how int, name string, key [32]byte, host []byte) {
 	case 3:
 		_ = host[len(name)+how*1000]
 	case 4:
-		var m map[string]int
-		m[name] = int(key[0])
+		none[name] = int(key[0])
 	case 5:
 		panic("a text of the program")
 	}
@@ -92,7 +91,7 @@ func crash(how int, name string, key [32]byte, host []byte) {
 func TestNoSecretIsTold(t *testing.T) {
 	key := [32]byte([]byte("\xca\xfe\xca\xfe\xba\xbe" + strings.Repeat("\xca\xfe", 13)))
 	for how, want := range []string{"a value of type *", "a value of type []string", "a value of type *errors", "index out of range", "nil map", "a text of the program"} {
-		p := Do(func() { crash(how, canary, key, []byte(canary)) })
+		p := Do(func() { crash(how, canary, key, []byte(canary), nil) })
 		if p == nil {
 			t.Fatalf("%d did not panic", how)
 		}
