@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"peel/cell"
@@ -196,14 +195,4 @@ func (l *Lab) ways(w plan.Weather) func(from, to netip.Addr) memnet.Way {
 		}
 		return memnet.Way{Delay: d, Jitter: time.Duration(w.Jitter), Rate: int(w.Rate), Loss: w.Loss, Resets: w.Resets}
 	}
-}
-
-// nickname is who has an identity.
-func (l *Lab) nickname(id cell.NodeID) string {
-	for _, n := range l.nodes {
-		if n.id == id {
-			return n.name
-		}
-	}
-	return strings.ToLower(id.String())
 }
