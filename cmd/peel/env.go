@@ -31,8 +31,8 @@ func envCommand() *cobra.Command {
 started. Programs that heed them (curl, git, npm, Go programs and many others; pip with PySocks) then go through the
 network; others do not, and nothing keeps them from connecting as ever.
 
-For https they are told of an HTTP proxy, which the port is as well, for more programs know those: wget knows no SOCKS, fetches
-https addresses and refuses http ones.
+https_proxy, in small letters, names an HTTP proxy, which the port is for https: wget, which knows no SOCKS, heeds no other, and so
+fetches https addresses and refuses http ones.
 
 With --identity the programs of this shell share no circuit with those of other shells.`,
 		Example: `  eval "$(peel env --dir my-client)"                    # sh, bash, zsh
@@ -146,19 +146,24 @@ func askDoors(ctx context.Context, node *which) ([]doorShown, error) {
 	return p.Doors, nil
 }
 
-// proxyVariables are those that programs heed, in capitals and not, with what they say of the port at addr: SOCKS, but for https,
-// where the port is an HTTP proxy too, and more programs know those. None may have them go around it.
+// proxyVariables are those that programs heed, in capitals and not, with what they say of the port at addr: SOCKS. But https_proxy,
+// which is all that wget heeds, says that it is an HTTP proxy, as it is for https. None may have them go around it.
 func proxyVariables(addr, identity string) [][2]string {
 	if identity != "" {
 		addr = identity + ":peel@" + addr
 	}
 	var all [][2]string
 	for _, v := range [][2]string{
-		{"ALL_PROXY", "socks5h://" + addr}, {"HTTP_PROXY", "socks5h://" + addr}, {"HTTPS_PROXY", "http://" + addr}, {"NO_PROXY", ""},
+		{"ALL_PROXY", "socks5h://" + addr}, {"HTTP_PROXY", "socks5h://" + addr}, {"HTTPS_PROXY", "socks5h://" + addr}, {"NO_PROXY", ""},
 	} {
 		all = append(all, v)
 		if runtime.GOOS != "windows" { // where they would be the same
 			all = append(all, [2]string{strings.ToLower(v[0]), v[1]})
+		}
+	}
+	for i := range all {
+		if all[i][0] == "https_proxy" {
+			all[i][1] = "http://" + addr
 		}
 	}
 	return all

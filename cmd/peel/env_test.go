@@ -2,6 +2,7 @@ package main
 
 import (
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -18,7 +19,8 @@ func TestEnvPrintsOnlyAddresses(t *testing.T) {
 			var b strings.Builder
 			err := writeEnv(&b, s, []doorShown{{"unix", "/x"}, {"socks", x.address}}, "me")
 			if (err == nil) != (x.want != "") || err == nil && !strings.Contains(b.String(), "'socks5h://me:peel@"+x.want+"'\n") ||
-				err == nil && !strings.Contains(b.String(), "HTTPS_PROXY"+between[name]+"'http://me:peel@"+x.want+"'\n") {
+				err == nil && !strings.Contains(b.String(), "HTTPS_PROXY"+between[name]+"'socks5h://me:peel@"+x.want+"'\n") ||
+				err == nil && runtime.GOOS != "windows" && !strings.Contains(b.String(), "https_proxy"+between[name]+"'http://me:peel@"+x.want+"'\n") {
 				t.Errorf("%s, %q: %v\n%s", name, x.address, err, &b)
 			}
 		}
