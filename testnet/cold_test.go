@@ -149,6 +149,7 @@ func newInMemory(t *testing.T, authorities, relays []harm) *inMemory {
 		m.run(relay.Config{
 			Network: m.Network, Keys: relay.Keys{Identity: r.Identity, Link: r.Link, Onion: r.Onion}, Nickname: r.Descriptor.Nickname,
 			Listeners: []net.Listener{m.listen(r.Descriptor.Addrs[0], relays[i])}, Dial: m.internet.Dialer(r.Descriptor.Addrs[0].Addr()),
+			Exit: r.Descriptor.Policy, Connect: m.internet.Dialer(r.Descriptor.Addrs[0].Addr()),
 		})
 	}
 	t.Cleanup(func() { close(ended) }) // before the nodes are waited for
