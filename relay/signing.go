@@ -151,16 +151,10 @@ func (k *Keys) loadIdentity(dir string, now time.Time) error {
 // Renew has the relay sign with another key from now on, and tell the authorities. The identity must be the same. It may be called at any
 // time.
 func (r *Relay) Renew(s Signer) error {
-	old := r.signer.Load()
-	if old == nil {
-		return errors.New("relay: this relay signs with its identity")
-	}
-	if err := s.holds(r.cfg.Network, time.Now()); err != nil {
+	if err := r.MayRenew(s); err != nil {
 		return err
 	}
-	if s.Certificate.Identity != r.id {
-		return fmt.Errorf("relay: the certificate is of %v, but this relay is %v: restart to become another", s.Certificate.Identity, r.id)
-	}
+	old := r.signer.Load()
 	if s.Certificate == old.Certificate {
 		return nil
 	}
@@ -186,6 +180,20 @@ func (r *Relay) sign(d *directory.Descriptor, now time.Time) ([]byte, error) {
 		return nil, fmt.Errorf("%w: make the next signing key: peel keys rotate", err)
 	}
 	return d.SignBy(s.Certificate, s.Key)
+}
+
+// MayRenew says what keeps Renew from taking a signing key, if anything does.
+func (r *Relay) MayRenew(s Signer) error {
+	if r.signer.Load() == nil {
+		return errors.New("relay: this relay signs with its identity")
+	}
+	if err := s.holds(r.cfg.Network, time.Now()); err != nil {
+		return err
+	}
+	if s.Certificate.Identity != r.id {
+		return fmt.Errorf("relay: the certificate is of %v, but this relay is %v: restart to become another", s.Certificate.Identity, r.id)
+	}
+	return nil
 }
 
 // Certificate is that of the key the relay signs with; false: it signs with its identity.

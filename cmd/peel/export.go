@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peel/cmd/peel/internal/conf"
+	"peel/directory"
 	"peel/testnet"
 )
 
@@ -66,7 +67,9 @@ with a README that says how. All keys are in DIR, those of the authorities' iden
 		Example: "  peel testnet export --compose net\n  peel testnet export --kubernetes net --address 10.43.0.100\n" +
 			"  peel testnet export --systemd net --host 192.0.2.1,192.0.2.2,192.0.2.3 --relays 6",
 		RunE: func(c *cobra.Command, args []string) error {
-			e.dir = args[0]
+			if e.dir = args[0]; e.kubernetes && c.Flags().Changed("socks") {
+				return &usageError{errors.New("--socks: not with --kubernetes, where kubectl port-forward says which port it is")}
+			}
 			return e.run(c.OutOrStdout())
 		},
 	}
@@ -220,8 +223,11 @@ func (e *export) plan() error {
 	if err := conf.Check(&f); err != nil {
 		return fmt.Errorf("--%w", err)
 	}
-	if !e.systemd {
+	switch {
+	case e.compose:
 		f.SOCKS = "0.0.0.0:9250" // of a container, whose port is published to this machine only
+	case e.kubernetes:
+		f.SOCKS = "127.0.0.1:9250" // of a pod: kubectl port-forward gets there, other pods do not
 	}
 	at := netip.AddrPortFrom(e.nodes[len(e.nodes)-1].addr.Addr().Next(), 9250)
 	if e.systemd {
@@ -233,7 +239,8 @@ func (e *export) plan() error {
 
 // public says whether an address is one of the internet.
 func (e *export) public(a netip.Addr) bool {
-	return a.IsGlobalUnicast() && !a.IsPrivate()
+	_, special := directory.SpecialRange(a)
+	return !special
 }
 
 // writeNode writes a node's folder.

@@ -70,6 +70,8 @@ Build the image in Peel's sources, bring it to the cluster, for example with kin
 
 and use it: curl --socks5-hostname 127.0.0.1:9250 https://example.com/
 
+A first container of each pod puts its files in place: it needs the image docker.io/library/busybox:1.37.
+
 Nodes have the addresses of services, %[3]s and those that follow, for a network file names addresses. They must be in the
 cluster's range of services and free. kubectl says so if they are not: export again with another --address, such as 10.43.0.100
 for k3s. Each node keeps its state on a volume of the usual class, so that an authority never forgets what it signed.

@@ -27,7 +27,15 @@ type process struct {
 func runAll(t *testing.T, within []string, client string, all ...process) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan string, len(all))
+	ended, started := make(chan string, len(all)), 0
+	t.Cleanup(func() {
+		cancel()
+		for range started {
+			if said := <-ended; t.Failed() {
+				t.Log(said)
+			}
+		}
+	})
 	for _, p := range all {
 		args := append(append([]string(nil), within...), p.args...)
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
@@ -35,22 +43,14 @@ func runAll(t *testing.T, within []string, client string, all ...process) {
 		var log bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &log, &log
 		if err := cmd.Start(); err != nil {
-			cancel()
 			t.Fatal(err)
 		}
+		started++
 		go func() {
 			err := cmd.Wait()
 			ended <- fmt.Sprintf("%s: %v: %s", p.name, err, log.Bytes()[max(0, log.Len()-2000):])
 		}()
 	}
-	t.Cleanup(func() {
-		cancel()
-		for range all {
-			if said := <-ended; t.Failed() {
-				t.Log(said)
-			}
-		}
-	})
 	ready := exec.Command("wait-for", filepath.Join(client, "state", "admin.sock"))
 	if out, err := ready.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -71,9 +71,11 @@ mkdir -p /var/lib/peel-testnet
 chmod 755 /var/lib/peel-testnet
 for node in %[1]s; do
   if [ ! -e "/var/lib/peel-testnet/$node" ]; then
-    cp -R "$node" "/var/lib/peel-testnet/$node"
-    chown -R peel-testnet:peel-testnet "/var/lib/peel-testnet/$node"
-    chmod -R go= "/var/lib/peel-testnet/$node"
+    rm -rf "/var/lib/peel-testnet/$node.new"
+    (umask 077 && cp -R "$node" "/var/lib/peel-testnet/$node.new")
+    chmod -R go= "/var/lib/peel-testnet/$node.new"
+    chown -R peel-testnet:peel-testnet "/var/lib/peel-testnet/$node.new"
+    mv "/var/lib/peel-testnet/$node.new" "/var/lib/peel-testnet/$node"
   fi
 done
 cp peel-testnet-*@.service /etc/systemd/system/
@@ -105,6 +107,7 @@ func (e *export) writeSystemd() error {
 Each folder here is for the machine at that address, which needs Peel in /usr/bin (packaging/deb makes a package). The ports of
 its nodes must be open to the other machines. For each machine:
 
+    ssh root@MACHINE rm -rf peel-testnet
     scp -r FOLDER root@MACHINE:peel-testnet
     ssh root@MACHINE sh peel-testnet/install.sh
 

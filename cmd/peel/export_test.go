@@ -378,6 +378,13 @@ func TestExportForSystemd(t *testing.T) {
 		}
 	}
 	reachedAt(t, filepath.Join(dir, "192.0.2.1", "relay4"), "relay4", "192.0.2.1:9003")
+	for hosts, want := range map[string]string{"192.0.2.1": "true", "100.64.0.1": "true", "20.0.0.1": "false"} { // as authorities judge
+		dir := exportTo(t, "--systemd", "--authorities", "1", "--relays", "3", "--exits", "1", "--host", hosts)
+		text, err := os.ReadFile(filepath.Join(dir, hosts, "authority1", "authority.toml"))
+		if err != nil || !strings.Contains(string(text), "private_addresses = "+want+"\n") {
+			t.Errorf("%s: %v, not private_addresses = %s", hosts, err, want)
+		}
+	}
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("notice: systemd-analyze is not here: it does not check the units")

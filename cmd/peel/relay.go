@@ -141,7 +141,8 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	relayView(window, r)
 	asks := cfg.Resolver
 	reload := reloading(cfg.Log, func() error {
-		if err := renewSigner(r, f.Keys); err != nil {
+		signer, err := nextSigner(r, f.Keys)
+		if err != nil {
 			return err
 		}
 		var next conf.Relay
@@ -167,6 +168,11 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		if err != nil {
 			return err
 		}
+		if signer != nil {
+			if err := r.Renew(*signer); err != nil {
+				return err // which it is not: it was asked above
+			}
+		}
 		if asks = s.Resolver; page != nil {
 			shown.Change(page)
 		}
@@ -190,16 +196,16 @@ func ownNotice(f *conf.Relay) string {
 	return f.Notice
 }
 
-// renewSigner has a running relay whose identity is elsewhere sign with the newest key of its folder.
-func renewSigner(r *relay.Relay, dir string) error {
+// nextSigner is the newest signing key in the folder of a running relay whose identity is elsewhere; nil: there is none to take.
+func nextSigner(r *relay.Relay, dir string) (*relay.Signer, error) {
 	if _, ok := r.Certificate(); !ok {
-		return nil
+		return nil, nil
 	}
 	s, err := relay.LoadSigner(dir, time.Now())
-	if err != nil || s == nil {
-		return err
+	if err == nil && s != nil {
+		err = r.MayRenew(*s)
 	}
-	return r.Renew(*s)
+	return s, err
 }
 
 // relaySettings are what of a configuration can be changed while the relay runs.

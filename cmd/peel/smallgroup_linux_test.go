@@ -317,8 +317,10 @@ func TestARelayInASmallGroupIsNotKilled(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- cmd.Wait() }()
+	gone := make(chan struct{})
+	var ended error
+	go func() { ended = cmd.Wait(); close(gone) }()
+	t.Cleanup(func() { cmd.Process.Kill(); <-gone }) // before the group is removed
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if c, err := net.Dial("tcp", at); err == nil {
 			c.Close()
@@ -382,9 +384,8 @@ func TestARelayInASmallGroupIsNotKilled(t *testing.T) {
 	}
 	attackers.Wait()
 	select {
-	case err := <-gone:
-		gone <- err
-		t.Errorf("the relay ended: %v: %s", err, log.String())
+	case <-gone:
+		t.Errorf("the relay ended: %v: %s", ended, log.String())
 	default:
 	}
 	kills, most := g.kills(t), g.most()

@@ -148,7 +148,8 @@ func reloadCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "reload", Short: "Have a running node read its files again", Args: cobra.NoArgs,
 		Long: `Has a running node read again what it can change while it runs, as SIGHUP does: an authority its certificates, signing
-keys and lists; a relay contact, advertise, bandwidth, exit_policy, family and log of its configuration; a client
+keys and lists; a relay its certificate and signing key, the file of its exit notice, and contact, advertise, bandwidth,
+burst, exit_policy, resolvers, family and log of its configuration; a client
 own_relays, exclude, exclude_exits, exclude_lenient, countries and log. It takes all of it or, if something is wrong or another
 key has changed, goes on as before, and the command says why.`,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -132,7 +132,7 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 			}
 		}
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 	}
 	if failed > 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,7 @@ type trouble struct {
 func (r *trouble) add(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&r.seed, "seed", "", "`number` that chance follows from: whom events strike, what is lost")
-	f.StringVar(&r.weather, "weather", "", "what lies between nodes: calm, fair, bad, storm or a `name` of the file's")
+	f.StringVar(&r.weather, "weather", "", "what lies between nodes: calm, fair, bad, storm or, of a file that has more, a `name` there")
 	f.DurationVar(&r.churn, "churn", 0, "kill a relay every so much `time`; it comes back after twice as long")
 	f.StringArrayVar(&r.villains, "villain", nil, "`NODE=SCRIPT`: a node that misbehaves, such as relay3=tag; may be given again")
 }
@@ -51,9 +52,11 @@ func (r *trouble) plan(s testnet.Size) (*plan.Plan, error) {
 // change changes a plan by the flags.
 func (r *trouble) change(p *plan.Plan) error {
 	if r.seed != "" {
-		if _, err := fmt.Sscan(r.seed, &p.Seed); err != nil {
+		seed, err := strconv.ParseUint(r.seed, 10, 63)
+		if err != nil {
 			return fmt.Errorf("--seed %q: give a whole number", r.seed)
 		}
+		p.Seed = seed
 	}
 	if r.weather != "" {
 		p.Weather = r.weather

@@ -132,7 +132,8 @@ func top(ctx context.Context, in io.Reader, out io.Writer, places []string, once
 	for _, place := range places {
 		try, err := newLooker(place)
 		if err != nil {
-			return err
+			failed = err
+			continue
 		}
 		if v, err = try.look(ctx); err == nil {
 			l = try

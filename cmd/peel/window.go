@@ -176,12 +176,12 @@ func keysWindow(s *admin.Server, r *relay.Relay) {
 		}
 		return shown
 	})
-	if _, ok := r.Certificate(); ok {
-		s.Metric(admin.Metric{Name: "peel_relay_certificate_end_seconds", Help: "When the certificate of the signing key ends, in seconds since 1970.", Value: func() float64 {
-			c, _ := r.Certificate()
+	s.Metric(admin.Metric{Name: "peel_relay_certificate_end_seconds", Help: "When the certificate of the signing key ends, in seconds since 1970; 0: the identity signs.", Value: func() float64 {
+		if c, ok := r.Certificate(); ok {
 			return float64(c.NotAfter.Unix())
-		}})
-	}
+		}
+		return 0
+	}})
 	s.Metric(admin.Metric{Name: "peel_relay_onion_key_made_seconds", Help: "When the onion key in use was made, in seconds since 1970.", Value: func() float64 {
 		made, _, _ := r.OnionKeys()
 		return float64(made.Unix())

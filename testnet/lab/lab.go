@@ -104,6 +104,7 @@ func (l *Lab) Run(ctx context.Context) (*Result, error) {
 	}
 	for _, s := range l.services {
 		if err := s.start(l); err != nil {
+			l.end(cancel)
 			return nil, err
 		}
 	}
