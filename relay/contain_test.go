@@ -147,11 +147,14 @@ func panicAt(t *testing.T, point, ends string, text []byte) {
 			s.link = w.connect(s.path[0])
 		}
 		var err error
-		for range 20 { // a link between relays that ended is dialled anew
+		for until := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // a link between relays that ended is dialled anew
 			var c *circuit.Circuit
 			if c, err = w.over(t.Context(), s); err == nil {
 				err = echoed(t.Context(), c, port, text[:1000], func() {}, began)
 				c.Close()
+				break
+			}
+			if time.Now().After(until) {
 				break
 			}
 		}

@@ -53,7 +53,12 @@ func (r *Relay) Create(c *link.Circ, m cell.Create) {
 	}
 	h := &handshake{circ: c, key: m.Key, suite: m.Suite, request: bytes.Clone(m.Request), came: time.Now()}
 	c.Attach(h)
-	j := &job{do: func() { r.respond(h, o) }, gone: h.gone.Load}
+	j := &job{gone: h.gone.Load}
+	j.do = func() {
+		if !r.guard("handshake", func() { j.whole = r.respond(h, o) }) {
+			refuse(c, cell.DestroyInternal)
+		}
+	}
 	j.owner, j.lose = o, func() { refuse(c, cell.DestroyBusy) }
 	r.enqueue(j)
 }
@@ -81,42 +86,47 @@ func (r *Relay) workers() {
 	for range cores {
 		wg.Go(r.bug("handshakes"), func() {
 			p := newPace(cores)
-			for {
-				j := r.handshakes.pop()
-				if j == nil {
-					return
-				}
-				if j.gone != nil && j.gone() {
-					j.lose()
-					continue
-				}
-				began := time.Now()
-				if r.cfg.toll != nil {
-					r.cfg.toll()
-				}
-				if !r.guard("handshake", j.do) {
-					j.lose()
-				}
-				if rest := p.rest(time.Since(began), time.Now(), r.stats.Cells.Load()); rest > 0 {
-					time.Sleep(rest)
-				} else {
-					runtime.Gosched()
-				}
+			for j := r.handshakes.pop(); j != nil; j = r.handshakes.pop() {
+				r.guard("handshake", func() { r.work(p, j) })
 			}
 		})
 	}
 	wg.Wait()
 }
 
-// respond is the relay's half of the circuit handshake (spec/handshake.md).
-func (r *Relay) respond(h *handshake, of owner) {
+// work does one job, and rests.
+func (r *Relay) work(p *pace, j *job) {
+	if j.gone != nil && j.gone() {
+		j.lose()
+		return
+	}
+	began := time.Now()
+	if r.cfg.toll != nil {
+		r.cfg.toll()
+	}
+	if !r.guard("handshake", j.do) {
+		j.lose()
+	}
+	took := time.Since(began)
+	if j.whole {
+		p.did(took)
+	}
+	if rest := p.rest(took, time.Now(), r.stats.Cells.Load()); rest > 0 {
+		time.Sleep(rest)
+	} else {
+		runtime.Gosched()
+	}
+}
+
+// respond is the relay's half of the circuit handshake (spec/handshake.md). It says whether the keys were agreed on.
+func (r *Relay) respond(h *handshake, of owner) (whole bool) {
 	contain.Point("relay: create")
 	r.stats.Waits.add(time.Since(h.came))
 	key := r.onionKey(h.key)
 	if key == nil {
 		r.stats.HandshakesFailed.Add(1)
 		refuse(h.circ, cell.DestroyProtocol)
-		return
+		return false
 	}
 	reply, secrets, err := hybrid.Respond(hybrid.Config{
 		Pattern:  hybrid.NK,
@@ -126,7 +136,7 @@ func (r *Relay) respond(h *handshake, of owner) {
 	if err != nil {
 		r.stats.HandshakesFailed.Add(1)
 		refuse(h.circ, cell.DestroyProtocol)
-		return
+		return false
 	}
 	k := secrets.Expand(circuit.KeyLabel, 2*layer.KeySize)
 	secrets.Erase()
@@ -136,11 +146,12 @@ func (r *Relay) respond(h *handshake, of owner) {
 		r.stats.Crowded.Add(1)
 		r.stats.HandshakesShed.Add(1)
 		t.destroy()
-		return
+		return true
 	}
 	h.circ.Attach(fromPrev{t})
 	h.circ.Reply(reply) // an error is told to the receiver as well
 	r.stats.Circuits.Add(1)
+	return true
 }
 
 // newTransit makes a circuit of the keys that the handshake agreed on.

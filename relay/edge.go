@@ -97,7 +97,7 @@ func (r *Relay) carry(ctx context.Context, t *transit, s *stream.Stream, by *exi
 		return
 	}
 	r.stats.Exits.Add(1)
-	r.splice(ctx, s, conn, &outlet{at: netip.AddrPortFrom(to.Addr, b.Port), connected: to})
+	r.splice(ctx, t, s, conn, &outlet{at: netip.AddrPortFrom(to.Addr, b.Port), connected: to})
 }
 
 // outlet is a stream that is connected to the world, in the list of those that another policy may forbid.
@@ -142,7 +142,7 @@ func (r *Relay) cutForbidden() int {
 
 // splice copies between a stream and the connection it stands for, each way until its end. What is cut off, by either side
 // or by the relay's own end, is reset on the other, so that it never looks whole.
-func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn, o *outlet) {
+func (r *Relay) splice(ctx context.Context, t *transit, s *stream.Stream, conn net.Conn, o *outlet) {
 	cut := func(reason cell.EndReason) {
 		s.Reset(reason)
 		if tcp, ok := conn.(*net.TCPConn); ok {
@@ -171,7 +171,7 @@ func (r *Relay) splice(ctx context.Context, s *stream.Stream, conn net.Conn, o *
 	var wg contain.Group
 	wg.Go(r.bug("stream"), func() {
 		guarded(func() {
-			if _, err := s.WriteTo(r.shaped(conn, s.Context().Done())); err != nil {
+			if _, err := s.WriteTo(r.shaped(conn, t, s.Context().Done())); err != nil {
 				cut(cell.EndReset)
 			} else {
 				closeWrite(conn)

@@ -12,7 +12,7 @@ const (
 // the worker rests after each job. It has no clock.
 type pace struct {
 	cores int
-	least time.Duration // that a job took
+	least time.Duration // that a key exchange took which came to its end
 	share float64       // of the time that the worker may work
 	at    time.Time     // of the last look
 	cells uint64        // until then
@@ -20,11 +20,15 @@ type pace struct {
 
 func newPace(cores int) *pace { return &pace{cores: cores, share: 1} }
 
-// rest is how long a worker rests after a job that took so long and ended now, at which the relay had carried so many cells.
-func (p *pace) rest(took time.Duration, now time.Time, cells uint64) time.Duration {
+// did notes what a whole key exchange took. One that failed early tells nothing of what they cost.
+func (p *pace) did(took time.Duration) {
 	if took > 0 && (p.least == 0 || took < p.least) {
 		p.least = took
 	}
+}
+
+// rest is how long a worker rests after a job that took so long and ended now, at which the relay had carried so many cells.
+func (p *pace) rest(took time.Duration, now time.Time, cells uint64) time.Duration {
 	if span := now.Sub(p.at); span >= paceLook {
 		if !p.at.IsZero() {
 			busy := float64(cells-p.cells) * p.least.Seconds() / cellPart / span.Seconds() / float64(p.cores)

@@ -29,10 +29,14 @@ type quota struct {
 	sent  uint64
 }
 
-// at moves the quota on to the period of a time. A clock that goes back changes nothing.
+// at moves the quota on to the period of a time. A clock that goes back changes nothing, unless it was more than two days ahead of
+// the period: what was sent then counts in the one there is.
 func (q *quota) at(now time.Time) {
-	if began := q.periodOf(now); began.After(q.began) {
+	switch began := q.periodOf(now); {
+	case began.After(q.began):
 		q.began, q.sent = began, 0
+	case q.began.Sub(now) > 48*time.Hour:
+		q.began = began
 	}
 }
 

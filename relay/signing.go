@@ -66,15 +66,31 @@ const (
 	certificateFiles = "certificate*"
 )
 
+// filesLike are the files of a folder, in order, whose names are like a pattern; the folder's own name may have any letters.
+func filesLike(dir, pattern string) (names []string, err error) {
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	for _, e := range all {
+		if ok, err := filepath.Match(pattern, e.Name()); err != nil {
+			return nil, fmt.Errorf("relay: %w", err)
+		} else if ok {
+			names = append(names, filepath.Join(dir, e.Name()))
+		}
+	}
+	return names, nil
+}
+
 // LoadSigner finds in a key folder, of the certificates that hold now and whose signing key is there, the one that ends last; where none
 // holds, the one that ends last. nil: there is none.
 func LoadSigner(dir string, now time.Time) (*Signer, error) {
 	if err := CheckKeyFolder(dir); err != nil {
 		return nil, err
 	}
-	names, err := filepath.Glob(filepath.Join(dir, signingFiles))
+	names, err := filesLike(dir, signingFiles)
 	if err != nil {
-		return nil, fmt.Errorf("relay: %w", err)
+		return nil, err
 	}
 	keys := map[directory.SigningKey]ed25519.PrivateKey{}
 	for _, name := range names {
@@ -84,8 +100,8 @@ func LoadSigner(dir string, now time.Time) (*Signer, error) {
 		}
 		keys[directory.SigningKey(k.Public().(ed25519.PublicKey))] = k
 	}
-	if names, err = filepath.Glob(filepath.Join(dir, certificateFiles)); err != nil {
-		return nil, fmt.Errorf("relay: %w", err)
+	if names, err = filesLike(dir, certificateFiles); err != nil {
+		return nil, err
 	}
 	var best *Signer
 	for _, name := range names {
@@ -142,7 +158,7 @@ func (k *Keys) loadIdentity(dir string, now time.Time) error {
 		k.Signer = s
 		return nil
 	}
-	if names, _ := filepath.Glob(filepath.Join(dir, signingFiles)); len(names) > 0 {
+	if names, _ := filesLike(dir, signingFiles); len(names) > 0 {
 		return fmt.Errorf("relay: %s: no certificate for the signing key in this folder: certify it where the identity is (peel keys certify --relay), and bring the certificate here (peel keys import)", dir)
 	}
 	return err
@@ -158,7 +174,9 @@ func (r *Relay) Renew(s Signer) error {
 	if s.Certificate == old.Certificate {
 		return nil
 	}
-	r.signer.Store(&signing{s, make(chan struct{})})
+	if !r.signer.CompareAndSwap(old, &signing{s, make(chan struct{})}) {
+		return r.Renew(s) // another was taken meanwhile
+	}
 	close(old.replaced)
 	r.log.Info("signs with a new key", "until", s.Certificate.NotAfter.Format(time.DateTime))
 	return nil

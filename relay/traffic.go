@@ -115,7 +115,18 @@ func (r *Relay) Traffic() Traffic {
 type toHost struct {
 	io.Writer
 	relay *Relay
+	turn  chan struct{} // of the circuit's streams, one of which waits for the rate at a time, as one of a link does
 	stop  <-chan struct{}
+}
+
+// turn is what the streams of a circuit take turns by to wait for the relay's rate.
+func (t *transit) turn() chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.turns == nil {
+		t.turns = make(chan struct{}, 1)
+	}
+	return t.turns
 }
 
 // mostAtOnce is what is written to a host at a time, so that others wait no longer for their turn.
@@ -124,7 +135,12 @@ const mostAtOnce = 16 << 10
 func (w toHost) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		some := p[n:min(len(p), n+mostAtOnce)]
-		w.relay.linkCfg.Rate.Wait(len(some), w.stop)
+		select {
+		case w.turn <- struct{}{}:
+			w.relay.linkCfg.Rate.Wait(len(some), w.stop)
+			<-w.turn
+		case <-w.stop:
+		}
 		var m int
 		m, err = w.Writer.Write(some)
 		n += m
@@ -134,11 +150,11 @@ func (w toHost) Write(p []byte) (n int, err error) {
 }
 
 // shaped is conn as what goes to a host is written to it.
-func (r *Relay) shaped(conn io.Writer, stop <-chan struct{}) io.Writer {
+func (r *Relay) shaped(conn io.Writer, t *transit, stop <-chan struct{}) io.Writer {
 	if r.quota.most == 0 && !r.linkCfg.Rate.Bounded() {
 		return conn // which can take several pieces at once
 	}
-	return toHost{conn, r, stop}
+	return toHost{conn, r, t.turn(), stop}
 }
 
 const overloadTime = 72 * time.Hour // for which a descriptor says that there was overload

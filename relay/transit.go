@@ -43,6 +43,7 @@ type transit struct {
 	end      context.CancelFunc
 
 	joined chan struct{} // closed when the next relay has answered
+	turns  chan struct{} // see turn; nil: nobody waited for the rate yet
 }
 
 // batches holds the cells between cipher and queue.

@@ -5,8 +5,9 @@ import "sync"
 // A job is a key exchange that waits for a worker: of a CREATE, or of a link. Its place is a peer's.
 type job struct {
 	place
-	do   func()      // by a worker
-	gone func() bool // says that nobody waits for it any more; nil: somebody does
+	do    func()      // by a worker
+	gone  func() bool // says that nobody waits for it any more; nil: somebody does
+	whole bool        // set by do: a circuit's key exchange came to its end
 }
 
 // waiting holds the jobs that no worker has taken yet: those of one peer in order, the peers by turns, so that a peer that

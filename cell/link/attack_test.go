@@ -352,6 +352,42 @@ func TestFloodsDoNotFillOurQueues(t *testing.T) {
 	})
 }
 
+// TestARelaysLinkIsNoFlood: a relay's link on which the circuits of many are just being closed stays, where those of others, with fewer each, end.
+func TestARelaysLinkIsNoFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := link.NewBudget(1 << 30).LimitClosed(1000)
+		closed := func(n int, named bool) *link.Conn {
+			r, l := rawPair(t, refuser{}, func(b *link.Config) {
+				b.Budget = budget
+				b.Identify = func(cell.Key) (cell.NodeID, bool) { return cell.NodeID{7}, named }
+			})
+			for k := range n {
+				r.Send(pack(t, theirs+cell.CircID(k), cell.CmdCreate, aCreate))
+			}
+			synctest.Wait()
+			return l
+		}
+		relay := closed(400, true)
+		var others []*link.Conn
+		for range 70 {
+			others = append(others, closed(10, false))
+		}
+		alive(t, relay)
+		if _, named := relay.PeerID(); !named {
+			t.Fatal("the relay's link is nobody's")
+		}
+		ended := 0
+		for _, l := range others {
+			if l.Err() != nil {
+				ended++
+			}
+		}
+		if ended == 0 || ended > 20 {
+			t.Errorf("%d of the others ended", ended)
+		}
+	})
+}
+
 // TestCircuitsThatNobodyDestroysAreBounded: what is closed here and not by the peer has a bound over all links, and the link that has
 // most of it ends.
 func TestCircuitsThatNobodyDestroysAreBounded(t *testing.T) {

@@ -61,7 +61,10 @@ func (b *Budget) close(n int) {
 	}
 }
 
-// relieveClosed ends the link that has most of them, if there are too many, but for those of links that have ended. The caller holds no lock.
+// namedWeight is how many links of nobody known the link of a relay stands for: it carries the circuits of many.
+const namedWeight = 64
+
+// relieveClosed ends the link that has most of them for what it stands for, if there are too many, but for those of links that have ended. The caller holds no lock.
 func (b *Budget) relieveClosed() {
 	if b == nil || b.closed.Load() <= b.mostClosed {
 		return
@@ -73,15 +76,19 @@ func (b *Budget) relieveClosed() {
 		l.mu.Lock()
 		if l.err == nil {
 			all += int64(l.waiting)
-			if l.waiting > most {
-				worst, most = l, l.waiting
+			share := l.waiting * namedWeight
+			if l.named {
+				share = l.waiting
+			}
+			if share > most {
+				worst, most = l, share
 			}
 		}
 		l.mu.Unlock()
 	}
 	b.mu.Unlock()
 	if all > b.mostClosed {
-		worst.fail(fault(ReasonFlood, "the peer leaves %d circuits that are closed without an answer", most))
+		worst.fail(fault(ReasonFlood, "the peer leaves too many circuits that are closed without an answer"))
 	}
 }
 

@@ -381,7 +381,11 @@ func TestAPanicEndsALookUpOnly(t *testing.T) {
 			panic("a bug")
 		}})
 		var err error
-		if p := contain.Do(func() { _, err = r.LookupNetIP(t.Context(), "ip", "a.example") }); p == nil && err == nil || len(r.flying) != 0 {
+		p := contain.Do(func() { _, err = r.LookupNetIP(t.Context(), "ip", "a.example") })
+		synctest.Wait()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if p == nil && err == nil || len(r.flying) != 0 {
 			t.Errorf("%v, and %d are on their way", err, len(r.flying))
 		}
 	})
