@@ -62,6 +62,7 @@ func echoes(t *testing.T) string {
 }
 
 func TestTheStoryOfANetworkInThisProcess(t *testing.T) {
+	beside(t)
 	s := story.New("local", "in one process", time.Now())
 	cfg := small
 	cfg.Story, cfg.Dir = s, t.TempDir()

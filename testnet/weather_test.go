@@ -13,6 +13,7 @@ import (
 
 // Over loopback too there is weather, and villains and events: bytes take their time, and are right.
 func TestWeatherOverLoopback(t *testing.T) {
+	beside(t)
 	const delay = 5 * time.Millisecond
 	p := plan.Default()
 	p.Authorities, p.Relays.Count, p.Relays.Exits = small.Authorities, small.Relays, small.Exits
