@@ -10,5 +10,5 @@ import (
 // The race detector makes everything five to ten times as slow: the authorities need the time, and the processor.
 func init() {
 	small.Period, small.Voting = 10*time.Second, 5*time.Second
-	beside = func(*testing.T) {}
+	beside, together = func(*testing.T) {}, 1
 }

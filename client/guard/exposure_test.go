@@ -147,7 +147,7 @@ func TestExposureStaysWithinTheBound(t *testing.T) {
 	const seed = 11
 	slow := os.Getenv("PEEL_SLOW") != ""
 	if !slow {
-		t.Log("40 clients a world; PEEL_SLOW=1 has 10,000 and 1,000")
+		t.Log("20 clients a world; PEEL_SLOW=1 has 10,000 and 1,000")
 	}
 	for _, x := range []struct {
 		clients int // slow
@@ -160,7 +160,7 @@ func TestExposureStaysWithinTheBound(t *testing.T) {
 		{1000, world{relays: 1000, away: 1e-9, leave: 0.05}, 8}, // 5 % a day leave for good
 		{1000, world{relays: 1000, away: 1e-9, leave: 0.05, block: 3}, 20},
 	} {
-		clients := 40
+		clients := 20
 		if slow {
 			clients = x.clients
 		}
