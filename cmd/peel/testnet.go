@@ -24,7 +24,6 @@ import (
 	"peel/cmd/peel/internal/conf"
 	"peel/cmd/peel/internal/page"
 	"peel/testnet"
-	"peel/testnet/plan"
 	"peel/testnet/story"
 )
 
@@ -300,7 +299,11 @@ func (t *localnet) fetch(ctx context.Context, c *client.Client, addr string) err
 		return err
 	}
 	e := event{Event: "fetch", Bytes: t.pageSize(), TTFB: f.first.Seconds() * 1000, Rate: f.rate, Path: f.path}
-	e.Text = fmt.Sprintf("fetched %s from http://%s: first byte after %.1f ms, then %.1f MB/s\npath: this client", plan.Bytes(t.pageSize()), addr, e.TTFB, e.Rate)
+	size := fmt.Sprintf("%d MiB", e.Bytes>>20)
+	if e.Bytes < 1<<20 {
+		size = fmt.Sprintf("%d KiB", e.Bytes>>10)
+	}
+	e.Text = fmt.Sprintf("fetched %s from http://%s: first byte after %.1f ms, then %.1f MB/s\npath: this client", size, addr, e.TTFB, e.Rate)
 	for _, h := range e.Path {
 		e.Text += fmt.Sprintf("\n   -> %-7s %-10s %s", h.Role, h.Nickname, h.Addr)
 	}
