@@ -11,7 +11,7 @@ import (
 )
 
 // quick are the scenarios that run with the quick tests.
-var quick = []string{"first-page.toml", "two-faces.toml"}
+var quick = []string{"first-page.toml"}
 
 func TestScenarios(t *testing.T) {
 	files, err := scenarios.Files.ReadDir(".")
