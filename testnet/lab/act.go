@@ -32,13 +32,14 @@ func (l *Lab) do(ctx context.Context, a plan.Act) error {
 		if a.Undo {
 			name = l.plan.Weather
 		}
-		l.setWeather(name)
+		if err := l.setWeather(name); err != nil {
+			return err
+		}
 		l.cfg.Progress(fmt.Sprintf("%9s  the weather is %s", a.At, name))
 		return nil
 	}
 	if a.Do == plan.Part {
-		l.part(a)
-		return nil
+		return l.part(a)
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(a.Names))
@@ -64,7 +65,7 @@ func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
 		n.stop(false)
 		return n.start()
 	case plan.Freeze:
-		l.freeze(name, addr, !a.Undo)
+		return l.freeze(name, addr, !a.Undo)
 	case plan.Skew:
 		skew := time.Duration(a.By)
 		if a.Undo {
@@ -77,10 +78,14 @@ func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
 		if a.Undo {
 			rate = 0
 		}
+		var err error
 		if n == nil {
-			l.internet.SetRate(addr, int(rate))
+			err = l.ground.SetRate(addr, int(rate))
 		} else {
-			l.limit(n, rate)
+			err = l.limit(n, rate)
+		}
+		if err != nil {
+			return err
 		}
 		l.say(story.OfNode, name, "sends %v a second at most", rate)
 	case plan.Corrupt:
@@ -97,20 +102,22 @@ func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
 }
 
 // limit limits what a relay's machine sends: to rate, or, if that is 0, to what the plan says.
-func (l *Lab) limit(n *node, rate plan.Bytes) {
+func (l *Lab) limit(n *node, rate plan.Bytes) error {
 	if rate == 0 {
 		rate = l.bandwidth(n.name)
 	}
-	l.internet.SetRate(n.addr, int(rate))
+	return l.ground.SetRate(n.addr, int(rate))
 }
 
 // part divides the network, or makes it whole.
-func (l *Lab) part(a plan.Act) {
+func (l *Lab) part(a plan.Act) error {
 	if a.Undo {
-		l.internet.Part(nil)
+		if err := l.ground.Part(nil); err != nil {
+			return err
+		}
 		l.story.Mark(story.Mark{At: time.Now(), Kind: story.OfWeather, Text: "the network is whole"})
 		l.say(story.OfWeather, "", "the network is whole")
-		return
+		return nil
 	}
 	parts := make(map[netip.Addr]int)
 	for addr := range l.places {
@@ -119,9 +126,12 @@ func (l *Lab) part(a plan.Act) {
 	for _, name := range a.Names {
 		parts[l.addrOf(name)] = 2
 	}
-	l.internet.Part(parts)
+	if err := l.ground.Part(parts); err != nil {
+		return err
+	}
 	l.story.Mark(story.Mark{At: time.Now(), Kind: story.OfWeather, Text: "the network is divided"})
 	l.say(story.OfWeather, "", "the network is divided: %v on one side", a.Names)
+	return nil
 }
 
 // addrOf is where a node, a client or a service is.
@@ -134,7 +144,7 @@ func (l *Lab) addrOf(name string) netip.Addr {
 	}
 	var i int
 	fmt.Sscanf(name, "client%d", &i)
-	return l.clientAddrs[i-1]
+	return l.clientAddrs[i-1].Addr()
 }
 
 // kill is one relay that was killed, for Expect.Reconnect.
@@ -152,7 +162,7 @@ func (l *Lab) Kill(name string) error {
 	l.story.Mark(story.Mark{At: time.Now(), Kind: story.OfNode, Text: name + " is killed"})
 	l.say(story.OfNode, name, "is killed")
 	n.stop(true)
-	if n.role == "relay" && l.plan.Expect.Reconnect > 0 {
+	if n.role == roleRelay && l.plan.Expect.Reconnect > 0 {
 		l.running.Go(func() { l.reconnect(time.Now()) })
 	}
 	return nil
@@ -164,7 +174,9 @@ func (l *Lab) Restore(name string) error {
 	if err != nil {
 		return err
 	}
-	l.internet.Freeze(n.addr, false)
+	if err := l.ground.Freeze(n.addr, false); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	up := n.live != nil
 	n.mu.Unlock()
@@ -182,18 +194,20 @@ func (l *Lab) Freeze(name string) error {
 	if err != nil {
 		return err
 	}
-	l.freeze(name, n.addr, true)
-	return nil
+	return l.freeze(name, n.addr, true)
 }
 
-func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) {
-	l.internet.Freeze(addr, frozen)
+func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) error {
+	if err := l.ground.Freeze(addr, frozen); err != nil {
+		return err
+	}
 	state, text := story.Up, "goes on"
 	if frozen {
 		state, text = story.Frozen, "is frozen"
 	}
 	l.story.State(name, state)
 	l.say(story.OfNode, name, "%s", text)
+	return nil
 }
 
 // SetWeather changes the weather.
@@ -201,8 +215,7 @@ func (l *Lab) SetWeather(name string) error {
 	if !slices.Contains(l.plan.WeatherNames(), name) {
 		return fmt.Errorf("lab: there is no weather %q", name)
 	}
-	l.setWeather(name)
-	return nil
+	return l.setWeather(name)
 }
 
 func (l *Lab) node(name string) (*node, error) {

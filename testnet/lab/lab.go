@@ -16,7 +16,6 @@ import (
 
 	"peel/client"
 	"peel/directory"
-	"peel/testnet/memnet"
 	"peel/testnet/plan"
 	"peel/testnet/story"
 )
@@ -24,26 +23,23 @@ import (
 // Config says what is run, and who is told.
 type Config struct {
 	Plan     *plan.Plan
-	Internet *memnet.Net                    // between the nodes
-	Ground   string                         // in a few words: "in memory, in virtual time"
+	Ground   Ground
 	Story    *story.Story                   // is told what happens; nil: nobody is
 	Dir      string                         // of nodes that keep something; needed where the plan says so
 	Progress func(string)                   // is told, in a line, what happens; nil: nobody is
 	Log      func(node string) *slog.Logger // nil: silent
 
 	Stop func() bool // is asked once a second in virtual time, into which nothing comes from outside; true: end. nil: nobody stops it
-
-	settling time.Duration // from the start of the nodes to the first voting; 0: settlingReal
 }
 
 // Lab is a network under a plan: made by New, run once by Run.
 type Lab struct {
-	cfg      Config
-	plan     *plan.Plan
-	internet *memnet.Net
-	network  *directory.Network
-	begin    time.Time // of the timetable
-	story    *story.Story
+	cfg     Config
+	plan    *plan.Plan
+	ground  Ground
+	network *directory.Network
+	begin   time.Time // of the timetable
+	story   *story.Story
 
 	nodes    []*node // authorities, then relays
 	byName   map[string]*node
@@ -52,7 +48,8 @@ type Lab struct {
 	services map[string]*service
 	places   map[netip.Addr]string // of machines; no longer changes after New
 
-	clientAddrs []netip.Addr
+	machines    []Machine
+	clientAddrs []netip.AddrPort
 
 	mu       sync.Mutex
 	weather  plan.Weather
@@ -68,6 +65,9 @@ func New(cfg Config) (*Lab, error) {
 	if err := cfg.Plan.Check(); err != nil {
 		return nil, err
 	}
+	if err := cfg.Ground.Refuse(cfg.Plan); err != nil {
+		return nil, err
+	}
 	if cfg.Plan.Kept && cfg.Dir == "" {
 		return nil, errors.New("lab: nodes of this plan keep what they know: a folder is needed")
 	}
@@ -78,13 +78,13 @@ func New(cfg Config) (*Lab, error) {
 		cfg.Progress = func(string) {}
 	}
 	l := &Lab{
-		cfg: cfg, plan: cfg.Plan, internet: cfg.Internet, byName: make(map[string]*node), services: make(map[string]*service),
+		cfg: cfg, plan: cfg.Plan, ground: cfg.Ground, byName: make(map[string]*node), services: make(map[string]*service),
 		places: make(map[netip.Addr]string), baseline: runtime.NumGoroutine(),
 	}
 	l.result.Plan = cfg.Plan
 	l.result.seen = make(map[string]string)
 	if l.story = cfg.Story; l.story == nil {
-		l.story = story.New(cfg.Plan.Name, cfg.Ground, time.Now())
+		l.story = story.New(cfg.Plan.Name, cfg.Ground.Traits().Name, time.Now())
 	}
 	if err := l.lay(time.Now()); err != nil {
 		return nil, err
@@ -98,25 +98,8 @@ func (l *Lab) Run(ctx context.Context) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	l.ctx = ctx
-	l.setWeather(l.plan.Weather)
-	for i := 1; i <= l.plan.Relays.Count; i++ {
-		l.limit(l.byName[fmt.Sprintf("relay%d", i)], 0)
-	}
-	for _, s := range l.services {
-		if err := s.start(l); err != nil {
-			l.end(cancel)
-			return nil, err
-		}
-	}
-	for _, n := range l.nodes {
-		if err := n.start(); err != nil {
-			l.end(cancel)
-			return nil, err
-		}
-	}
-	if err := l.startClients(ctx); err != nil {
-		l.end(cancel)
-		return nil, err
+	if err := l.start(ctx); err != nil {
+		return nil, errors.Join(err, l.end(cancel))
 	}
 	started := time.Now()
 	l.running.Go(func() { l.watch(ctx) })
@@ -130,12 +113,37 @@ func (l *Lab) Run(ctx context.Context) (*Result, error) {
 		}
 	})
 	err := l.play(ctx)
-	l.end(cancel)
-	if err != nil {
+	if err := errors.Join(err, l.end(cancel)); err != nil {
 		return nil, err
 	}
 	l.finish()
 	return &l.result, nil
+}
+
+// start starts all there is on the ground.
+func (l *Lab) start(ctx context.Context) error {
+	if err := l.ground.Begin(ctx, l.machines); err != nil {
+		return err
+	}
+	if err := l.setWeather(l.plan.Weather); err != nil {
+		return err
+	}
+	for i := 1; i <= l.plan.Relays.Count; i++ {
+		if err := l.limit(l.byName[fmt.Sprintf("relay%d", i)], 0); err != nil {
+			return err
+		}
+	}
+	for _, s := range l.services {
+		if err := s.start(l); err != nil {
+			return err
+		}
+	}
+	for _, n := range l.nodes {
+		if err := n.start(); err != nil {
+			return err
+		}
+	}
+	return l.startClients(ctx)
 }
 
 // play waits for the network, and then lets happen what the plan says.
@@ -166,7 +174,7 @@ func (l *Lab) play(ctx context.Context) error {
 }
 
 // end stops all that runs, and waits until it is gone.
-func (l *Lab) end(cancel context.CancelCauseFunc) {
+func (l *Lab) end(cancel context.CancelCauseFunc) error {
 	l.collect()
 	l.story.End(time.Now()) // how the network is taken down is no part of it
 	cancel(nil)
@@ -177,7 +185,7 @@ func (l *Lab) end(cancel context.CancelCauseFunc) {
 		s.stop()
 	}
 	l.running.Wait()
-	l.internet.Close()
+	return l.ground.End()
 }
 
 func sleepUntil(ctx context.Context, at time.Time) bool {
@@ -204,7 +212,9 @@ func (l *Lab) say(kind, node, format string, a ...any) {
 
 // dialer dials as the machine at an address.
 func (l *Lab) dialer(a netip.Addr) func(context.Context, string, string) (net.Conn, error) {
-	return l.internet.Dialer(a)
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return l.ground.Dial(ctx, a, network, addr)
+	}
 }
 
 // folder is a node's own; "": it keeps nothing.

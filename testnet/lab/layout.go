@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"cmp"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -20,15 +19,23 @@ import (
 )
 
 const (
-	linkPort        = 9001
-	servicePort     = 80
-	settlingReal    = 300 * time.Millisecond // from the start of the nodes to the first voting
-	slack           = 10 * time.Second       // from the first consensus, or a whole period if that is less, to the timetable
+	slack           = 10 * time.Second // from the first consensus, or a whole period if that is less, to the timetable
 	certificateLife = 89 * 24 * time.Hour
 )
 
-// exitPolicy is what exits carry: the machines of the network in memory.
-var exitPolicy = []string{"accept 10.0.0.0/8:*", "reject *:*"}
+// What machines are for.
+const (
+	roleAuthority = "authority"
+	roleRelay     = "relay"
+	roleClient    = "client"
+	roleService   = "service"
+)
+
+// exitPolicy is what exits carry: the machines of the network.
+func (l *Lab) exitPolicy() []string {
+	all, _ := l.machines[0].Addr.Addr().Prefix(8)
+	return []string{"accept " + all.String() + ":*", "reject *:*"}
+}
 
 // secret is 32 bytes that follow from the seed, a name and a purpose.
 func (l *Lab) secret(name, purpose string) []byte {
@@ -50,29 +57,21 @@ func (l *Lab) exchangeKey(name, purpose string) (*ecdh.PrivateKey, error) {
 	return k, nil
 }
 
-// address is that of machine i: each in a /16 of its own, as long as there are such.
-func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i), byte(i >> 8), 1}) }
-
 // lay makes the network's file and all nodes, none of which is started.
 func (l *Lab) lay(now time.Time) error {
 	p := l.plan
-	start := now.UTC().Add(cmp.Or(l.cfg.settling, settlingReal) + time.Duration(p.Voting) + time.Second).Truncate(time.Second)
+	start := now.UTC().Add(l.ground.Traits().Settling + time.Duration(p.Voting) + time.Second).Truncate(time.Second)
 	l.begin = start.Add(min(time.Duration(p.Period), slack))
 	l.network = &directory.Network{
 		Name: p.Name, Threshold: directory.MinThreshold(p.Authorities),
 		Schedule: directory.Schedule{Start: start, Period: time.Duration(p.Period), Voting: time.Duration(p.Voting)},
 	}
-	i := 0
-	place := func(name, role string) netip.Addr {
-		a := address(i)
-		l.places[a] = p.PlaceOf(name, i)
-		i++
-		l.story.Node(story.Node{Name: name, Role: role, Place: l.places[a], Addr: a.String(), State: story.Starting})
-		return a
-	}
 	for k := range p.Authorities {
-		n := &node{lab: l, name: fmt.Sprintf("authority%d", k+1), role: "authority"}
-		n.addr = place(n.name, story.Authority)
+		n := &node{lab: l, name: fmt.Sprintf("authority%d", k+1), role: roleAuthority}
+		var err error
+		if n.addr, n.port, err = l.place(n.name, n.role, story.Authority); err != nil {
+			return err
+		}
 		if err := l.keysOfAuthority(n, now); err != nil {
 			return err
 		}
@@ -90,8 +89,11 @@ func (l *Lab) lay(now time.Time) error {
 		}
 	}
 	for k := range p.Relays.Count {
-		n := &node{lab: l, name: fmt.Sprintf("relay%d", k+1), role: "relay", exit: p.Exit(k + 1)}
-		n.addr = place(n.name, story.Relay)
+		n := &node{lab: l, name: fmt.Sprintf("relay%d", k+1), role: roleRelay, exit: p.Exit(k + 1)}
+		var err error
+		if n.addr, n.port, err = l.place(n.name, n.role, story.Relay); err != nil {
+			return err
+		}
 		if err := l.keysOfRelay(n, now); err != nil {
 			return err
 		}
@@ -108,12 +110,34 @@ func (l *Lab) lay(now time.Time) error {
 	}
 	for k := range p.Clients {
 		name := fmt.Sprintf("client%d", k+1)
-		l.clientAddrs = append(l.clientAddrs, place(name, story.Client))
+		addr, port, err := l.place(name, roleClient, story.Client)
+		if err != nil {
+			return err
+		}
+		l.clientAddrs = append(l.clientAddrs, netip.AddrPortFrom(addr, port))
 	}
 	for _, s := range p.Services {
-		l.services[s.Name] = &service{name: s.Name, kind: s.Kind, addr: place(s.Name, story.Server)}
+		addr, port, err := l.place(s.Name, roleService, story.Server)
+		if err != nil {
+			return err
+		}
+		l.services[s.Name] = &service{name: s.Name, kind: s.Kind, addr: addr, port: port}
 	}
 	return nil
+}
+
+// place gives the next machine to a node, a client or a service.
+func (l *Lab) place(name, role, shown string) (netip.Addr, uint16, error) {
+	i := len(l.machines)
+	at, err := l.ground.Place(i, role)
+	if err != nil {
+		return netip.Addr{}, 0, err
+	}
+	m := Machine{Name: name, Role: role, Place: l.plan.PlaceOf(name, i), Addr: at}
+	l.machines = append(l.machines, m)
+	l.places[at.Addr()] = m.Place
+	l.story.Node(story.Node{Name: name, Role: shown, Place: m.Place, Addr: at.Addr().String(), State: story.Starting})
+	return at.Addr(), at.Port(), nil
 }
 
 func (l *Lab) add(n *node) {
@@ -130,7 +154,7 @@ func (l *Lab) keysOfAuthority(n *node, now time.Time) (err error) {
 	n.signing = l.signingKey(n.name, "signing")
 	n.id = n.keys.ID()
 	l.network.Authorities = append(l.network.Authorities, directory.AuthorityInfo{
-		Nickname: n.name, ID: n.id, LinkKey: cell.Key(n.keys.Link.PublicKey().Bytes()), Addrs: []netip.AddrPort{netip.AddrPortFrom(n.addr, linkPort)},
+		Nickname: n.name, ID: n.id, LinkKey: cell.Key(n.keys.Link.PublicKey().Bytes()), Addrs: []netip.AddrPort{netip.AddrPortFrom(n.addr, n.port)},
 	})
 	return nil
 }
@@ -176,13 +200,16 @@ func (l *Lab) bandwidth(name string) plan.Bytes {
 }
 
 // setWeather changes what lies between the machines.
-func (l *Lab) setWeather(name string) {
+func (l *Lab) setWeather(name string) error {
 	w, _ := l.plan.WeatherCalled(name)
 	l.mu.Lock()
 	l.weather = w
 	l.mu.Unlock()
-	l.internet.SetWays(l.ways(w))
+	if err := l.ground.SetWays(l.ways(w)); err != nil {
+		return err
+	}
 	l.story.Weather(time.Now(), name)
+	return nil
 }
 
 // ways are those of a weather.

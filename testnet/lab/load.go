@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -33,7 +32,7 @@ func (l *Lab) startClients(ctx context.Context) error {
 			return err
 		}
 		cfg := client.Config{
-			Network: l.network, Dir: dir, Dial: l.dialer(addr), Log: l.cfg.Log(name), Events: func(e client.Event) { l.clientEvent(name, e) },
+			Network: l.network, Dir: dir, Dial: l.dialer(addr.Addr()), Log: l.cfg.Log(name), Events: func(e client.Event) { l.clientEvent(name, e) },
 		}
 		c, err := client.New(cfg)
 		if err != nil {
@@ -48,7 +47,7 @@ func (l *Lab) startClients(ctx context.Context) error {
 		l.story.State(name, story.Up)
 		for _, v := range l.plan.Villains {
 			if v.Node == name {
-				l.villains = append(l.villains, &villainClient{lab: l, name: name, addr: addr, script: v.Script})
+				l.villains = append(l.villains, &villainClient{lab: l, name: name, addr: addr.Addr(), script: v.Script})
 				l.story.Villain(time.Now(), name, v.Script)
 			}
 		}
@@ -155,7 +154,7 @@ func (l *Lab) try(ctx context.Context, c *client.Client, ld *plan.Load, key uint
 	defer cancel()
 	s := l.services[ld.To]
 	begun := time.Now()
-	conn, err := c.DialContext(ctx, "tcp", netip.AddrPortFrom(s.addr, servicePort).String())
+	conn, err := c.DialContext(ctx, "tcp", s.at().String())
 	if err != nil {
 		return 0, nil, err
 	}

@@ -25,6 +25,7 @@ type node struct {
 	name, role  string
 	exit        bool
 	addr        netip.Addr
+	port        uint16
 	id          cell.NodeID
 	keys        relay.Keys
 	signing     ed25519.PrivateKey
@@ -133,12 +134,12 @@ func (n *node) status() *authority.Status {
 
 // start starts the node, which must not run.
 func (n *node) start() error {
-	listener, err := n.lab.internet.Listen(netip.AddrPortFrom(n.addr, linkPort))
+	listener, err := n.lab.ground.Listen(netip.AddrPortFrom(n.addr, n.port))
 	if err != nil {
 		return fmt.Errorf("lab: %s: %w", n.name, err)
 	}
 	ls := []net.Listener{listener}
-	twins := n.role == "authority" && n.script == "equivocate"
+	twins := n.role == roleAuthority && n.script == "equivocate"
 	if twins {
 		ls = n.lab.split(listener)
 	}
@@ -185,7 +186,7 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	if err != nil {
 		return nil, err
 	}
-	if n.role == "authority" {
+	if n.role == roleAuthority {
 		ac := authority.Config{
 			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: directory.Params{}, Now: n.now,
 		}
@@ -208,7 +209,7 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 		cfg.Bandwidth = 1_000_000_000
 	}
 	if n.exit {
-		if cfg.Exit, err = directory.ParsePolicy(exitPolicy); err != nil {
+		if cfg.Exit, err = directory.ParsePolicy(n.lab.exitPolicy()); err != nil {
 			return nil, err
 		}
 		cfg.Connect, cfg.Resolver = n.lab.dialer(n.addr), noNames{}
@@ -233,7 +234,7 @@ func (n *node) stop(atOnce bool) {
 		return
 	}
 	if atOnce {
-		n.lab.internet.Cut(n.addr)
+		n.lab.ground.Cut(n.addr)
 	}
 	live.cancel()
 	<-live.done

@@ -27,15 +27,19 @@ const (
 type service struct {
 	name, kind string
 	addr       netip.Addr
+	port       uint16
 	listener   net.Listener
 	mu         sync.Mutex
 	conns      map[net.Conn]struct{} // nil: it is stopped
 	wg         sync.WaitGroup
 }
 
+// at is where the service listens.
+func (s *service) at() netip.AddrPort { return netip.AddrPortFrom(s.addr, s.port) }
+
 func (s *service) start(l *Lab) error {
 	var err error
-	if s.listener, err = l.internet.Listen(netip.AddrPortFrom(s.addr, servicePort)); err != nil {
+	if s.listener, err = l.ground.Listen(s.at()); err != nil {
 		return fmt.Errorf("lab: %s: %w", s.name, err)
 	}
 	s.conns = make(map[net.Conn]struct{})

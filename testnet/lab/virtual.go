@@ -11,13 +11,9 @@ import (
 	"peel/testnet/plan"
 )
 
-// settlingVirtual is from the start of the nodes to the first voting in virtual time: all relays are in the first consensus.
-const settlingVirtual = 20 * time.Second
-
 // Virtual runs a plan within a bubble of virtual time (testnet/virtual, or testing/synctest) and says how it went. cfg needs a Plan only.
 func Virtual(ctx context.Context, cfg Config) (*Result, error) {
-	cfg.Internet, cfg.Ground = memnet.New(cfg.Plan.Seed), "in memory, in virtual time"
-	cfg.settling = settlingVirtual
+	cfg.Ground = memory{memnet.New(cfg.Plan.Seed)}
 	if cfg.Plan.Kept && cfg.Dir == "" {
 		dir, err := os.MkdirTemp("", "peel-lab-")
 		if err != nil {

@@ -221,7 +221,7 @@ func (l *Lab) reconnect(at time.Time) {
 		}
 	}
 	for s != nil && ctx.Err() == nil {
-		c, err := l.clients[0].DialContext(ctx, "tcp", netip.AddrPortFrom(s.addr, servicePort).String())
+		c, err := l.clients[0].DialContext(ctx, "tcp", s.at().String())
 		if err == nil {
 			c.Close()
 			l.mu.Lock()
