@@ -103,7 +103,7 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
-	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, append(f.Lists, path, f.Network)...); err != nil {
+	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys, conf.RuntimeFolder()}, append(f.Lists, path, f.Network)...); err != nil {
 		return err
 	}
 	authorityView(window, a)

@@ -101,7 +101,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		return nil
 	})
 	window.Action("reload", reload)
-	written := []string{f.State}
+	written := []string{f.State, conf.RuntimeFolder()}
 	for _, l := range f.Listen {
 		if socket := l.Unix(); socket != "" {
 			written = append(written, filepath.Dir(socket)) // the socket's file goes at the end

@@ -135,7 +135,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 		return err
 	}
 	cfg.Log.Info("relay starts", "id", r.ID(), "network", network.Name, "exit", len(cfg.Exit) > 0, "memory_budget_MiB", cfg.Memory>>20)
-	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys}, path, f.Network, ownNotice(&f)); err != nil {
+	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys, conf.RuntimeFolder()}, path, f.Network, ownNotice(&f)); err != nil {
 		return err
 	}
 	relayView(window, r)

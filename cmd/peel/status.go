@@ -15,15 +15,18 @@ import (
 	"peel/cmd/peel/internal/conf"
 )
 
-// openAdmin opens the window into a node, in its state folder and, if listen says so, on loopback. Where no socket can be, the node
-// goes without and says so.
+// openAdmin opens the window into a node, in its state folder, in that which a service manager gives for sockets and, if listen says
+// so, on loopback. Where no socket can be, the node goes without and says so.
 func openAdmin(kind, state, listen string, log *slog.Logger) (*admin.Server, error) {
-	cfg := admin.Config{Kind: kind, Version: version(), Dir: state, Listen: listen, Log: log}
+	cfg := admin.Config{Kind: kind, Version: version(), Dir: state, Runtime: conf.RuntimeFolder(), Listen: listen, Log: log}
 	s, err := admin.Open(cfg)
 	if errors.Is(err, admin.ErrNoSocket) && listen == "" {
-		log.Warn("peel status cannot look into this node", "why", err)
+		log.Warn("peel status cannot look into this node by its state folder", "why", err)
 		cfg.Dir = ""
-		return admin.Open(cfg)
+		if s, err = admin.Open(cfg); errors.Is(err, admin.ErrNoSocket) {
+			cfg.Runtime = ""
+			return admin.Open(cfg)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -46,7 +49,7 @@ func (w *which) flags(c *cobra.Command) {
 }
 
 // errNoState is in the error of a node that cannot be asked.
-var errNoState = errors.New(`state is "": a node without a state folder has no socket`)
+var errNoState = errors.New(`no state folder is named there: name the folder that the service manager gives the node, with --dir; without one too the node has no socket`)
 
 func (w *which) path() (string, error) {
 	switch {
@@ -57,6 +60,9 @@ func (w *which) path() (string, error) {
 		if err != nil {
 			return "", inUse(err)
 		}
+		if state == "" && conf.RuntimeFolder() != "" {
+			return admin.Find(conf.RuntimeFolder()), nil
+		}
 		if state == "" {
 			return "", &usageError{fmt.Errorf("%s: %w", w.config, errNoState)}
 		}
@@ -64,11 +70,16 @@ func (w *which) path() (string, error) {
 	case w.dir != "":
 		return admin.Find(w.dir), nil
 	}
-	path := admin.Find(".")
-	if _, err := os.Lstat(path); err != nil {
-		return "", &usageError{errors.New("no node here: name one with --config FILE, --dir FOLDER or --socket PATH")}
+	for _, dir := range []string{".", conf.RuntimeFolder()} {
+		if dir == "" {
+			continue
+		}
+		path := admin.Find(dir)
+		if _, err := os.Lstat(path); err == nil {
+			return path, nil
+		}
 	}
-	return path, nil
+	return "", &usageError{errors.New("no node here: name one with --config FILE, --dir FOLDER or --socket PATH")}
 }
 
 func (w *which) ask() (*admin.Asker, error) {

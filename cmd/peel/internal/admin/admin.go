@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,8 @@ type Config struct {
 
 	// Dir is the node's state folder: the socket is SocketFile in it. "": no socket, and no token.
 	Dir string
+	// Runtime is another folder with a socket of the same name, such as a service manager gives; "": none.
+	Runtime string
 	// Listen is an address of loopback and a port to listen on as well; "": none. It needs Dir, where TokenFile is.
 	Listen string
 
@@ -53,7 +56,7 @@ type Server struct {
 	mux     *http.ServeMux
 	locals  []*local
 	actions chan struct{}
-	release func() // of the socket's lock
+	release func() // of the sockets' locks
 
 	mu       sync.Mutex
 	sections []section // guarded by mu, as all below
@@ -87,21 +90,18 @@ func Open(cfg Config) (*Server, error) {
 	}
 	s.routes()
 	s.Metric(processMetrics(s.started)...)
-	if cfg.Dir == "" {
-		if cfg.Listen != "" {
-			return nil, errors.New("admin: an address needs a state folder, where its token is kept: set state, or leave admin out")
+	if cfg.Dir == "" && cfg.Listen != "" {
+		return nil, errors.New("admin: an address needs a state folder, where its token is kept: set state, or leave admin out")
+	}
+	for i, dir := range []string{cfg.Dir, cfg.Runtime} {
+		if dir == "" || i > 0 && filepath.Clean(dir) == filepath.Clean(cfg.Dir) {
+			continue
 		}
-		return s, nil
+		if err := s.openSocket(dir); err != nil {
+			s.Close()
+			return nil, err
+		}
 	}
-	if err := safeFolder(cfg.Dir); err != nil {
-		return nil, err
-	}
-	l, release, err := listenSocket(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	s.release = release
-	s.locals = append(s.locals, &local{Listener: l, hosts: []string{socketHost, "localhost"}})
 	if cfg.Listen == "" {
 		return s, nil
 	}
@@ -112,6 +112,21 @@ func Open(cfg Config) (*Server, error) {
 	}
 	s.locals = append(s.locals, t)
 	return s, nil
+}
+
+// openSocket listens in a folder.
+func (s *Server) openSocket(dir string) error {
+	if err := safeFolder(dir); err != nil {
+		return err
+	}
+	l, release, err := listenSocket(dir)
+	if err != nil {
+		return err
+	}
+	before := s.release
+	s.release = func() { release(); before() }
+	s.locals = append(s.locals, &local{Listener: l, hosts: []string{socketHost, "localhost"}})
+	return nil
 }
 
 // Close gives back what Open took, where Run is never called.

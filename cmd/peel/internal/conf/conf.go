@@ -142,7 +142,8 @@ type file interface {
 }
 
 // Load reads a file into one of the structs of this package. Paths in it are relative to the file's folder and come back
-// absolute or relative to the working directory as path is. Every error is an *Error.
+// absolute or relative to the working directory as path is. A file that leaves state out means the folder that a service
+// manager gave. Every error is an *Error.
 func Load(path string, into file) error {
 	text, err := read(path)
 	if err != nil {
@@ -152,6 +153,7 @@ func Load(path string, into file) error {
 }
 
 func load(path string, text []byte, into file) error {
+	reflect.ValueOf(into).Elem().FieldByName("State").SetString(givenFolder("STATE_DIRECTORY"))
 	if err := strict.Decode(text, into); err != nil {
 		return &Error{path, meantFor(text, err)}
 	}
@@ -459,6 +461,7 @@ func StateOf(path string) (string, error) {
 	var f struct {
 		State string `toml:"state"`
 	}
+	f.State = givenFolder("STATE_DIRECTORY")
 	if err := toml.Unmarshal(text, &f); err != nil {
 		return "", &Error{path, err}
 	}
@@ -467,6 +470,19 @@ func StateOf(path string) (string, error) {
 	}
 	return filepath.Join(filepath.Dir(path), f.State), nil
 }
+
+// givenFolder is the folder that a service manager made for the node and named in an environment variable (systemd.exec(5)), of
+// several the first; "": there is none.
+func givenFolder(variable string) string {
+	dir, _, _ := strings.Cut(os.Getenv(variable), ":")
+	if !filepath.IsAbs(dir) {
+		return ""
+	}
+	return dir
+}
+
+// RuntimeFolder is the folder that a service manager gives for what is gone with the node, such as sockets; "": none.
+func RuntimeFolder() string { return givenFolder("RUNTIME_DIRECTORY") }
 
 func required(s string) error {
 	if s == "" {

@@ -13,7 +13,7 @@ func (c *Relay) Text() string {
 	b.line("# A relay of a peel network. Start it with: peel relay --config THIS-FILE")
 	b.key("network", c.Network, "The network file: who the authorities are. Paths are relative to this file.")
 	b.key("keys", c.Keys, "The folder of the relay's keys. Keep it safe: the identity in it is the relay.")
-	b.key("state", c.State, `Where the directory is kept between runs. "": nowhere.`)
+	b.key("state", c.State, `Where the directory is kept between runs. "": nowhere. Left out: in $STATE_DIRECTORY.`)
 	b.key("nickname", c.Nickname, "1 to 19 letters and digits, for people. Relays are told apart by their identity.")
 	b.key("contact", c.Contact, "How to reach you. It is published.")
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
@@ -51,7 +51,7 @@ func (c *Authority) Text() string {
 	b.key("keys", c.Keys, "The folder of the authority's signing keys, their certificates and its link key. If identity.key is in it as well, as in",
 		"test networks, the authority certifies its signing keys by itself, and whoever takes this machine is the authority.",
 		"Else it needs a new certificate at least every 89 days, and warns from 14 days before: see peel keys --help.")
-	b.key("state", c.State, `Where descriptors, votes and the directory are kept between runs. "": nowhere.`)
+	b.key("state", c.State, `Where descriptors, votes and the directory are kept between runs. "": nowhere. Left out: in $STATE_DIRECTORY.`)
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
 	b.list("allow", c.Allow, "Identities of the relays that may join. []: all, unless a list says otherwise.")
 	b.list("lists", c.Lists, "Files that say which relays may join, which may not, and which are bad exits or middles only, and why",
