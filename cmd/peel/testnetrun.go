@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peel/cell/contain"
+	"peel/cmd/peel/internal/page"
+	"peel/cmd/peel/internal/window"
 	"peel/testnet/lab"
 	"peel/testnet/plan"
 	"peel/testnet/scenarios"
@@ -27,7 +31,13 @@ type labRun struct {
 	trace   bool
 	report  string
 	shrink  int
+	web     string
+	stays   bool // the window, when all is over
+	pace    float64
 	out     io.Writer
+	stderr  io.Writer
+
+	window *window.Window // nil: there is none
 }
 
 func testnetRunCommand() *cobra.Command {
@@ -41,13 +51,17 @@ and whether what must always hold did (docs/testnet.md). A FILE without a dot or
 slash is one of the scenarios that come with the program; "all" is all of them.
 
 Everything happens in memory and in virtual time, in which days pass in seconds, and
-what the seed decides is the same each time: the line "trace" tells.`,
+what the seed decides is the same each time: the line "trace" tells.
+
+The window, a web page, shows it meanwhile, and after it if you give --web; --pace has
+time pass slowly enough to watch.`,
 		Example: `  peel testnet run two-faces
   peel testnet run --seed 7 --weather bad --churn 5s my.toml
+  peel testnet run --web 127.0.0.1:0 --pace 1 kill-relays
   peel testnet run all`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			r.out = c.OutOrStdout()
+			r.out, r.stderr, r.stays = c.OutOrStdout(), c.ErrOrStderr(), c.Flags().Changed("web")
 			return r.run(c.Context(), args)
 		},
 	}
@@ -57,6 +71,8 @@ what the seed decides is the same each time: the line "trace" tells.`,
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say at the end of each how it went, and nothing before")
 	f.BoolVar(&r.trace, "trace", false, "print the trace: all that the seed decides")
 	f.StringVar(&r.report, "report", "", "write what happened, with plots, into this `file`: one page of HTML (docs/window.md); for one FILE")
+	f.StringVar(&r.web, "web", "127.0.0.1:0", "`address` of the window; port 0 picks a free one, off: none; if it is given, the window stays until Ctrl-C (with --quiet, default: off)")
+	f.Float64Var(&r.pace, "pace", 0, "at most so many seconds of virtual time in a second; 0: as many as the machine can")
 	f.IntVar(&r.shrink, "shrink", 30, "when a rule is broken, run up to so many times to find the smallest plan that breaks it; 0: do not")
 	return c
 }
@@ -108,16 +124,39 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	if r.report != "" && len(plans) != 1 {
 		return &usageError{errors.New("--report: a report is of one run: give one file")}
 	}
-	failed := 0
+	if math.IsNaN(r.pace) || r.pace < 0 || r.pace > 0 && r.pace < 0.01 || r.pace > 1e6 {
+		return &usageError{errors.New("--pace: give a number from 0.01 to 1000000, or 0")}
+	}
+	end, err := r.show(ctx, plans[0])
+	if err != nil {
+		return err
+	}
+	defer end()
+	failed, err := r.all(ctx, plans)
+	if err != nil {
+		return err
+	}
+	if r.window != nil && r.stays && ctx.Err() == nil {
+		fmt.Fprintln(r.out, "the window stays until Ctrl-C")
+		<-ctx.Done()
+	}
+	if failed > 0 {
+		return &exitError{code: 1, err: fmt.Errorf("testnet run: %d of %d failed", failed, len(plans))}
+	}
+	return nil
+}
+
+// all runs the plans, one after the other, and says how many failed.
+func (r *labRun) all(ctx context.Context, plans []*plan.Plan) (failed int, err error) {
 	for _, p := range plans {
 		begun := time.Now()
-		res, told, err := r.one(ctx, p, r.quiet)
+		res, told, err := r.one(ctx, p, true)
 		if err != nil {
-			return err
+			return failed, err
 		}
 		if r.report != "" {
 			if err := writeReport(r.report, told); err != nil {
-				return err
+				return failed, err
 			}
 		}
 		fmt.Fprint(r.out, res)
@@ -128,34 +167,85 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 		if !res.OK() {
 			failed++
 			if err := r.smallest(ctx, p, res); err != nil {
-				return err
+				return failed, err
 			}
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	if failed > 0 {
-		return &exitError{code: 1, err: fmt.Errorf("testnet run: %d of %d failed", failed, len(plans))}
-	}
-	return nil
+	return failed, nil
 }
 
-// one runs one plan, and has its story told.
-func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Result, told *story.Story, err error) {
+// show opens the window, if there shall be one. The func returned closes it.
+func (r *labRun) show(ctx context.Context, p *plan.Plan) (end func(), err error) {
+	if noWindow(r.web) || r.quiet && !r.stays {
+		return func() {}, nil
+	}
+	if err := page.CheckListen(r.web); err != nil {
+		return nil, &usageError{fmt.Errorf("--web: %w", err)}
+	}
+	dir, err := os.MkdirTemp("", "peel-testnet-") // for peel testnet top
+	if err != nil {
+		return nil, err
+	}
+	r.window, err = openWindow(r.web, dir, story.New(p.Name, "in virtual time", time.Now()), story.Actions{})
+	if err != nil {
+		os.RemoveAll(dir)
+		if r.stays {
+			return nil, err
+		}
+		fmt.Fprintln(r.stderr, "peel: warning: there is no window:", err)
+		return func() {}, nil
+	}
+	fmt.Fprintln(r.out, "window:", r.window.Link())
+	ctx, cancel := context.WithCancel(ctx)
+	var wg contain.Group
+	wg.Go(nil, func() {
+		if err := r.window.Run(ctx); err != nil {
+			fmt.Fprintln(r.stderr, "peel: warning:", err)
+		}
+	})
+	return func() {
+		cancel()
+		wg.Wait()
+		os.RemoveAll(dir)
+	}, nil
+}
+
+// one runs one plan, and has its story told; watched: to those who run it as well.
+func (r *labRun) one(ctx context.Context, p *plan.Plan, watched bool) (res *lab.Result, told *story.Story, err error) {
 	var mu sync.Mutex
-	cfg := lab.Config{Plan: p, Stop: func() bool { return ctx.Err() != nil }}
-	if !quiet {
+	pace := 0.0
+	if watched {
+		pace = r.pace
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg contain.Group
+	defer wg.Wait()
+	defer cancel()
+	pacer := newPacer(ctx, pace)
+	defer pacer.end()
+	wg.Go(func(*contain.Panic) { cancel() }, func() { pacer.run(ctx) })
+	cfg := lab.Config{Plan: p, Second: pacer.second}
+	if watched && !r.quiet {
 		cfg.Progress = func(s string) {
 			mu.Lock()
 			defer mu.Unlock()
 			fmt.Fprintln(r.out, s)
 		}
 	}
-	before := lab.Descriptors()
+	port := uint16(0)
+	if r.window != nil {
+		port = r.window.Port()
+	}
+	before := lab.Descriptors(port)
 	e := virtual.Run(func() {
 		told = story.New(p.Name, "in virtual time", time.Now())
 		cfg.Story = told
+		if watched && r.window != nil {
+			r.window.Show(told, pacer.actions(p.WeatherNames()))
+		}
 		res, err = lab.Virtual(context.Background(), cfg)
 		told.End(time.Now())
 	})
@@ -168,7 +258,7 @@ func (r *labRun) one(ctx context.Context, p *plan.Plan, quiet bool) (res *lab.Re
 	if e != nil {
 		res.Broken = append(res.Broken, lab.Broken{Rule: "no goroutine is left at the end", Text: e.Error()})
 	}
-	if after := lab.Descriptors(); after > before {
+	if after := lab.Descriptors(port); after > before {
 		res.Broken = append(res.Broken, lab.Broken{Rule: "no descriptor is left at the end", Text: fmt.Sprintf("%d are open, and %d were before", after, before)})
 	}
 	return res, told, nil
@@ -182,7 +272,7 @@ func (r *labRun) smallest(ctx context.Context, p *plan.Plan, res *lab.Result) er
 	rule := res.Broken[0].Rule
 	fmt.Fprintf(r.out, "looking for the smallest plan that breaks the rule %q\n", rule)
 	small := lab.Shrink(p, rule, r.shrink, func(q *plan.Plan) (*lab.Result, error) {
-		res, _, err := r.one(ctx, q, true)
+		res, _, err := r.one(ctx, q, false)
 		return res, err
 	})
 	text, err := small.Encode()
@@ -190,7 +280,7 @@ func (r *labRun) smallest(ctx context.Context, p *plan.Plan, res *lab.Result) er
 		return err
 	}
 	fmt.Fprintf(r.out, "seed %d; broken at %v; the smallest plan found:\n\n%s\n", p.Seed, res.Broken[0].At, text)
-	again, _, err := r.one(ctx, small, true)
+	again, _, err := r.one(ctx, small, false)
 	if err != nil {
 		return err
 	}

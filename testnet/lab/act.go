@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +19,10 @@ func (l *Lab) act(ctx context.Context) {
 			return
 		}
 		l.trace("%s %s", a.At, a.String())
-		if err := l.do(ctx, a); err != nil {
+		<-l.hand
+		err := l.do(ctx, a)
+		l.hand <- struct{}{}
+		if err != nil {
 			l.broken("what befalls the network can be done", "%s: %v", a.String(), err)
 		}
 	}
@@ -57,9 +59,9 @@ func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
 	switch a.Do {
 	case plan.Kill:
 		if a.Undo {
-			return l.Restore(name)
+			return l.restore(name)
 		}
-		return l.Kill(name)
+		return l.kill(name)
 	case plan.Restart:
 		l.say(story.OfNode, name, "restarts")
 		n.stop(false)
@@ -153,8 +155,8 @@ type kill struct {
 	took time.Duration // until the next new connection of a client worked; 0: not yet
 }
 
-// Kill ends a node at once, as kill -9 does.
-func (l *Lab) Kill(name string) error {
+// kill ends a node at once, as kill -9 does.
+func (l *Lab) kill(name string) error {
 	n, err := l.node(name)
 	if err != nil {
 		return err
@@ -168,8 +170,8 @@ func (l *Lab) Kill(name string) error {
 	return nil
 }
 
-// Restore starts a node that was killed, or lets one go on that was frozen.
-func (l *Lab) Restore(name string) error {
+// restore starts a node that was killed, or lets one go on that was frozen.
+func (l *Lab) restore(name string) error {
 	n, err := l.node(name)
 	if err != nil {
 		return err
@@ -177,24 +179,12 @@ func (l *Lab) Restore(name string) error {
 	if err := l.ground.Freeze(n.addr, false); err != nil {
 		return err
 	}
-	n.mu.Lock()
-	up := n.live != nil
-	n.mu.Unlock()
 	l.say(story.OfNode, name, "is back")
-	if up {
+	if n.up() {
 		l.story.State(name, story.Up)
 		return nil
 	}
 	return n.start()
-}
-
-// Freeze lets a node neither hear nor be heard.
-func (l *Lab) Freeze(name string) error {
-	n, err := l.node(name)
-	if err != nil {
-		return err
-	}
-	return l.freeze(name, n.addr, true)
 }
 
 func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) error {
@@ -210,23 +200,10 @@ func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) error {
 	return nil
 }
 
-// SetWeather changes the weather.
-func (l *Lab) SetWeather(name string) error {
-	if !slices.Contains(l.plan.WeatherNames(), name) {
-		return fmt.Errorf("lab: there is no weather %q", name)
-	}
-	return l.setWeather(name)
-}
-
 func (l *Lab) node(name string) (*node, error) {
 	n := l.byName[name]
 	if n == nil {
 		return nil, fmt.Errorf("lab: no relay or authority is called %q", name)
 	}
 	return n, nil
-}
-
-// Actions are what those who watch may do.
-func (l *Lab) Actions() story.Actions {
-	return story.Actions{Kill: l.Kill, Freeze: l.Freeze, Restore: l.Restore, SetWeather: l.SetWeather, Weathers: l.plan.WeatherNames()}
 }

@@ -29,7 +29,10 @@ type Config struct {
 	Progress func(string)                   // is told, in a line, what happens; nil: nobody is
 	Log      func(node string) *slog.Logger // nil: silent
 
-	Stop func() bool // is asked once a second in virtual time, into which nothing comes from outside; true: end. nil: nobody stops it
+	// Second is called once a second, in virtual time by a goroutine of its bubble, into which nothing else comes from outside: with what may be
+	// done to the network, and look, which has the Story told how things are now. While it waits for something from outside of the bubble,
+	// time does not pass. false: end. nil: nobody looks.
+	Second func(can story.Actions, look func()) (goOn bool)
 }
 
 // Lab is a network under a plan: made by New, run once by Run.
@@ -56,6 +59,7 @@ type Lab struct {
 	kills    []*kill
 	result   Result
 	running  sync.WaitGroup // of all that Run starts and waits for
+	hand     chan struct{}  // of who does something to the network: one at a time, the timetable or somebody who watches; closed: it is over
 	ctx      context.Context
 	baseline int // goroutines before
 }
@@ -79,8 +83,9 @@ func New(cfg Config) (*Lab, error) {
 	}
 	l := &Lab{
 		cfg: cfg, plan: cfg.Plan, ground: cfg.Ground, byName: make(map[string]*node), services: make(map[string]*service),
-		places: make(map[netip.Addr]string), baseline: runtime.NumGoroutine(),
+		places: make(map[netip.Addr]string), baseline: runtime.NumGoroutine(), hand: make(chan struct{}, 1),
 	}
+	l.hand <- struct{}{}
 	l.result.Plan = cfg.Plan
 	l.result.seen = make(map[string]string)
 	if l.story = cfg.Story; l.story == nil {
@@ -103,6 +108,15 @@ func (l *Lab) Run(ctx context.Context) (*Result, error) {
 	}
 	started := time.Now()
 	l.running.Go(func() { l.watch(ctx) })
+	if l.cfg.Second != nil {
+		l.running.Go(func() {
+			for sleepUntil(ctx, time.Now().Add(time.Second)) {
+				if !l.cfg.Second(l.Actions(), l.look) {
+					cancel(nil)
+				}
+			}
+		})
+	}
 	l.running.Go(func() {
 		if l.clients[0].Ready(ctx) == nil {
 			took := time.Since(started)
@@ -175,6 +189,8 @@ func (l *Lab) play(ctx context.Context) error {
 
 // end stops all that runs, and waits until it is gone.
 func (l *Lab) end(cancel context.CancelCauseFunc) error {
+	<-l.hand // nobody does anything to it from here on
+	close(l.hand)
 	l.collect()
 	l.story.End(time.Now()) // how the network is taken down is no part of it
 	cancel(nil)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type Result struct {
 	Kills     int      // of relays, after which a new connection was waited for
 	Prompt    int      // of these, after which it came in time
 	Stopped   bool     // before its end
+	ByHand    int      // what those who watched did to the network
 
 	end  time.Time // of the timetable
 	acts []string
@@ -257,6 +259,9 @@ func (r *Result) String() string {
 	if r.Kills > 0 {
 		fmt.Fprintf(&b, "  kills: %d; a new connection worked in time after %d\n", r.Kills, r.Prompt)
 	}
+	if r.ByHand > 0 {
+		fmt.Fprintf(&b, "  by hand: %d actions: they are in the trace, which is no longer the seed's alone\n", r.ByHand)
+	}
 	fmt.Fprintf(&b, "  trace: %s\n", r.Digest())
 	return b.String()
 }
@@ -271,11 +276,18 @@ func (l *Lab) Left() string {
 	return ""
 }
 
-// Descriptors is how many files and sockets this process has open; 0 where that cannot be told.
-func Descriptors() int {
+// Descriptors is how many files and sockets this process has open, but those of connections that came to a port of its own by which it is
+// watched, if that is not 0; 0 where that cannot be told.
+func Descriptors(watched uint16) int {
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return 0
 	}
-	return len(list)
+	n := 0
+	for _, f := range list {
+		if fd, err := strconv.Atoi(f.Name()); watched == 0 || err != nil || !cameTo(fd, watched) {
+			n++
+		}
+	}
+	return n
 }

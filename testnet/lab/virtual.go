@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"sync"
-	"time"
 
 	"peel/testnet/memnet"
 	"peel/testnet/plan"
@@ -25,19 +23,6 @@ func Virtual(ctx context.Context, cfg Config) (*Result, error) {
 	l, err := New(cfg)
 	if err != nil {
 		return nil, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var asking sync.WaitGroup
-	defer asking.Wait()
-	defer cancel()
-	if cfg.Stop != nil {
-		asking.Go(func() {
-			for sleepUntil(ctx, time.Now().Add(time.Second)) {
-				if cfg.Stop() {
-					cancel()
-				}
-			}
-		})
 	}
 	return l.Run(ctx)
 }

@@ -13,6 +13,9 @@ type Snapshot struct {
 	Started   time.Time  `json:"started"`
 	Now       time.Time  `json:"now"`
 	Over      bool       `json:"over"`
+	Run       int        `json:"run,omitempty"` // of those that a window shows one after the other
+	Pace      string     `json:"pace,omitempty"`
+	Paces     []string   `json:"paces,omitempty"` // that can be asked for
 	Weather   string     `json:"weather,omitempty"`
 	Weathers  []string   `json:"weathers"` // that can be asked for
 	Can       []string   `json:"can"`      // Actions.Can

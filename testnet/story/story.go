@@ -63,6 +63,7 @@ const (
 	OfWeather   = "weather"
 	OfVillain   = "villain"
 	OfInvariant = "invariant" // one is broken
+	OfHand      = "hand"      // somebody who watches did something
 )
 
 // Event is something that happened.
@@ -153,12 +154,15 @@ type Actions struct {
 	SetWeather            func(name string) error
 	Weathers              []string     // what SetWeather takes
 	Fetch                 func() error // a download through the network, so that there is something to see
+	SetPace               func(name string) error
+	Paces                 []string      // what SetPace takes: of a run in virtual time, how fast it goes
+	Pace                  func() string // which of them it is
 }
 
 // Can names the actions that there are.
 func (a Actions) Can() []string {
 	can := []string{}
-	for name, there := range map[string]bool{"kill": a.Kill != nil, "freeze": a.Freeze != nil, "restore": a.Restore != nil, "fetch": a.Fetch != nil, "weather": a.SetWeather != nil} {
+	for name, there := range map[string]bool{"kill": a.Kill != nil, "freeze": a.Freeze != nil, "restore": a.Restore != nil, "fetch": a.Fetch != nil, "weather": a.SetWeather != nil, "pace": a.SetPace != nil} {
 		if there {
 			can = append(can, name)
 		}

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 
 	"peel/cmd/peel/internal/page"
 	"peel/testnet/story"
@@ -37,17 +38,23 @@ const (
 
 // Window is a page and where it listens. It is made by Open and works while Run runs.
 type Window struct {
-	story   *story.Story
-	actions story.Actions
-	log     *slog.Logger
-	l       net.Listener
-	door    page.Door
-	mux     *http.ServeMux
-	looks   chan struct{}
-	acts    chan struct{}
+	shown atomic.Pointer[shown]
+	log   *slog.Logger
+	l     net.Listener
+	door  page.Door
+	mux   *http.ServeMux
+	looks chan struct{}
+	acts  chan struct{}
 }
 
-// Open listens on an address of loopback; Run or Close gives it back. Log, which is told at Info what is done to the network, may be nil.
+// shown is the run that a window shows.
+type shown struct {
+	story   *story.Story
+	actions story.Actions
+	run     int
+}
+
+// Open listens on an address of loopback, to show one run, or several, one after the other; Run or Close gives it back. Log, which is told at Info what is done to the network, may be nil.
 func Open(addr string, s *story.Story, a story.Actions, log *slog.Logger) (*Window, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -56,7 +63,8 @@ func Open(addr string, s *story.Story, a story.Actions, log *slog.Logger) (*Wind
 	if err != nil {
 		return nil, err
 	}
-	w := &Window{story: s, actions: a, log: log, mux: http.NewServeMux(), looks: make(chan struct{}, mostLooks), acts: make(chan struct{}, mostActions)}
+	w := &Window{log: log, mux: http.NewServeMux(), looks: make(chan struct{}, mostLooks), acts: make(chan struct{}, mostActions)}
+	w.Show(s, a)
 	if w.l, w.door.Hosts, err = page.Listen(addr); err != nil {
 		return nil, err
 	}
@@ -64,17 +72,31 @@ func Open(addr string, s *story.Story, a story.Actions, log *slog.Logger) (*Wind
 	w.mux.Handle("/", site)
 	w.mux.HandleFunc("GET /story", w.snapshot)
 	w.mux.HandleFunc("GET /lines", w.lines)
-	for name, do := range map[string]func(string) error{"kill": a.Kill, "freeze": a.Freeze, "restore": a.Restore} {
-		w.action(name, "node", do)
-	}
-	w.action("weather", "name", a.SetWeather)
-	var fetch func(string) error
-	if a.Fetch != nil {
-		fetch = func(string) error { return a.Fetch() }
-	}
-	w.action("fetch", "", fetch)
+	w.action("kill", "node", func(a story.Actions) func(string) error { return a.Kill })
+	w.action("freeze", "node", func(a story.Actions) func(string) error { return a.Freeze })
+	w.action("restore", "node", func(a story.Actions) func(string) error { return a.Restore })
+	w.action("weather", "name", func(a story.Actions) func(string) error { return a.SetWeather })
+	w.action("pace", "name", func(a story.Actions) func(string) error { return a.SetPace })
+	w.action("fetch", "", func(a story.Actions) func(string) error {
+		if a.Fetch == nil {
+			return nil
+		}
+		return func(string) error { return a.Fetch() }
+	})
 	return w, nil
 }
+
+// Show has the window show another run from now on.
+func (w *Window) Show(s *story.Story, a story.Actions) {
+	next := &shown{story: s, actions: a, run: 1}
+	if last := w.shown.Load(); last != nil {
+		next.run = last.run + 1
+	}
+	w.shown.Store(next)
+}
+
+// Port is where the window listens.
+func (w *Window) Port() uint16 { return uint16(w.l.Addr().(*net.TCPAddr).Port) }
 
 // Link is the address that opens the page. It is a secret: whoever has it can do to the network what the page can.
 func (w *Window) Link() string { return page.Link(w.l.Addr(), w.door.Token) }
@@ -119,9 +141,13 @@ func (w *Window) snapshot(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (w *Window) look(after uint64) story.Snapshot {
-	v := w.story.Snapshot(after)
-	v.Can = w.actions.Can()
-	v.Weathers = append(v.Weathers, w.actions.Weathers...)
+	s := w.shown.Load()
+	v := s.story.Snapshot(after)
+	v.Run, v.Can, v.Paces = s.run, s.actions.Can(), s.actions.Paces
+	v.Weathers = append(v.Weathers, s.actions.Weathers...)
+	if s.actions.Pace != nil {
+		v.Pace = s.actions.Pace()
+	}
 	return v
 }
 
@@ -142,9 +168,9 @@ func (w *Window) lines(rw http.ResponseWriter, r *http.Request) {
 	var l story.Lines
 	var ok bool
 	if q.Has("node") {
-		l, ok = w.story.OfNode(q.Get("node"))
+		l, ok = w.shown.Load().story.OfNode(q.Get("node"))
 	} else {
-		l, ok = w.story.OfCircuit(q.Get("circuit"))
+		l, ok = w.shown.Load().story.OfCircuit(q.Get("circuit"))
 	}
 	if !ok {
 		page.Fail(rw, http.StatusNotFound, "there is none of this name, or no longer")
@@ -153,14 +179,15 @@ func (w *Window) lines(rw http.ResponseWriter, r *http.Request) {
 	answer(rw, l)
 }
 
-// action answers POST /NAME?KEY=what; do nil: this network cannot.
-func (w *Window) action(name, key string, do func(string) error) {
+// action answers POST /NAME?KEY=what, by one of the actions of what is shown; nil: this network cannot.
+func (w *Window) action(name, key string, of func(story.Actions) func(string) error) {
 	w.mux.HandleFunc("/"+name, func(rw http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
 			rw.Header().Set("Allow", "POST")
 			page.Fail(rw, http.StatusMethodNotAllowed, "this is done with POST")
 			return
 		}
+		do := of(w.shown.Load().actions)
 		if do == nil {
 			page.Fail(rw, http.StatusNotFound, "this network has no "+name)
 			return

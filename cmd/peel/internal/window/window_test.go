@@ -187,6 +187,40 @@ func TestTheAnswerIsTheStoryAndWhatCanBeDone(t *testing.T) {
 	}
 }
 
+// A window shows one run after the other, says which it is, and does to the one that it shows what is asked.
+func TestTheWindowShowsOneRunAfterTheOther(t *testing.T) {
+	var d did
+	w := open(t, network(), story.Actions{Kill: d.act("kill the first's")})
+	look := func() (v story.Snapshot) {
+		t.Helper()
+		_, body := ask(t, w, "GET", "/story", "Authorization", "Bearer "+w.door.Token)
+		if err := json.Unmarshal([]byte(body), &v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if v := look(); v.Run != 1 || v.Network != "local" || v.Pace != "" {
+		t.Errorf("run %d of %s at pace %q", v.Run, v.Network, v.Pace)
+	}
+	if code, _ := ask(t, w, "POST", "/pace?name=5x", "Authorization", "Bearer "+w.door.Token); code != http.StatusNotFound {
+		t.Errorf("the pace of a run that has none: %d", code)
+	}
+	w.Show(story.New("second", "in a test", begin), story.Actions{
+		Kill: d.act("kill the second's"), SetPace: d.act("pace"), Paces: []string{"paused", "5x"}, Pace: func() string { return "paused" },
+	})
+	if v := look(); v.Run != 2 || v.Network != "second" || len(v.Nodes) != 0 || v.Pace != "paused" || !slices.Equal(v.Paces, []string{"paused", "5x"}) || !slices.Equal(v.Can, []string{"kill", "pace"}) {
+		t.Errorf("the second run: %+v", v)
+	}
+	for _, path := range []string{"/pace?name=5x", "/kill?node=relay1"} {
+		if code, body := ask(t, w, "POST", path, "Authorization", "Bearer "+w.door.Token); code != http.StatusOK {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	if got := d.list(); !slices.Equal(got, []string{"pace 5x", "kill the second's relay1"}) {
+		t.Errorf("done: %q", got)
+	}
+}
+
 // One who asks for more at a time than may be made is told to come back, and one action is done at a time.
 func TestWhoeverComesWhenItIsFullIsToldSo(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})

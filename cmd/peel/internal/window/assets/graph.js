@@ -130,6 +130,13 @@ export class Graph {
     this.links.addEventListener("click", (e) => { if (e.target === this.links) this.choose(null); });
   }
 
+  // anew forgets the network that was shown.
+  anew() {
+    [this.who, this.chosen, this.cells] = ["", null, []];
+    this.exits.clear();
+    this.due.clear();
+  }
+
   // motion turns the moving of cells on or off.
   motion(on) {
     this.still = !on;

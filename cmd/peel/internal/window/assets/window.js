@@ -89,7 +89,7 @@ function show(v) {
   const known = events.length ? events[events.length - 1].seq : 0;
   events = events.concat(v.events.filter((e) => e.seq > known)).slice(-500);
   document.title = "Peel test network " + v.network;
-  $("about").textContent = [v.network, v.ground, v.weather && "weather: " + v.weather, v.over ? "over after " + clock(since(v.now)) : clock(since(v.now))].filter(Boolean).join(" · ");
+  $("about").textContent = [v.network, v.ground, v.weather && "weather: " + v.weather, v.over ? "over after " + clock(since(v.now)) : clock(since(v.now)), speed(v)].filter(Boolean).join(" · ");
   showTiles();
   showTools();
   graph.show(v);
@@ -99,6 +99,23 @@ function show(v) {
   showCircuits();
   showDownloads();
   showEvents();
+}
+
+// speed says how fast virtual time goes, over the last few answers.
+let beats = [];
+function speed(v) {
+  if (!v.pace || v.over) return "";
+  if (v.pace === "paused") return "paused";
+  beats = beats.concat({ at: performance.now(), now: Date.parse(v.now) }).slice(-5);
+  const real = beats[beats.length - 1].at - beats[0].at, n = (beats[beats.length - 1].now - beats[0].now) / real;
+  return real > 0 ? (n < 9.5 ? n.toFixed(1) : short(Math.round(n))) + "× real time" : "";
+}
+
+// anew forgets the run that was shown: the window shows another one.
+function anew() {
+  [now, events, chosen, lines, beats] = [null, [], null, null, []];
+  before.clear();
+  graph.anew();
 }
 
 function showTiles() {
@@ -114,7 +131,7 @@ function showTiles() {
 let moving = !graph.still;
 function showTools() {
   if (report) return;
-  put($("tools"), JSON.stringify([now.can, now.weathers, now.weather, moving, now.over]), () => {
+  put($("tools"), JSON.stringify([now.can, now.weathers, now.weather, now.pace, moving, now.over]), () => {
     const all = [];
     if (now.over) return all;
     if (now.can.includes("fetch")) all.push(el("button", { "data-key": "fetch", onclick: (e) => act("/fetch", e.currentTarget) }, "Fetch a page"));
@@ -122,6 +139,11 @@ function showTools() {
       const s = el("select", { id: "weather", "data-key": "weather", onchange: (e) => act("/weather?" + new URLSearchParams({ name: e.target.value })) },
         ...now.weathers.map((w) => el("option", { value: w, selected: w === now.weather }, w)));
       all.push(el("label", {}, "Weather ", s));
+    }
+    if (now.can.includes("pace")) {
+      const s = el("select", { id: "pace", "data-key": "pace", onchange: (e) => act("/pace?" + new URLSearchParams({ name: e.target.value })) },
+        ...now.paces.map((p) => el("option", { value: p, selected: p === now.pace }, p.replace(/x$/, "×"))));
+      all.push(el("label", {}, "Pace ", s));
     }
     all.push(el("button", { "data-key": "motion", "aria-pressed": String(!moving), onclick: () => { moving = !moving; graph.motion(moving); showTools(); } }, "Hold still"));
     return all;
@@ -311,7 +333,11 @@ async function turn() {
   asking = true;
   clearTimeout(timer);
   try {
-    const v = await ask("/story?after=" + (events.length ? events[events.length - 1].seq : 0));
+    let v = await ask("/story?after=" + (events.length ? events[events.length - 1].seq : 0));
+    if (now && v.run !== now.run) {
+      anew();
+      v = await ask("/story?after=0");
+    }
     trouble(null);
     show(v);
     await askLines();
