@@ -146,7 +146,7 @@ func (n *Net) dialFrom(a netip.Addr) func(context.Context, string, string) (net.
 	if n.internet == nil {
 		return d.DialContext
 	}
-	return n.weathered(a, d.DialContext)
+	return n.internet.Over(a, d.DialContext)
 }
 
 func (n *Net) make() error {

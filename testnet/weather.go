@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -65,24 +64,6 @@ func (n *Net) script(nickname string) string {
 		return m.Script()
 	}
 	return ""
-}
-
-// weathered dials as dial does, and has what is sent meet the weather.
-func (n *Net) weathered(from netip.Addr, dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		to, err := netip.ParseAddrPort(addr)
-		if err != nil {
-			return nil, fmt.Errorf("testnet: %w", err)
-		}
-		if err := n.internet.Shake(ctx, from, to.Addr()); err != nil {
-			return nil, err
-		}
-		c, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return n.internet.Carry(from, to.Addr(), c), nil
-	}
 }
 
 // tellPlan lets the weather begin, and tells of it and of villains.

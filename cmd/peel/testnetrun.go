@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,54 +27,62 @@ import (
 // labRun is the verb testnet run at work.
 type labRun struct {
 	trouble
-	virtual bool
-	quiet   bool
-	trace   bool
-	report  string
-	shrink  int
-	web     string
-	stays   bool // the window, when all is over
-	pace    float64
-	out     io.Writer
-	stderr  io.Writer
+	ground string
+	quiet  bool
+	trace  bool
+	report string
+	shrink int
+	web    string
+	stays  bool // the window, when all is over
+	pace   float64
+	out    io.Writer
+	stderr io.Writer
 
 	window *window.Window // nil: there is none
 }
 
 func testnetRunCommand() *cobra.Command {
-	r := &labRun{virtual: true}
+	r := &labRun{ground: groundVirtual}
 	c := &cobra.Command{
 		Use:   "run [flags] FILE...",
-		Short: "Run networks that are described in files, in virtual time",
+		Short: "Run networks that are described in files",
 		Long: `Runs each network that a file describes: its nodes, which are those that people
 run; weather, events and villains; loads; and says whether what was expected came,
 and whether what must always hold did (docs/testnet.md). A FILE without a dot or a
 slash is one of the scenarios that come with the program; "all" is all of them.
 
-Everything happens in memory and in virtual time, in which days pass in seconds, and
-what the seed decides is the same each time: the line "trace" tells.
+--ground says what the network stands on:
+
+virtual     memory, in virtual time, in which days pass in seconds; what the seed
+            decides is the same each time: the line "trace" tells
+loopback    sockets of this machine, in real time, all nodes in this process; what is
+            sent takes its time, and is held up, on a line in memory
 
 The window, a web page, shows it meanwhile, and after it if you give --web; --pace has
-time pass slowly enough to watch.`,
+virtual time pass slowly enough to watch.`,
 		Example: `  peel testnet run two-faces
   peel testnet run --seed 7 --weather bad --churn 5s my.toml
   peel testnet run --web 127.0.0.1:0 --pace 1 kill-relays
+  peel testnet run --ground loopback rolling-restart
   peel testnet run all`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.out, r.stderr, r.stays = c.OutOrStdout(), c.ErrOrStderr(), c.Flags().Changed("web")
+			if r.ground != groundVirtual && !c.Flags().Changed("shrink") {
+				r.shrink = 0 // a run takes its time
+			}
 			return r.run(c.Context(), args)
 		},
 	}
 	f := c.Flags()
 	r.trouble.add(c)
-	f.BoolVar(&r.virtual, "virtual", true, "run in virtual time (the only ground of this verb so far)")
+	f.StringVar(&r.ground, "ground", r.ground, "what the network stands on: "+strings.Join(grounds, " or "))
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say at the end of each how it went, and nothing before")
 	f.BoolVar(&r.trace, "trace", false, "print the trace: all that the seed decides")
 	f.StringVar(&r.report, "report", "", "write what happened, with plots, into this `file`: one page of HTML (docs/window.md); for one FILE")
 	f.StringVar(&r.web, "web", "127.0.0.1:0", "`address` of the window; port 0 picks a free one, off: none; if it is given, the window stays until Ctrl-C (with --quiet, default: off)")
 	f.Float64Var(&r.pace, "pace", 0, "at most so many seconds of virtual time in a second; 0: as many as the machine can")
-	f.IntVar(&r.shrink, "shrink", 30, "when a rule is broken, run up to so many times to find the smallest plan that breaks it; 0: do not")
+	f.IntVar(&r.shrink, "shrink", 30, "when a rule is broken, run up to so many times to find the smallest plan that breaks it; 0: do not, as usual in real time")
 	return c
 }
 
@@ -114,8 +123,8 @@ func (r *labRun) plans(args []string) ([]*plan.Plan, error) {
 }
 
 func (r *labRun) run(ctx context.Context, args []string) error {
-	if !r.virtual {
-		return &usageError{errors.New("--virtual=false: plans run in virtual time only so far; for a network of sockets use peel testnet")}
+	if !slices.Contains(grounds, r.ground) {
+		return &usageError{fmt.Errorf("--ground %q: give %s", r.ground, strings.Join(grounds, " or "))}
 	}
 	plans, err := r.plans(args)
 	if err != nil {
@@ -123,6 +132,9 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	}
 	if r.report != "" && len(plans) != 1 {
 		return &usageError{errors.New("--report: a report is of one run: give one file")}
+	}
+	if r.pace != 0 && r.ground != groundVirtual {
+		return &usageError{errors.New("--pace: only virtual time has a pace: leave it out, or leave out --ground")}
 	}
 	if math.IsNaN(r.pace) || r.pace < 0 || r.pace > 0 && r.pace < 0.01 || r.pace > 1e6 {
 		return &usageError{errors.New("--pace: give a number from 0.01 to 1000000, or 0")}
@@ -189,7 +201,7 @@ func (r *labRun) show(ctx context.Context, p *plan.Plan) (end func(), err error)
 	if err != nil {
 		return nil, err
 	}
-	r.window, err = openWindow(r.web, dir, story.New(p.Name, "in virtual time", time.Now()), story.Actions{})
+	r.window, err = openWindow(r.web, dir, story.New(p.Name, r.ground, time.Now()), story.Actions{})
 	if err != nil {
 		os.RemoveAll(dir)
 		if r.stays {
@@ -227,7 +239,7 @@ func (r *labRun) one(ctx context.Context, p *plan.Plan, watched bool) (res *lab.
 	pacer := newPacer(ctx, pace)
 	defer pacer.end()
 	wg.Go(func(*contain.Panic) { cancel() }, func() { pacer.run(ctx) })
-	cfg := lab.Config{Plan: p, Second: pacer.second}
+	cfg := lab.Config{Plan: p}
 	if watched && !r.quiet {
 		cfg.Progress = func(s string) {
 			mu.Lock()
@@ -240,23 +252,32 @@ func (r *labRun) one(ctx context.Context, p *plan.Plan, watched bool) (res *lab.
 		port = r.window.Port()
 	}
 	before := lab.Descriptors(port)
-	e := virtual.Run(func() {
-		told = story.New(p.Name, "in virtual time", time.Now())
-		cfg.Story = told
-		if watched && r.window != nil {
-			r.window.Show(told, pacer.actions(p.WeatherNames()))
+	var left string
+	if r.ground == groundVirtual {
+		cfg.Second = pacer.second
+		e := virtual.Run(func() {
+			told = story.New(p.Name, "in virtual time", time.Now())
+			cfg.Story = told
+			if watched && r.window != nil {
+				r.window.Show(told, pacer.actions(p.WeatherNames()))
+			}
+			res, err = lab.Virtual(context.Background(), cfg)
+			told.End(time.Now())
+		})
+		if e != nil {
+			left = e.Error()
 		}
-		res, err = lab.Virtual(context.Background(), cfg)
-		told.End(time.Now())
-	})
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case res == nil:
-		return nil, nil, e
+		if res == nil && err == nil {
+			err = e
+		}
+	} else {
+		res, told, left, err = r.real(ctx, cfg, watched)
 	}
-	if e != nil {
-		res.Broken = append(res.Broken, lab.Broken{Rule: "no goroutine is left at the end", Text: e.Error()})
+	if err != nil {
+		return nil, nil, err
+	}
+	if left != "" {
+		res.Broken = append(res.Broken, lab.Broken{Rule: "no goroutine is left at the end", Text: left})
 	}
 	if after := lab.Descriptors(port); after > before {
 		res.Broken = append(res.Broken, lab.Broken{Rule: "no descriptor is left at the end", Text: fmt.Sprintf("%d are open, and %d were before", after, before)})

@@ -15,7 +15,7 @@ import (
 // act does what the timetable says, in time.
 func (l *Lab) act(ctx context.Context) {
 	for _, a := range l.plan.Timetable() {
-		if !sleepUntil(ctx, l.begin.Add(a.At)) {
+		if !sleepUntil(ctx, l.begin().Add(a.At)) {
 			return
 		}
 		l.trace("%s %s", a.At, a.String())

@@ -62,6 +62,7 @@ type Machine struct {
 type Traits struct {
 	Name     string        // in a few words: "in memory, in virtual time"
 	Settling time.Duration // from the start of the nodes to the first voting, by when all relays should have said who they are
+	Real     bool          // time is real, and does not wait: the timetable begins when the first client is ready
 }
 
 // memory is the ground in memory, for virtual time.
@@ -75,7 +76,9 @@ const (
 	servicePort = 80
 )
 
-func (memory) Traits() Traits                         { return Traits{"in memory, in virtual time", settlingVirtual} }
+func (memory) Traits() Traits {
+	return Traits{Name: "in memory, in virtual time", Settling: settlingVirtual}
+}
 func (memory) Refuse(*plan.Plan) error                { return nil }
 func (memory) Begin(context.Context, []Machine) error { return nil }
 

@@ -63,7 +63,7 @@ func (l *Lab) byHand(what, name string, can, do func(*node) error) error {
 	if name != "" {
 		text += " " + name
 	}
-	l.trace("%v %s, by hand", time.Since(l.begin).Round(time.Millisecond), text)
+	l.trace("%v %s, by hand", time.Since(l.begin()).Round(time.Millisecond), text)
 	l.mu.Lock()
 	l.result.ByHand++
 	l.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peel/client"
@@ -41,7 +42,7 @@ type Lab struct {
 	plan    *plan.Plan
 	ground  Ground
 	network *directory.Network
-	begin   time.Time // of the timetable
+	beginAt atomic.Int64 // of the timetable, in Unix nanoseconds
 	story   *story.Story
 
 	nodes    []*node // authorities, then relays
@@ -94,7 +95,6 @@ func New(cfg Config) (*Lab, error) {
 	if err := l.lay(time.Now()); err != nil {
 		return nil, err
 	}
-	l.result.end = l.begin.Add(time.Duration(l.plan.Length))
 	return l, nil
 }
 
@@ -162,10 +162,18 @@ func (l *Lab) start(ctx context.Context) error {
 
 // play waits for the network, and then lets happen what the plan says.
 func (l *Lab) play(ctx context.Context) error {
-	if !sleepUntil(ctx, l.begin) {
+	if !sleepUntil(ctx, l.begin()) {
 		return context.Cause(ctx)
 	}
-	end := l.begin.Add(time.Duration(l.plan.Length))
+	if l.ground.Traits().Real {
+		if err := l.await(ctx); err != nil {
+			return err
+		}
+	}
+	end := l.begin().Add(time.Duration(l.plan.Length))
+	l.mu.Lock()
+	l.result.end = end
+	l.mu.Unlock()
 	life, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	var acting, loads sync.WaitGroup
@@ -186,6 +194,25 @@ func (l *Lab) play(ctx context.Context) error {
 	}
 	return nil
 }
+
+// mostWait is how long the first client may need to be ready, in real time.
+const mostWait = 2 * time.Minute
+
+// await waits for the first client, and has the timetable begin then.
+func (l *Lab) await(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, mostWait)
+	defer cancel()
+	if err := l.clients[0].Ready(wait); err != nil {
+		return fmt.Errorf("lab: the network is not ready after %v: client1: %w", mostWait, err)
+	}
+	l.setBegin(time.Now())
+	return nil
+}
+
+// begin is when the timetable begins; on grounds of real time it may move until it has.
+func (l *Lab) begin() time.Time { return time.Unix(0, l.beginAt.Load()) }
+
+func (l *Lab) setBegin(t time.Time) { l.beginAt.Store(t.UnixNano()) }
 
 // end stops all that runs, and waits until it is gone.
 func (l *Lab) end(cancel context.CancelCauseFunc) error {
@@ -223,7 +250,7 @@ func (l *Lab) say(kind, node, format string, a ...any) {
 	if node != "" {
 		text = node + " " + text
 	}
-	l.cfg.Progress(fmt.Sprintf("%9s  %s", time.Duration(now.Sub(l.begin)).Round(time.Millisecond*100), text))
+	l.cfg.Progress(fmt.Sprintf("%9s  %s", time.Duration(now.Sub(l.begin())).Round(time.Millisecond*100), text))
 }
 
 // dialer dials as the machine at an address.

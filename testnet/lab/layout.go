@@ -61,7 +61,7 @@ func (l *Lab) exchangeKey(name, purpose string) (*ecdh.PrivateKey, error) {
 func (l *Lab) lay(now time.Time) error {
 	p := l.plan
 	start := now.UTC().Add(l.ground.Traits().Settling + time.Duration(p.Voting) + time.Second).Truncate(time.Second)
-	l.begin = start.Add(min(time.Duration(p.Period), slack))
+	l.setBegin(start.Add(min(time.Duration(p.Period), slack)))
 	l.network = &directory.Network{
 		Name: p.Name, Threshold: directory.MinThreshold(p.Authorities),
 		Schedule: directory.Schedule{Start: start, Period: time.Duration(p.Period), Voting: time.Duration(p.Voting)},

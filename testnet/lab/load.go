@@ -58,7 +58,7 @@ func (l *Lab) startClients(ctx context.Context) error {
 // load does one load of the plan.
 func (l *Lab) load(ctx context.Context, which int, end time.Time) {
 	ld := &l.plan.Loads[which]
-	if !sleepUntil(ctx, l.begin.Add(time.Duration(ld.At))) {
+	if !sleepUntil(ctx, l.begin().Add(time.Duration(ld.At))) {
 		return
 	}
 	next := make(chan int)

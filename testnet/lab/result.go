@@ -58,7 +58,7 @@ const mostBroken = 100
 // broken notes that something that must always hold does not.
 func (l *Lab) broken(rule, format string, a ...any) {
 	text := fmt.Sprintf(format, a...)
-	b := Broken{At: time.Since(l.begin), Rule: rule, Text: text}
+	b := Broken{At: time.Since(l.begin()), Rule: rule, Text: text}
 	l.mu.Lock()
 	if len(l.result.Broken) < mostBroken {
 		l.result.Broken = append(l.result.Broken, b)

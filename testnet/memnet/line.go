@@ -75,7 +75,12 @@ type conn struct {
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
-	c.once.Do(c.line.ended)
+	c.once.Do(func() {
+		c.line.ended()
+		if c == &c.line.a {
+			c.line.over()
+		}
+	})
 	return c.Conn.Close()
 }
 
@@ -84,11 +89,28 @@ type line struct {
 	net      *Net
 	from, to netip.Addr
 	a, b     conn
+	gone     chan struct{} // of a line that Carry made: closed when a is closed, or the line cut
+	overOnce sync.Once
 
 	mu          sync.Mutex
 	rng         *rand.Rand
 	there, back Way
 	ends        int
+}
+
+// over closes gone.
+func (l *line) over() {
+	l.overOnce.Do(func() {
+		if l.gone != nil {
+			close(l.gone)
+		}
+	})
+}
+
+// cut loses the connection: both ends fail at once.
+func (l *line) cut() {
+	l.over()
+	l.a.Conn.Cut()
 }
 
 // ended forgets the line when both of its ends are closed.
@@ -164,7 +186,7 @@ func (l *line) weather(fromA bool, b []byte) []byte {
 		c.Lose(max(round, leastRetry))
 	}
 	if reset {
-		c.Cut()
+		l.cut()
 	}
 	return b
 }

@@ -223,7 +223,7 @@ func (n *Net) Cut(a netip.Addr) {
 		l.Close()
 	}
 	for _, l := range lines {
-		l.a.Cut()
+		l.cut()
 	}
 }
 

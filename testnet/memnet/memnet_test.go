@@ -254,3 +254,65 @@ func TestResetsBreakConnections(t *testing.T) {
 		t.Error("no connection broke")
 	})
 }
+
+// Connections that others make meet the weather too, end as theirs do, and wait for a machine that is silent.
+func TestWhatIsCarriedMeetsTheWeather(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		under, n := New(1), New(2)
+		defer under.Close()
+		addr := echo(t, under, two)
+		n.SetWays(func(from, to netip.Addr) Way { return Way{Delay: 10 * time.Millisecond} })
+		dial := n.Over(one, under.Dialer(one))
+		c, err := dial(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took, err := ask(c); err != nil || took != 20*time.Millisecond {
+			t.Errorf("an answer after %v, %v", took, err)
+		}
+		c.Write([]byte("last"))
+		if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Error(err)
+		}
+		if rest, err := io.ReadAll(c); string(rest) != "last" || err != nil {
+			t.Errorf("behind the end came %q, %v", rest, err)
+		}
+		c.Close()
+
+		if c, err = dial(t.Context(), "tcp", addr); err != nil {
+			t.Fatal(err)
+		}
+		n.SetRate(one, 1000)
+		if took, err := sized(c, 1000); err != nil || took != 1020*time.Millisecond {
+			t.Errorf("1000 bytes of a machine that sends 1000 a second came back after %v, %v", took, err)
+		}
+		n.Cut(two)
+		if _, err := ask(c); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a connection of a machine that crashed: %v", err)
+		}
+		c.Close()
+
+		n.Freeze(two, true)
+		begun := time.Now()
+		time.AfterFunc(time.Minute, func() { n.Freeze(two, false) })
+		if c, err = dial(t.Context(), "tcp", addr); err != nil || time.Since(begun) != time.Minute+20*time.Millisecond {
+			t.Fatalf("connected after %v, %v", time.Since(begun), err)
+		}
+		n.Close()
+		n.Wait()
+		if n := n.Connections(); n != 0 {
+			t.Errorf("%d connections are left", n)
+		}
+		c.Close()
+	})
+}
+
+// sized sends so many bytes and waits for them to come back.
+func sized(c net.Conn, n int) (time.Duration, error) {
+	began := time.Now()
+	if _, err := c.Write(make([]byte, n)); err != nil {
+		return 0, err
+	}
+	_, err := io.ReadFull(c, make([]byte, n))
+	return time.Since(began), err
+}
