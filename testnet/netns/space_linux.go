@@ -140,8 +140,10 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// Start starts a process in the namespace.
-func (s *Space) Start(cmd *exec.Cmd) error { return s.Do(cmd.Start) }
+// Command is a command that, when it is started by this process, runs in the namespace: nsenter, of util-linux, becomes it.
+func (s *Space) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), s.file.Fd()), "--", name}, args...)...)
+}
 
 // Listen listens for TCP in the namespace.
 func (s *Space) Listen(at netip.AddrPort) (l net.Listener, err error) {
