@@ -7,24 +7,30 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"peel/testnet/memnet"
+	"peel/testnet/netns"
 )
 
 // A process is one of a node, which ends with the test.
 type process struct {
-	name string
-	args []string
+	name   string
+	within []string // the command that runs it elsewhere
+	args   []string
 }
 
 // runAll runs the nodes until the test ends, and waits until the client in a folder is ready.
-func runAll(t *testing.T, within []string, client string, all ...process) {
+func runAll(t *testing.T, client string, all ...process) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, started := make(chan string, len(all)), 0
@@ -37,7 +43,7 @@ func runAll(t *testing.T, within []string, client string, all ...process) {
 		}
 	})
 	for _, p := range all {
-		args := append(append([]string(nil), within...), p.args...)
+		args := append(append([]string(nil), p.within...), p.args...)
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGKILL) } // nothing is kept
 		var log bytes.Buffer
@@ -78,20 +84,80 @@ func fetch(t *testing.T, within []string, socks, url string) {
 	}
 }
 
-// The commands of the units, in the folders as they are written, are a network.
+// machines are network namespaces at addresses, joined by lines with a delay; nil: there are none here. web serves the page of the scripts.
+func machines(t *testing.T, web string, hosts ...string) map[string][]string {
+	n, within := netns.New(1), make(map[string][]string)
+	n.SetWays(func(_, _ netip.Addr) memnet.Way {
+		return memnet.Way{Delay: 10 * time.Millisecond, Jitter: time.Millisecond}
+	})
+	for _, host := range append(hosts, web) {
+		s, err := netns.NewSpace(netip.MustParseAddr(host))
+		if err != nil {
+			t.Logf("notice: what is exported for systemd is run over loopback: %v", err)
+			return nil
+		}
+		t.Cleanup(func() { s.Close() })
+		if err := n.Add(s.Addr(), s.Wire()); err != nil {
+			t.Fatal(err)
+		}
+		if host == web {
+			l, err := s.Listen(netip.AddrPortFrom(s.Addr(), 80))
+			if err != nil {
+				t.Fatal(err)
+			}
+			webAt(t, l)
+		}
+		args := s.Command("").Args
+		within[host] = args[:len(args)-1]
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if c := n.Counts(); !t.Failed() && c.Carried < 1000 {
+			t.Errorf("the network did not go over the lines: %+v", c)
+		}
+	})
+	return within
+}
+
+// webAt serves the page of the scripts until the test ends.
+func webAt(t *testing.T, l net.Listener) {
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, webPage) })}
+	ended := make(chan error)
+	go func() { ended <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Close()
+		<-ended
+	})
+}
+
+// The commands of the units, in the folders as they are written, are a network: each host a machine of its own, where such can be had, and
+// an address of loopback else.
 func TestExportForSystemdRuns(t *testing.T) {
 	if os.Getenv("PEEL_SLOW") == "" {
 		t.Skip("a network of eight processes: PEEL_SLOW=1 runs it")
 	}
 	t.Parallel()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, webPage) }))
-	defer s.Close()
+	hosts, web := []string{"10.41.0.1", "10.42.0.1", "10.43.0.1"}, "10.44.0.1:80"
+	within := machines(t, "10.44.0.1", hosts...)
+	if within == nil {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		webAt(t, l)
+		hosts, web = []string{"127.41.0.1", "127.42.0.1", "127.43.0.1"}, l.Addr().String()
+	}
 	socks := "127.0.0.1:" + freePort(t)
-	hosts := []string{"127.41.0.1", "127.42.0.1", "127.43.0.1"}
 	dir := exportTo(t, "--systemd", "--authorities", "1", "--relays", "5", "--exits", "2", "--host", strings.Join(hosts, ","), "--port", freePort(t),
-		"--socks", socks, "--period", "6s", "--exit", "accept 127.0.0.1:*")
+		"--socks", socks, "--period", "6s", "--exit", "accept "+strings.Split(web, ":")[0]+":*")
 	var all []process
-	var client string
+	var client, clientHost string
 	for _, host := range hosts {
 		folders, err := os.ReadDir(filepath.Join(dir, host))
 		if err != nil {
@@ -109,17 +175,17 @@ func TestExportForSystemdRuns(t *testing.T) {
 			}
 			_, line, _ := strings.Cut(string(unit), "\nExecStart=/usr/bin/")
 			line, _, _ = strings.Cut(line, "\n")
-			all = append(all, process{name, strings.Fields(strings.ReplaceAll(line, "/var/lib/peel-testnet/%i", own))})
+			all = append(all, process{name, within[host], strings.Fields(strings.ReplaceAll(line, "/var/lib/peel-testnet/%i", own))})
 			if kind == "client" {
-				client = own
+				client, clientHost = own, host
 			}
 		}
 	}
 	if len(all) != 7 {
 		t.Fatalf("%d nodes", len(all))
 	}
-	runAll(t, nil, client, all...)
-	fetch(t, nil, socks, s.URL)
+	runAll(t, client, all...)
+	fetch(t, within[clientHost], socks, "http://"+web+"/")
 }
 
 // The nodes as Kubernetes would start them, at the addresses of their services, are a network: all in one network namespace.
@@ -151,17 +217,17 @@ func TestExportForKubernetesRuns(t *testing.T) {
 	}
 	dir := exportTo(t, "--kubernetes", "--authorities", "1", "--relays", "5", "--exits", "2", "--address", "10.43.0.100", "--period", "6s", "--exit", "accept 127.0.0.1:*")
 	var client string
-	all := []process{{"web server", []string{"serve-page", "127.0.0.1:80"}}}
+	all := []process{{"web server", within, []string{"serve-page", "127.0.0.1:80"}}}
 	for _, p := range pods(t, dir) {
 		args := []string{"peel"}
 		for _, a := range p.args {
 			args = append(args, strings.ReplaceAll(a, "/var/lib/peel", p.dir))
 		}
-		all = append(all, process{p.name, args})
+		all = append(all, process{p.name, within, args})
 		if p.name == "client" {
 			client = p.dir
 		}
 	}
-	runAll(t, within, client, all...)
+	runAll(t, client, all...)
 	fetch(t, within, "127.0.0.1:9250", "http://127.0.0.1/")
 }
