@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"peel/directory/cache"
 	"peel/directory/strict"
 )
 
@@ -158,7 +157,7 @@ func (p *pool) keepTimes() {
 	if !any {
 		return
 	}
-	if err := cache.WriteFile(p.timesName, text); err != nil {
+	if err := p.core.write(p.timesName, text); err != nil {
 		p.core.log.Info("what was learned of build times could not be kept", "why", err)
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"peel/cell"
 	"peel/cell/contain"
@@ -53,6 +54,10 @@ type Config struct {
 	Events   func(Event)                                                       // circuits and the start; called one at a time from a goroutine of Run's, which waits for it to return
 	Tap      func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
 	Log      *slog.Logger                                                      // nil: silent
+
+	Now    func() time.Time                  // what the clock says that people have; nil: time.Now. How long things take is not asked of it
+	Write  func(name string, b []byte) error // replaces a file of Dir as a whole; nil: cache.WriteFile
+	Chance rand.Source                       // for laboratories, in which the same is to happen again: of guards, paths and when a directory is asked. nil: the system's, which nobody can foresee
 }
 
 const (
@@ -91,6 +96,12 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Circuits <= cfg.Spare {
 		return cfg, fmt.Errorf("client: at most %d circuits with %d spare ones: give more than that", cfg.Circuits, cfg.Spare)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Write == nil {
+		cfg.Write = cache.WriteFile
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -115,7 +126,10 @@ type core struct {
 	boot    bootstrap
 	events  events
 	panics  atomic.Uint64
+	unkept  atomic.Uint64 // files that could not be replaced
 	clock   directory.Clock
+	stale   atomic.Bool // it was told that no relay list holds now
+	chance  throws
 	virtual *virtual
 	machine machine
 	ended   chan struct{} // closed when Run is about to return
@@ -138,9 +152,10 @@ func New(cfg Config) (*Client, error) {
 	c := &core{
 		cfg: cfg, rules: cfg.Paths, network: cfg.Network.ID(), log: cfg.Log, ended: make(chan struct{}),
 		unread: stream.NewBudget(stream.Limits{Unread: int(min(cfg.Memory, math.MaxInt))}),
-		turn:   rand.N(max(1, len(cfg.Network.Authorities))),
 	}
-	if c.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: cfg.Log}); err != nil {
+	c.chance = cfg.throws()
+	c.turn = int(c.chance.directory(uint64(max(1, len(cfg.Network.Authorities)))))
+	if c.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Log: cfg.Log, Now: cfg.Now, Write: c.write, Chance: c.chance.directory}); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
 	prefix, err := loadPrefix(cfg.Dir)
@@ -149,6 +164,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.virtual = newVirtual(prefix, rand.Uint32())
 	c.machine = thisMachine(ownDial)
+	c.machine.wall = func() time.Time { return cfg.Now().Round(0) }
 	guards, file, err := loadGuards(cfg.Dir, c.network)
 	if err != nil {
 		return nil, err
@@ -226,10 +242,22 @@ func (c *core) start() *link.Pool {
 		return nil
 	}
 	c.links = link.NewPool(link.PoolConfig{
-		Link: link.Config{Network: c.network, Tap: c.cfg.Tap, Log: c.log, Panicked: c.bug("a link")}, Dial: c.cfg.Dial, Dialed: c.dialed,
+		Link: link.Config{Network: c.network, Tap: c.cfg.Tap, Log: c.log, Now: c.cfg.Now, Panicked: c.bug("a link")}, Dial: c.cfg.Dial, Dialed: c.dialed,
 	})
 	return c.links
 }
+
+// write replaces a file, and counts it if that could not be.
+func (c *core) write(name string, b []byte) error {
+	err := c.cfg.Write(name, b)
+	if err != nil {
+		c.unkept.Add(1)
+	}
+	return err
+}
+
+// Unwritten counts the files that could not be replaced since New: the disk is full, or broken.
+func (c *Client) Unwritten() uint64 { return c.unkept.Load() }
 
 // dialed hears what a node's clock says, and tells once when ours is wrong.
 func (c *core) dialed(p link.Peer, conn *link.Conn) {

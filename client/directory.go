@@ -58,7 +58,21 @@ func (c *Client) Consensus() *directory.Consensus {
 // followDirectory keeps the consensus fresh until ctx ends.
 func (c *core) followDirectory(ctx context.Context) {
 	c.boot.reach(stageStart)
-	c.cache.Follow(ctx, cache.Sources{Authority: c.dialDirectory, Relay: c.dialRelay, Client: true}, c.use, func(err error) { c.boot.failed(c.clock.Explain(err)) })
+	c.cache.Follow(ctx, cache.Sources{Authority: c.dialDirectory, Relay: c.dialRelay, Client: true}, c.use, c.tellStale)
+}
+
+// tellStale notes why there is no newer relay list, and says once, until there is one, if that is for the time.
+func (c *core) tellStale(err error) {
+	var t *directory.TimeError
+	tell := errors.As(err, &t) && !c.stale.Swap(true)
+	if tell && t.Err == directory.ErrFuture && c.cache.Consensus() != nil { // it held when it came: our clock was set back
+		c.clock.Forget()
+	}
+	err = c.clock.Explain(err)
+	c.boot.failed(err)
+	if tell {
+		c.log.Warn("no relay list that holds now", "why", err)
+	}
 }
 
 // use takes a consensus that verified.
@@ -72,11 +86,12 @@ func (c *core) use(d *directory.Consensus) {
 		return
 	}
 	checked := stageChecked
-	if note, err := d.SignedHeader.Usable(c.cfg.Network, time.Now()); err == nil && note != "" {
+	if note, err := d.SignedHeader.Usable(c.cfg.Network, c.cfg.Now()); err == nil && note != "" {
 		checked.Text += "; " + note
 	}
-	c.pool.updateGuards(r.index, time.Now())
+	c.pool.updateGuards(r.index)
 	c.pool.relays.Store(r)
+	c.stale.Store(false)
 	c.boot.reach(checked)
 	c.pool.kick()
 }
@@ -91,7 +106,7 @@ func (c *Client) Change(rules path.Rules) error {
 		if err != nil {
 			return fmt.Errorf("client: with these rules: %w", err)
 		}
-		c.pool.updateGuards(next.index, time.Now())
+		c.pool.updateGuards(next.index)
 		c.pool.relays.Store(next)
 	}
 	c.rules = rules

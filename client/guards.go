@@ -13,7 +13,6 @@ import (
 	"peel/circuit"
 	"peel/client/guard"
 	"peel/client/path"
-	"peel/directory/cache"
 )
 
 const (
@@ -106,7 +105,7 @@ func (p *pool) keepGuards() {
 	if bytes.Equal(text, f.written) {
 		return
 	}
-	if err := cache.WriteFile(f.name, text); err != nil {
+	if err := p.core.write(f.name, text); err != nil {
 		p.core.log.Warn("the guards could not be kept for the next start: it would choose others", "why", err)
 		p.mu.Lock()
 		f.next = time.Now().Add(time.Minute)
@@ -142,8 +141,8 @@ func (p *pool) guardsDue(now time.Time) bool {
 }
 
 // updateGuards makes the guards follow a consensus; they are on disk before any that was drawn is used.
-func (p *pool) updateGuards(x *path.Index, now time.Time) {
-	if p.drawGuards(x, now) {
+func (p *pool) updateGuards(x *path.Index) {
+	if p.drawGuards(x, p.core.cfg.Now()) {
 		p.core.log.Warn("no guard is left that the configuration allows: excluded ones are used, as it says they may")
 	}
 	p.keepGuards()
@@ -162,7 +161,7 @@ func (p *pool) drawGuards(x *path.Index, now time.Time) bool {
 				excluded[g.ID] = true
 			}
 		}
-		p.guards.Update(guard.NewList(relays), func(id cell.NodeID) bool { return !excluded[id] }, now, chance)
+		p.guards.Update(guard.NewList(relays), func(id cell.NodeID) bool { return !excluded[id] }, now, p.core.chance.guards)
 		if _, err := p.guards.Pick(nil, now); err == nil {
 			return lenient
 		}
@@ -177,7 +176,7 @@ func (p *pool) choose(r *relays, u path.Usage, not []cell.NodeID, now time.Time)
 	skip := func(id cell.NodeID) bool { return skipped[id] }
 	var last error
 	for range guardsTried {
-		g, err := p.guards.Pick(skip, now)
+		g, err := p.guards.Pick(skip, p.core.cfg.Now())
 		if err != nil {
 			if last == nil {
 				last = err
@@ -185,7 +184,7 @@ func (p *pool) choose(r *relays, u path.Usage, not []cell.NodeID, now time.Time)
 			break
 		}
 		u.Guard = g
-		way, err := p.faults.choose(r, u, not, now, chance)
+		way, err := p.faults.choose(r, u, not, now, p.core.chance.paths)
 		if err == nil || !errors.Is(err, path.ErrGuard) {
 			return way, skipped, err
 		}
@@ -206,7 +205,7 @@ var errBetter = errors.New("client: a guard that is preferred is to be tried aga
 // guardBuilt tells the guards of a circuit that was built; it fails if that is not to be used. The caller holds mu.
 func (p *pool) guardBuilt(h *held, now time.Time) error {
 	id := h.path[0].ID
-	verdict := p.guards.Succeeded(id, func(id cell.NodeID) bool { return h.skipped[id] }, now, chance)
+	verdict := p.guards.Succeeded(id, func(id cell.NodeID) bool { return h.skipped[id] }, p.core.cfg.Now(), p.core.chance.guards)
 	p.guards.Note(id, true, true, false, false)
 	p.warn(id)
 	if verdict == guard.Better {
@@ -221,12 +220,12 @@ func (p *pool) guardFailed(h *held, err error, now time.Time) {
 	id := h.path[0].ID
 	switch {
 	case !errors.As(err, &at): // it was built, and carried nothing
-		p.guards.Stalled(id, now, chance)
+		p.guards.Stalled(id, p.core.cfg.Now(), p.core.chance.guards)
 		p.guards.Note(id, true, true, false, false)
 	case at.Hop == 0:
-		p.guards.Failed(id, now, chance)
+		p.guards.Failed(id, p.core.cfg.Now(), p.core.chance.guards)
 	default:
-		p.guards.Stalled(id, now, chance)
+		p.guards.Stalled(id, p.core.cfg.Now(), p.core.chance.guards)
 		p.guards.Note(id, true, false, false, false)
 	}
 	p.warn(id)

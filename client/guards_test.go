@@ -383,7 +383,7 @@ func writeGuards(dir string) {
 		os.Exit(3)
 	}
 	set.Update(guard.NewList([]guard.Relay{{ID: cell.NodeID{1}}, {ID: cell.NodeID{2}}}), nil, time.Unix(1e9, 0), func(uint64) uint64 { return 0 })
-	p := newPool(&core{}, set, f)
+	p := newPool(&core{cfg: Config{Write: cache.WriteFile}}, set, f)
 	p.keepGuards()
 }
 

@@ -91,7 +91,7 @@ func (p *pool) run(ctx context.Context) {
 	p.mu.Unlock()
 	for ctx.Err() == nil {
 		now := time.Now()
-		p.noteExpiry(now)
+		p.noteExpiry(p.core.cfg.Now())
 		p.tendGuards(now)
 		timer := time.NewTimer(p.tend(now))
 		select {

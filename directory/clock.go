@@ -39,6 +39,13 @@ func (c *Clock) Heard(node cell.NodeID, ahead time.Duration) {
 	c.heard = append(c.heard, heardClock{node, ahead})
 }
 
+// Forget forgets what was heard: our clock was set since.
+func (c *Clock) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = nil
+}
+
 // Skew estimates how far our clock is behind (ahead of, if negative), from the clocks of so many nodes:
 // it is their median, of two middle ones that nearer to ours, so that no single node makes us doubt.
 // 0 from fewer than two.

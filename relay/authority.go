@@ -12,6 +12,7 @@ import (
 	"peel/cell/link"
 	"peel/directory"
 	"peel/directory/authority"
+	"peel/directory/cache"
 )
 
 // Authority is the node of a directory authority: the authority itself, and a relay at which every circuit ends and
@@ -29,7 +30,15 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 	ac.Dial = func(ctx context.Context, a directory.AuthorityInfo) (net.Conn, error) {
 		return n.relay.dialAuthority(ctx, a)
 	}
-	ac.Reach = authority.ReachByLink(link.Config{Network: cfg.Network.ID(), Log: cfg.Log}, cfg.dialer())
+	if ac.Now == nil {
+		ac.Now = cfg.Now
+	}
+	cfg.Now = ac.Now
+	if ac.Write == nil {
+		ac.Write = cfg.Write
+	}
+	cfg.Write, ac.Write = ac.Write, n.written(ac.Write)
+	ac.Reach = authority.ReachByLink(link.Config{Network: cfg.Network.ID(), Log: cfg.Log, Now: cfg.Now}, cfg.dialer())
 	if cfg.Measure {
 		ac.Measure = measurement(cfg.Network.ID(), cfg.measureDialer(), cfg.Log)
 	}
@@ -44,6 +53,20 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 		return nil, err
 	}
 	return n, nil
+}
+
+// written is write, and counts what could not be written with the node's other counters.
+func (n *Authority) written(write func(string, []byte) error) func(string, []byte) error {
+	if write == nil {
+		write = cache.WriteFile
+	}
+	return func(name string, b []byte) error {
+		err := write(name, b)
+		if err != nil && n.relay != nil { // it is made before Run
+			n.relay.stats.Unwritten.Add(1)
+		}
+		return err
+	}
 }
 
 // measureDialer is how links are dialled to measure.

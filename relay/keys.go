@@ -108,7 +108,7 @@ func (k Keys) Save(dir string) error {
 		made = time.Now()
 	}
 	// The identity, or the certificate in its place, comes last: a folder that has it is whole.
-	if err := saveOnion(dir, onionKeys{k.Onion, k.Previous, made.UTC().Truncate(time.Second)}); err != nil {
+	if err := saveOnion(cache.WriteFile, dir, onionKeys{k.Onion, k.Previous, made.UTC().Truncate(time.Second)}); err != nil {
 		return err
 	}
 	if err := SaveKey(filepath.Join(dir, linkFile), k.Link); err != nil {

@@ -125,13 +125,13 @@ func writeState(dir string) {
 	}
 	for range rounds {
 		next, changed, err := o.at(o.since.Add(onionLife), func() (*ecdh.PrivateKey, error) { return newOnionKey() })
-		if err != nil || !changed || saveOnion(dir, next) != nil {
+		if err != nil || !changed || saveOnion(cache.WriteFile, dir, next) != nil {
 			os.Exit(5)
 		}
 		o = next
 		q.sent += 1000
 		text, err := os.ReadFile(filepath.Join(dir, "directory"))
-		if err != nil || q.save(dir) != nil {
+		if err != nil || q.save(cache.WriteFile, dir) != nil {
 			os.Exit(6)
 		}
 		if up := bytes.ToUpper(text); !bytes.Equal(text, up) {

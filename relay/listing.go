@@ -95,6 +95,9 @@ func (r *Relay) dialed(p link.Peer, conn *link.Conn) {
 func (r *Relay) tellStale(err error) {
 	var t *directory.TimeError
 	if errors.As(err, &t) && !r.listing.stale.Swap(true) {
+		if t.Err == directory.ErrFuture && r.cache.Consensus() != nil { // it held when it came: our clock was set back
+			r.clock.Forget()
+		}
 		r.log.Warn("no directory that holds now", "why", r.clock.Explain(err))
 	}
 }

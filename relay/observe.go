@@ -22,7 +22,7 @@ func (r *Relay) keepObserved(ctx context.Context) {
 		select {
 		case <-tick.C:
 			if o.overload.look(r.stats.Circuits.Load(), r.stats.Crowded.Load()) {
-				r.overloaded.Store(time.Now().Truncate(time.Hour).Unix())
+				r.overloaded.Store(r.cfg.Now().Truncate(time.Hour).Unix())
 			}
 			r.observed.Store(o.add(time.Now(), r.stats.Cells.Load()*cell.Size))
 		case <-ctx.Done():

@@ -118,7 +118,7 @@ func parseOnionKeys(text []byte) (onionKeys, error) {
 
 // saveOnion replaces the file of the keys: a crash at any moment leaves the old or the new one. What the old one held is overwritten,
 // as far as the file system does so.
-func saveOnion(dir string, o onionKeys) error {
+func saveOnion(write func(string, []byte) error, dir string, o onionKeys) error {
 	text, err := o.encode()
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func saveOnion(dir string, o onionKeys) error {
 			old = nil
 		}
 	}
-	err = cache.WriteFile(path, text)
+	err = write(path, text)
 	if old != nil {
 		if st, e := old.Stat(); e == nil && err == nil {
 			old.WriteAt(make([]byte, st.Size()), 0)
@@ -155,7 +155,7 @@ func SaveOnionKey(dir string) error {
 	if err != nil {
 		return fmt.Errorf("relay: onion key: %w", err)
 	}
-	return saveOnion(dir, onionKeys{current: k, since: time.Now().UTC().Truncate(time.Second)})
+	return saveOnion(cache.WriteFile, dir, onionKeys{current: k, since: time.Now().UTC().Truncate(time.Second)})
 }
 
 // honoured are the onion keys that a relay answers for now.
@@ -185,7 +185,7 @@ func (r *Relay) turnOnion(now time.Time) error {
 		return err
 	}
 	if r.cfg.KeyDir != "" {
-		if err := saveOnion(r.cfg.KeyDir, next); err != nil {
+		if err := saveOnion(r.write, r.cfg.KeyDir, next); err != nil {
 			return err
 		}
 	}
@@ -198,12 +198,12 @@ func (r *Relay) turnOnion(now time.Time) error {
 func (r *Relay) keepOnion(ctx context.Context) {
 	for {
 		err := errPanic
-		r.guard("onion keys", func() { err = r.turnOnion(time.Now()) })
+		r.guard("onion keys", func() { err = r.turnOnion(r.cfg.Now()) })
 		wait := onionLook
 		if err != nil {
 			r.log.Error("no new onion key: the old ones stay in use, longer than they should", "why", err)
 		} else {
-			wait = r.onion.Load().wait(time.Now())
+			wait = r.onion.Load().wait(r.cfg.Now())
 		}
 		t := time.NewTimer(wait)
 		select {

@@ -14,6 +14,7 @@ import (
 
 	"peel/cell/link/linktest"
 	"peel/circuit"
+	"peel/directory/cache"
 )
 
 const day = 24 * time.Hour
@@ -197,7 +198,7 @@ func TestACrashLeavesOldOrNewOnionKeys(t *testing.T) {
 			t.Fatalf("after %d bytes: other keys", n)
 		}
 	}
-	if err := saveOnion(dir, next); err != nil {
+	if err := saveOnion(cache.WriteFile, dir, next); err != nil {
 		t.Fatal(err)
 	}
 	if k := load(dir); !k.Onion.Equal(next.current) || !k.Previous.Equal(old.Onion) || !k.Made.Equal(next.since) {
@@ -269,7 +270,7 @@ func TestWhatAnOldFileHeldIsOverwritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := saveOnion(dir, someOnion(t, true)); err != nil {
+	if err := saveOnion(cache.WriteFile, dir, someOnion(t, true)); err != nil {
 		t.Fatal(err)
 	}
 	b := make([]byte, mostKeyFile)

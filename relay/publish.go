@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
@@ -88,7 +87,7 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 	r.cache.Follow(ctx, cache.Sources{
 		Authority: func(ctx context.Context) (net.Conn, error) {
 			as := r.cfg.Network.Authorities
-			return r.dialAuthority(ctx, as[rand.N(len(as))])
+			return r.dialAuthority(ctx, as[r.chance(uint64(len(as)))])
 		},
 		Relay: r.dialRelay,
 	}, func(c *directory.Consensus) {
@@ -118,7 +117,7 @@ func (r *Relay) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cel
 	if c == nil {
 		return nil, cell.NodeID{}, cache.ErrNone
 	}
-	e := cache.Pick(c, func(id cell.NodeID) bool { return id == r.id || slices.Contains(not, id) }, rand.Uint64N)
+	e := cache.Pick(c, func(id cell.NodeID) bool { return id == r.id || slices.Contains(not, id) }, r.chance)
 	if e == nil {
 		return nil, cell.NodeID{}, errors.New("relay: no other relay is left to ask for the directory")
 	}
@@ -175,7 +174,7 @@ func (r *Relay) current(now time.Time, refused *described) (*described, error) {
 		return d, nil
 	}
 	wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
-	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), signer: r.signer.Load(), until: now.Add(wait/2 + rand.N(wait/2))}
+	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), signer: r.signer.Load(), until: now.Add(wait/2 + time.Duration(r.chance(uint64(wait/2))))}
 	var err error
 	if d.text, err = r.descriptor(now); err != nil {
 		return nil, err
@@ -202,7 +201,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 				var d *described
 				err := errPanic
 				r.guard("publish", func() {
-					if d, err = r.current(time.Now(), refused); err == nil {
+					if d, err = r.current(r.cfg.Now(), refused); err == nil {
 						err = r.publish(ctx, a, d.text)
 					}
 				})
@@ -212,11 +211,11 @@ func (r *Relay) keepPublished(ctx context.Context) {
 					if outdated(err) {
 						refused = d
 					}
-					wait = retry/2 + rand.N(retry/2)
+					wait = retry/2 + time.Duration(r.chance(uint64(retry/2)))
 					retry = min(2*retry, max(r.cfg.Network.WithDefaults().Period, leastRepublish))
 				} else {
-					wait, retry = time.Until(d.until), firstRetry
-					r.listing.took(time.Now())
+					wait, retry = d.until.Sub(r.cfg.Now()), firstRetry
+					r.listing.took(r.cfg.Now())
 				}
 				select {
 				case <-time.After(wait):

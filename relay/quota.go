@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"peel/directory/cache"
 )
 
 // quotaFile is where in Config.Dir what was sent in this period is kept.
@@ -113,9 +111,9 @@ func (q *quota) load(dir string, now time.Time) error {
 }
 
 // save replaces the file as a whole.
-func (q *quota) save(dir string) error {
+func (q *quota) save(write func(string, []byte) error, dir string) error {
 	if dir == "" || q.most == 0 {
 		return nil
 	}
-	return cache.WriteFile(filepath.Join(dir, quotaFile), q.encode())
+	return write(filepath.Join(dir, quotaFile), q.encode())
 }

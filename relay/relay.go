@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -63,6 +64,10 @@ type Config struct {
 	Heard   func(from net.Addr, m cell.Message)                               // for tests and instruments: each message for this relay, and the link it came by
 	Log     *slog.Logger                                                      // nil: silent
 
+	Now    func() time.Time                  // what the clock says that people have; nil: time.Now. How long things take is not asked of it
+	Write  func(name string, b []byte) error // replaces a file of Dir or KeyDir as a whole; nil: cache.WriteFile
+	Chance rand.Source                       // for laboratories, in which the same is to happen again: of whom it asks for the directory, and when. nil: the system's
+
 	// Memory is how many bytes others can make the relay hold, whatever they do: what is below is sized by it, if it is 0
 	// (spec/queues.md, section 6). 0: 2 GiB, or half of GOMEMLIMIT if that is less; LeastMemory at least.
 	Memory int64
@@ -113,6 +118,7 @@ type Relay struct {
 	described  *described // what the authorities are sent; guarded by describing
 	listing    listing    // whether this relay stands in the directory
 	clock      directory.Clock
+	chance     func(n uint64) uint64
 	handshakes *waiting
 	sources    *sources
 	dirStreams *streams
@@ -156,6 +162,7 @@ type Stats struct {
 	Crowded                                    atomic.Uint64 // circuits and key exchanges for which there was no place
 	Limited                                    atomic.Uint64 // refused because their address asks for too many
 	Breaches                                   atomic.Uint64 // circuits ended for what came on them: no honest node sends it
+	Unwritten                                  atomic.Uint64 // files that could not be replaced
 	Cells                                      atomic.Uint64 // of circuits: passed on or ended here, both ways
 	Waits                                      Waits         // of CREATEs, until a worker took them
 	Asked                                      Asked         // of the directory
@@ -180,6 +187,12 @@ func New(cfg Config) (*Relay, error) {
 		return nil, err
 	}
 	cfg.Dial = cfg.dialer()
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Write == nil {
+		cfg.Write = cache.WriteFile
+	}
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
 		handshakes: newWaiting(mostHandshakes), budget: stream.NewBudget(stream.Limits{Unread: cfg.MaxUnread, Copies: cfg.MaxCopied, Late: cfg.MaxLate}),
@@ -191,9 +204,10 @@ func New(cfg Config) (*Relay, error) {
 		streams: newCrowd(cfg.MaxTasks, cfg.MaxStreams), extensions: newCrowd(cfg.MaxTasks, 0),
 		dials: newCrowd(mostDials, mostPending), outlets: make(map[*outlet]struct{}),
 	}
+	r.chance = cfg.dice()
 	r.unproved.oldest = true
 	r.quota = quota{most: cfg.Quota, daily: cfg.QuotaDaily}
-	if err := r.quota.load(cfg.Dir, time.Now()); err != nil {
+	if err := r.quota.load(cfg.Dir, cfg.Now()); err != nil {
 		return nil, err
 	}
 	r.pausing.Store(&pausing{until: r.quota.pause(), replaced: make(chan struct{})})
@@ -209,13 +223,13 @@ func New(cfg Config) (*Relay, error) {
 	} else {
 		r.id = cfg.Keys.ID()
 		if s := cfg.Keys.Signer; cfg.Keys.Identity == nil && s != nil {
-			if err := s.holds(cfg.Network, time.Now()); err != nil {
+			if err := s.holds(cfg.Network, cfg.Now()); err != nil {
 				return nil, err
 			}
 			r.signer.Store(&signing{*s, make(chan struct{})})
 		}
 		if cfg.Keys.Made.IsZero() {
-			cfg.Keys.Made = time.Now()
+			cfg.Keys.Made = cfg.Now()
 		}
 		r.honour(onionKeys{cfg.Keys.Onion, cfg.Keys.Previous, cfg.Keys.Made})
 		s, err := r.settle(cfg.Settings())
@@ -225,12 +239,12 @@ func New(cfg Config) (*Relay, error) {
 		r.settled.Store(s)
 	}
 	var err error
-	if r.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: r.log}); err != nil {
+	if r.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: r.log, Now: cfg.Now, Write: r.write, Chance: r.chance}); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	r.known.Store(new(known))
 	r.linkCfg = link.Config{
-		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log, Gate: r.gate,
+		Network: r.network, ID: r.id, Key: cfg.Keys.Link, Identify: r.identify, Tap: cfg.Tap, Log: r.log, Gate: r.gate, Now: cfg.Now,
 		Rate:   link.NewRate(cfg.Rate, cfg.Burst),
 		Budget: link.NewBudget(int64(cfg.MaxQueued)).LimitClosed(2 * cfg.MaxCircuits), Panicked: r.bug("a link"),
 	}
@@ -242,6 +256,29 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink, Dialed: r.dialed, Ended: r.unlinked})
 	return r, nil
+}
+
+// dice draws numbers below n, in any goroutine, of what may be foreseen: when something is done, and by which of many that do.
+func (cfg *Config) dice() func(n uint64) uint64 {
+	if cfg.Chance == nil {
+		return rand.Uint64N
+	}
+	var mu sync.Mutex
+	draw := rand.New(cfg.Chance)
+	return func(n uint64) uint64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return draw.Uint64N(n)
+	}
+}
+
+// write replaces a file, and counts it if that could not be.
+func (r *Relay) write(name string, b []byte) error {
+	err := r.cfg.Write(name, b)
+	if err != nil {
+		r.stats.Unwritten.Add(1)
+	}
+	return err
 }
 
 // dialer is how links are dialled.

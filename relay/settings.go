@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
-	"time"
 
 	"peel/cell"
 	"peel/directory"
@@ -47,7 +46,7 @@ func (r *Relay) settle(s Settings) (*settled, error) {
 		s.Addrs = listenerAddrs(r.cfg.Listeners)
 	}
 	next := &settled{Settings: s, replaced: make(chan struct{})}
-	if _, err := r.describe(&s, time.Now()); err != nil {
+	if _, err := r.describe(&s, r.cfg.Now()); err != nil {
 		return nil, err
 	}
 	if len(s.Exit) == 0 {

@@ -205,7 +205,7 @@ func (r *Relay) MayRenew(s Signer) error {
 	if r.signer.Load() == nil {
 		return errors.New("relay: this relay signs with its identity")
 	}
-	if err := s.holds(r.cfg.Network, time.Now()); err != nil {
+	if err := s.holds(r.cfg.Network, r.cfg.Now()); err != nil {
 		return err
 	}
 	if s.Certificate.Identity != r.id {
@@ -254,7 +254,7 @@ func (r *Relay) keepCertificate(ctx context.Context) {
 	defer t.Stop()
 	var told time.Time
 	for {
-		now := time.Now()
+		now := r.cfg.Now()
 		c, _ := r.Certificate()
 		level, text := needsRenewal(&c, now)
 		if text != "" && (told.IsZero() || level >= slog.LevelError || now.Sub(told) >= certificateTell) {

@@ -50,7 +50,7 @@ func (r *Relay) keepQuota(ctx context.Context) {
 	save := func() {
 		saved = time.Now()
 		q := r.used()
-		if err := q.save(r.cfg.Dir); err != nil {
+		if err := q.save(r.write, r.cfg.Dir); err != nil {
 			r.log.Error("cannot write how much of the traffic quota is used: after a restart it counts from less", "why", err)
 		}
 	}
@@ -60,11 +60,11 @@ func (r *Relay) keepQuota(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			r.count(&before, time.Now())
+			r.count(&before, r.cfg.Now())
 			return
 		}
 		r.guard("quota", func() {
-			r.count(&before, time.Now())
+			r.count(&before, r.cfg.Now())
 			if time.Since(saved) >= quotaSave {
 				save()
 			}

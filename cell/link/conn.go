@@ -52,9 +52,18 @@ type Config struct {
 	Bend func() func(room []cell.Cell, n int) int
 	Log  *slog.Logger // nil: silence
 
+	Now func() time.Time // what the clock says that people have, as it is told in handshakes; nil: time.Now
+
 	// Panicked is told of each panic in a link's own code, which ends that link (ReasonBug); it must not block, and may be called with
 	// locks held. nil: the log is.
 	Panicked func(*contain.Panic)
+}
+
+func (c *Config) clock() time.Time {
+	if c.Now == nil {
+		return time.Now()
+	}
+	return c.Now()
 }
 
 func (c Config) withDefaults() Config {

@@ -110,7 +110,7 @@ func dial(nc net.Conn, cfg Config, peer Peer) (*Conn, error) {
 	ours, theirs := keys(secrets)
 	c := newConn(nc, cfg, true, theirs, ours)
 	c.peer, c.named, c.peerKey = peer.ID, true, peer.Key
-	if err := c.readPayload(payload, now.Add(began.Sub(now)/2)); err != nil {
+	if err := c.readPayload(payload, cfg.clock().Add(began.Sub(now)/2)); err != nil {
 		return nil, err
 	}
 	confirm, err := c.out.seal(make([]byte, confirmSize), 1)
@@ -158,7 +158,7 @@ func accept(nc net.Conn, cfg Config) (*Conn, error) {
 	var secrets *hybrid.Secrets
 	var err error
 	respond := func() {
-		reply, secrets, err = hybrid.Respond(hc, request, appendPayload(nil, time.Now(), nc.RemoteAddr()))
+		reply, secrets, err = hybrid.Respond(hc, request, appendPayload(nil, cfg.clock(), nc.RemoteAddr()))
 	}
 	if cfg.Gate == nil {
 		respond()

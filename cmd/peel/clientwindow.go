@@ -63,6 +63,7 @@ func clientWindow(s *admin.Server, c *client.Client) {
 			return float64(won)
 		}},
 		admin.Metric{Name: "peel_client_panics_total", Help: "Panics that were contained: each is a bug.", Rise: true, Value: func() float64 { return float64(c.Panics()) }},
+		admin.Metric{Name: "peel_client_unwritten_total", Help: "Files of its state that could not be replaced: the disk is full, or broken.", Rise: true, Value: func() float64 { return float64(c.Unwritten()) }},
 	)
 }
 

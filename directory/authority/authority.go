@@ -63,6 +63,8 @@ type Config struct {
 
 	Log *slog.Logger     // nil: no log
 	Now func() time.Time // nil: time.Now
+
+	Write func(name string, b []byte) error // replaces a file of Dir as a whole; nil: cache.WriteFile
 }
 
 // Authority is a directory authority. It is an http.Handler for what relays, clients and other
@@ -111,6 +113,9 @@ func New(cfg Config) (*Authority, error) {
 	k, err := openKeep(cfg.Dir)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Write != nil {
+		k.write = cfg.Write
 	}
 	return newAuthority(cfg, k, cfg.Dir != "")
 }

@@ -14,7 +14,8 @@ import (
 // keep holds what must outlive a crash, by name: in files of one folder, each replaced as a whole
 // so that the old or the new one is found afterwards, or in memory when there is no folder.
 type keep struct {
-	dir string // "": memory
+	dir   string // "": memory
+	write func(name string, b []byte) error
 
 	mu  sync.Mutex
 	mem map[string][]byte // guarded by mu
@@ -34,7 +35,7 @@ func openKeep(dir string) (*keep, error) {
 			_ = os.Remove(name) // else it stays, and does no harm
 		}
 	}
-	return &keep{dir: dir}, nil
+	return &keep{dir: dir, write: cache.WriteFile}, nil
 }
 
 // save keeps b under a name; when it returns, b is on the disk.
@@ -45,7 +46,7 @@ func (k *keep) save(name string, b []byte) error {
 		k.mem[name] = append([]byte{}, b...)
 		return nil
 	}
-	if err := cache.WriteFile(filepath.Join(k.dir, name), b); err != nil {
+	if err := k.write(filepath.Join(k.dir, name), b); err != nil {
 		return fmt.Errorf("authority: state: %w", err)
 	}
 	return nil

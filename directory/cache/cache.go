@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -34,6 +35,10 @@ type Config struct {
 	Dir     string       // where the newest consensus is kept; "": in memory only
 	Past    int64        // bytes of past consensuses, compressed, kept for diffs to hand out; 0: none, as a client has it
 	Log     *slog.Logger // nil: no log
+
+	Now    func() time.Time                  // what the clock says that people have; nil: time.Now
+	Write  func(name string, b []byte) error // replaces a file as a whole; nil: WriteFile
+	Chance func(n uint64) uint64             // draws a number below n, by which Follow spreads what it asks; nil: rand.Uint64N
 }
 
 // Cache keeps the newest consensus of a network. What does not verify never gets in. Its methods may
@@ -62,6 +67,15 @@ func New(cfg Config) (*Cache, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Write == nil {
+		cfg.Write = WriteFile
+	}
+	if cfg.Chance == nil {
+		cfg.Chance = rand.Uint64N
+	}
 	c := &Cache{cfg: cfg}
 	var err error
 	if cfg.Past > 0 {
@@ -78,7 +92,7 @@ func New(cfg Config) (*Cache, error) {
 	sweep(cfg.Dir)
 	text, err := load(filepath.Join(cfg.Dir, fileName))
 	if err == nil {
-		_, err = c.put(text, time.Now())
+		_, err = c.put(text, cfg.Now())
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		cfg.Log.Info("the consensus kept from last time is of no use", "why", err)
@@ -150,7 +164,7 @@ func (c *Cache) save(text []byte) {
 	if c.cfg.Dir == "" {
 		return
 	}
-	if err := WriteFile(filepath.Join(c.cfg.Dir, fileName), text); err != nil {
+	if err := c.cfg.Write(filepath.Join(c.cfg.Dir, fileName), text); err != nil {
 		c.cfg.Log.Warn("the consensus could not be kept for the next start", "why", err)
 	}
 }

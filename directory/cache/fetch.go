@@ -34,7 +34,8 @@ func (c *Cache) Fetch(ctx context.Context, dial Dial) (bool, error) {
 		return false, nil
 	case http.StatusOK:
 		changed, err := c.advance(k, a.body)
-		if err == nil || errors.Is(err, ErrOld) || errors.Is(err, ErrSplit) {
+		var at *directory.TimeError // which the whole has too
+		if err == nil || errors.Is(err, ErrOld) || errors.Is(err, ErrSplit) || errors.As(err, &at) {
 			return changed, named(err)
 		}
 		c.cfg.Log.Debug("a diff led nowhere; asking for the whole", "why", err)
@@ -50,14 +51,14 @@ func (c *Cache) advance(k *kept, text []byte) (bool, error) {
 		return false, err
 	}
 	// The signatures first: they cost less than the relays.
-	if _, err := d.SignedHeader.Usable(c.cfg.Network, time.Now()); err != nil {
+	if _, err := d.SignedHeader.Usable(c.cfg.Network, c.cfg.Now()); err != nil {
 		return false, err
 	}
 	cons, err := d.Apply(k.consensus)
 	if err != nil {
 		return false, err
 	}
-	changed, err := c.take(cons, time.Now())
+	changed, err := c.take(cons, c.cfg.Now())
 	if changed && c.cfg.Dir != "" {
 		c.save(cons.Append(nil))
 	}
@@ -75,7 +76,7 @@ func (c *Cache) fetchWhole(ctx context.Context, dial Dial, etag string) (bool, e
 	case a.code != http.StatusOK:
 		return false, &StatusError{Path: Path, Code: a.code, Text: message(a.body)}
 	}
-	changed, err := c.Put(a.body, time.Now())
+	changed, err := c.Put(a.body, c.cfg.Now())
 	return changed, named(err)
 }
 

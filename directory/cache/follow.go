@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"time"
 
@@ -35,7 +34,7 @@ const (
 // may still be used) and with each newer one, and failed, if not nil, with each error; both from its
 // own goroutine. (spec/directory.md, section 9)
 func (c *Cache) Follow(ctx context.Context, from Sources, got func(*directory.Consensus), failed func(error)) {
-	if cons, note, err := c.Usable(time.Now()); err == nil {
+	if cons, note, err := c.Usable(c.cfg.Now()); err == nil {
 		if note != "" {
 			c.cfg.Log.Warn(note)
 		}
@@ -47,9 +46,9 @@ func (c *Cache) Follow(ctx context.Context, from Sources, got func(*directory.Co
 	var t turns
 	for {
 		var wait time.Duration
-		if cons := c.Consensus(); cons != nil && time.Now().Before(cons.FreshUntil) {
+		if cons := c.Consensus(); cons != nil && fresh(cons, c.cfg.Now()) {
 			t = turns{}
-			wait = time.Until(When(&cons.Header, from.Client, time.Now(), rand.Uint64N))
+			wait = When(&cons.Header, from.Client, c.cfg.Now(), c.cfg.Chance).Sub(c.cfg.Now())
 		} else {
 			changed, err := c.ask(ctx, from, &t)
 			if ctx.Err() != nil {
@@ -63,27 +62,33 @@ func (c *Cache) Follow(ctx context.Context, from Sources, got func(*directory.Co
 					got(c.Consensus())
 				}
 				t = turns{}
-				if time.Now().Before(c.Consensus().FreshUntil) {
+				if c.cfg.Now().Before(c.Consensus().FreshUntil) {
 					continue
 				}
 				t.stale++ // newer, but there should be a newer one still
 			}
-			wait = t.pause(period, from.Client, rand.Uint64N)
+			wait = t.pause(period, from.Client, c.cfg.Chance)
 			if c.Consensus() == nil { // the next may well be the first there is
-				wait = min(wait, time.Until(c.cfg.Network.Schedule.Next(time.Now()))+rand.N(period/20))
+				wait = min(wait, c.cfg.Network.Schedule.Next(c.cfg.Now()).Sub(c.cfg.Now())+time.Duration(c.cfg.Chance(uint64(period/20))))
 			}
 		}
-		if !sleep(ctx, wait) {
+		if !c.sleep(ctx, wait) {
 			return
 		}
 	}
 }
 
+// fresh says that nothing newer is expected yet. One that does not hold yet is none: the clock was set back since it came, and who waited
+// for the end of it by that clock could be left with one that is much too old.
+func fresh(c *directory.Consensus, now time.Time) bool {
+	return now.Before(c.FreshUntil) && !now.Add(directory.MaxSkew).Before(c.ValidAfter)
+}
+
 // sleep waits so long by the clock that people have, which goes on while the machine sleeps; false: ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	due := time.Now().Add(d).Round(0)
+func (c *Cache) sleep(ctx context.Context, d time.Duration) bool {
+	due := c.cfg.Now().Add(d).Round(0)
 	for {
-		left := due.Sub(time.Now().Round(0))
+		left := due.Sub(c.cfg.Now().Round(0))
 		if left > d { // the clock was set back
 			left = d
 		}
@@ -108,15 +113,19 @@ const sleepMost = time.Minute
 // ask asks whose turn it is, and notes what came of it.
 func (c *Cache) ask(ctx context.Context, from Sources, t *turns) (bool, error) {
 	cons, live := c.Consensus(), false
+	var wrong error // with the one here
 	if cons != nil {
-		if _, err := cons.SignedHeader.Usable(c.cfg.Network, time.Now()); err != nil {
+		if _, wrong = cons.SignedHeader.Usable(c.cfg.Network, c.cfg.Now()); wrong != nil {
 			cons = nil
 		} else {
-			live = !time.Now().After(cons.ValidUntil)
+			live = !c.cfg.Now().After(cons.ValidUntil)
 		}
 	}
 	if from.Relay == nil || t.authority(cons != nil, live, from.Client) {
 		changed, err := c.fetchFirst(ctx, from)
+		if err == nil && !changed {
+			err = wrong
+		}
 		t.note(true, cell.NodeID{}, changed, err)
 		return changed, err
 	}
@@ -183,8 +192,9 @@ func (t *turns) note(authority bool, id cell.NodeID, changed bool, err error) {
 	t.asked++
 	if authority {
 		t.fails, t.row = 0, 0
-		if err == nil && !changed {
-			t.quiet = true // there is nothing newer anywhere
+		var at *directory.TimeError
+		if err == nil && !changed || errors.As(err, &at) {
+			t.quiet = true // there is nothing newer anywhere, or our clock is wrong
 		}
 		t.stale = 0
 		return

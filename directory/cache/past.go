@@ -40,6 +40,7 @@ var errNoBase = errors.New("cache: no such consensus here")
 // made once for all who do.
 type past struct {
 	dir    string // "": in memory
+	write  func(name string, b []byte) error
 	limit  int64
 	log    func(msg string, args ...any)
 	making chan struct{} // a place for each diff that is being made
@@ -75,7 +76,7 @@ const pastExt = ".gz"
 
 func newPast(cfg Config) (*past, error) {
 	p := &past{
-		limit: cfg.Past, log: cfg.Log.Warn, making: make(chan struct{}, diffsMade), diffs: make(map[span]*diff),
+		limit: cfg.Past, log: cfg.Log.Warn, write: cfg.Write, making: make(chan struct{}, diffsMade), diffs: make(map[span]*diff),
 	}
 	if cfg.Dir == "" {
 		return p, nil
@@ -124,7 +125,7 @@ func (p *past) add(k *kept) {
 	it := item{digest: k.digest, validAfter: k.consensus.ValidAfter, gzip: k.gzip()}
 	it.size = int64(len(it.gzip))
 	if p.dir != "" {
-		if err := WriteFile(filepath.Join(p.dir, it.name()), it.gzip); err != nil {
+		if err := p.write(filepath.Join(p.dir, it.name()), it.gzip); err != nil {
 			p.log("a consensus could not be kept for diffs", "why", err)
 			return
 		}

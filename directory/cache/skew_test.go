@@ -1,12 +1,16 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"peel/cell"
@@ -25,15 +29,15 @@ func TestClocksOfAMonth(t *testing.T) {
 		cases = 10_000
 	}
 	rng := rand.New(rand.NewPCG(*skewSeed, 4))
-	net := dirtest.New(1, 1, dirtest.Authorities(1))
-	base := net.Consensus.ValidAfter
+	world := dirtest.New(1, 1, dirtest.Authorities(1))
+	base := world.Consensus.ValidAfter
 	made := map[int][]byte{} // consensuses by hour, signed
 	at := func(hour int) []byte {
 		if made[hour] == nil {
-			c := *net.Consensus
+			c := *world.Consensus
 			c.ValidAfter = base.Add(time.Duration(hour) * time.Hour)
 			c.FreshUntil, c.ValidUntil = c.ValidAfter.Add(time.Hour), c.ValidAfter.Add(3*time.Hour)
-			made[hour] = net.Sign(&c, 1)
+			made[hour] = world.Sign(&c, 1)
 		}
 		return made[hour]
 	}
@@ -50,7 +54,7 @@ func TestClocksOfAMonth(t *testing.T) {
 			skew = within(10 * time.Minute)
 		}
 		now := noon.Add(skew)
-		c, err := New(Config{Network: net.Network})
+		c, err := New(Config{Network: world.Network})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,5 +121,41 @@ func TestClocksOfAMonth(t *testing.T) {
 		if count[kind] < cases/100 {
 			t.Errorf("%d directories %s: too few to say anything", count[kind], kind)
 		}
+	}
+}
+
+// A consensus came when the clock was right, and does not hold yet now that it was set back: the cache asks whether there is another,
+// seldom, and says what is wrong. The same is so before it has any.
+func TestAClockThatIsSetBackIsToldOf(t *testing.T) {
+	made := dirtest.New(1, 3)
+	for _, kept := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			right := made.Consensus.ValidAfter.Add(time.Minute).Sub(time.Now())
+			var wrong, asked, told atomic.Int64
+			c, err := New(Config{Network: made.Network, Now: func() time.Time { return time.Now().Add(right + time.Duration(wrong.Load())) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			others, _ := New(Config{Network: made.Network})
+			others.Put(made.Text, made.Consensus.ValidAfter)
+			if kept {
+				c.Put(made.Text, c.cfg.Now())
+			}
+			wrong.Store(int64(-3 * time.Hour))
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+			defer cancel()
+			c.Follow(ctx, Sources{Client: true, Authority: func(ctx context.Context) (net.Conn, error) {
+				asked.Add(1)
+				return to(others)(ctx)
+			}}, nil, func(err error) {
+				var at *directory.TimeError
+				if errors.As(err, &at) && at.Err == directory.ErrFuture {
+					told.Add(1)
+				}
+			})
+			if n := asked.Load(); told.Load() == 0 || n > 60 {
+				t.Errorf("with one in hand %v: asked %d times, told %d times", kept, n, told.Load())
+			}
+		})
 	}
 }
