@@ -73,8 +73,22 @@ func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
 		if a.Undo {
 			skew = 0
 		}
-		n.skew.Store(int64(skew))
+		l.hostOf(name).skew.Store(int64(skew))
 		l.say(story.OfNode, name, "has a clock that is wrong by %v", skew)
+	case plan.Fill:
+		l.hostOf(name).full.Store(!a.Undo)
+		text := "has a full disk"
+		if a.Undo {
+			text = "has room on its disk again"
+		}
+		l.say(story.OfNode, name, "%s", text)
+	case plan.Slow:
+		d := time.Duration(a.By)
+		if a.Undo {
+			d = 0
+		}
+		l.hostOf(name).slow.Store(int64(d))
+		l.say(story.OfNode, name, "has a disk that takes %v longer for each file", d)
 	case plan.Limit:
 		rate := a.Rate
 		if a.Undo {

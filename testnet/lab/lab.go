@@ -54,6 +54,8 @@ type Lab struct {
 
 	machines    []Machine
 	clientAddrs []netip.AddrPort
+	clientHosts map[string]*host
+	said        []atomic.Bool // of plan.Expect.Says
 
 	mu       sync.Mutex
 	weather  plan.Weather
@@ -87,6 +89,7 @@ func New(cfg Config) (*Lab, error) {
 		places: make(map[netip.Addr]string), baseline: runtime.NumGoroutine(), hand: make(chan struct{}, 1),
 	}
 	l.hand <- struct{}{}
+	l.clientHosts, l.said = make(map[string]*host), make([]atomic.Bool, len(cfg.Plan.Expect.Says))
 	l.result.Plan = cfg.Plan
 	l.result.seen = make(map[string]string)
 	if l.story = cfg.Story; l.story == nil {

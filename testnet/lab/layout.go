@@ -115,6 +115,7 @@ func (l *Lab) lay(now time.Time) error {
 			return err
 		}
 		l.clientAddrs = append(l.clientAddrs, netip.AddrPortFrom(addr, port))
+		l.clientHosts[name] = new(host)
 	}
 	for _, s := range p.Services {
 		addr, port, err := l.place(s.Name, roleService, story.Server)

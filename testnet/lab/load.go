@@ -31,8 +31,10 @@ func (l *Lab) startClients(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		h := l.clientHosts[name]
 		cfg := client.Config{
-			Network: l.network, Dir: dir, Dial: l.dialer(addr.Addr()), Log: l.cfg.Log(name), Events: func(e client.Event) { l.clientEvent(name, e) },
+			Network: l.network, Dir: dir, Dial: l.dialer(addr.Addr()), Log: l.log(name), Now: h.now, Write: h.write, Chance: l.luck(name, 0),
+			Events: func(e client.Event) { l.clientEvent(name, e) },
 		}
 		c, err := client.New(cfg)
 		if err != nil {

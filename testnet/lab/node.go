@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"peel/cell"
 	"peel/cell/link"
@@ -33,11 +31,12 @@ type node struct {
 	family      []cell.NodeID
 	script      string // what it does from its start on
 	mind        *villain.Mind
-	skew        atomic.Int64 // nanoseconds: how far an authority's clock is ahead
+	host        host
 
 	mu   sync.Mutex
 	live *life  // nil: not running
 	past counts // of lives that are over
+	born int    // how often it was started
 }
 
 // life is a node from one start to its end.
@@ -153,6 +152,7 @@ func (n *node) start() error {
 		}
 		runs = append(runs, run)
 	}
+	n.born++
 	n.mind.Set(n.script)
 	ctx, cancel := context.WithCancel(context.Background())
 	live.cancel = cancel
@@ -179,7 +179,8 @@ func (n *node) start() error {
 // make makes the relay or the authority; face is 1 for an authority's second face.
 func (n *node) make(live *life, l net.Listener, face int) (func(context.Context) error, error) {
 	cfg := relay.Config{
-		Network: n.lab.network, Keys: n.keys, Listeners: []net.Listener{l}, Dial: n.lab.dialer(n.addr), Log: n.lab.cfg.Log(n.name),
+		Network: n.lab.network, Keys: n.keys, Listeners: []net.Listener{l}, Dial: n.lab.dialer(n.addr), Log: n.lab.log(n.name),
+		Now: n.host.now, Write: n.host.write, Chance: n.lab.luck(n.name, n.born),
 		Villain: &relay.Villain{Cells: n.mind.Cells, Directory: n.mind.Directory},
 	}
 	dir, err := n.lab.folder(n.name)
@@ -188,7 +189,7 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	}
 	if n.role == roleAuthority {
 		ac := authority.Config{
-			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: directory.Params{}, Now: n.now,
+			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: directory.Params{},
 		}
 		if cap := n.lab.plan.Relays.Count; cap > 250 { // machines share the /16 networks
 			ac.Params[directory.ParamDistinctSubnets.Name] = 0
@@ -203,6 +204,12 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 		}
 		live.authorities = append(live.authorities, a)
 		return a.Run, nil
+	}
+	if dir != "" {
+		if cfg.Keys, err = n.keptKeys(dir); err != nil {
+			return nil, err
+		}
+		cfg.KeyDir = dir
 	}
 	cfg.Nickname, cfg.Family, cfg.Dir, cfg.Bandwidth = n.name, n.family, dir, uint64(n.lab.bandwidth(n.name))
 	if n.script == "boast" {
@@ -222,8 +229,17 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	return r.Run, nil
 }
 
-// now is an authority's own clock.
-func (n *node) now() time.Time { return time.Now().Add(time.Duration(n.skew.Load())) }
+// keptKeys are the keys of a relay's folder; at its first start they are put there.
+func (n *node) keptKeys(dir string) (relay.Keys, error) {
+	if n.born == 0 {
+		return n.keys, n.keys.Save(dir)
+	}
+	k, err := relay.LoadKeys(dir)
+	if err == nil && k.ID() != n.id {
+		n.lab.broken("a node stays who it is", "%s became %v", n.name, k.ID())
+	}
+	return k, err
+}
 
 // stop ends the node and waits until it is gone; at once: it says no word to anybody before.
 func (n *node) stop(atOnce bool) {

@@ -135,6 +135,11 @@ func (l *Lab) finish() {
 	if r.Refused < x.Refused {
 		fail("refused = %d: %d requests of villains were", x.Refused, r.Refused)
 	}
+	for i, s := range x.Says {
+		if !l.said[i].Load() {
+			fail("says: %s did not tell its operator %q", s.Node, s.Text)
+		}
+	}
 	for _, who := range x.Accused {
 		if !slices.Contains(r.Accused, who) {
 			fail("accused: nobody accuses %s", who)

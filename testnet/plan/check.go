@@ -17,6 +17,7 @@ const (
 	mostServices    = 100
 	mostLoads       = 100
 	mostEvents      = 1000
+	mostSays        = 100
 	mostActs        = 100_000 // of the timetable
 	MostLength      = 400 * 24 * time.Hour
 )
@@ -28,12 +29,15 @@ const (
 	Freeze  = "freeze"  // the node neither hears nor is heard
 	Part    = "part"    // the nodes hear only each other, and the others only the others
 	Change  = "weather" // other weather
-	Skew    = "skew"    // an authority's clock is wrong
+	Skew    = "skew"    // the node's clock is wrong
 	Limit   = "limit"   // the node's machine sends slowly
 	Corrupt = "villain" // the node misbehaves
+
+	Fill = "fill"      // the node's disk is full
+	Slow = "slow-disk" // the node's disk takes its time for each file
 )
 
-var deeds = []string{Kill, Restart, Freeze, Part, Change, Skew, Limit, Corrupt}
+var deeds = []string{Kill, Restart, Freeze, Part, Change, Skew, Limit, Corrupt, Fill, Slow}
 
 // Any is who may be drawn by chance.
 var anyOf = []string{"any relay", "any middle", "any exit", "any authority"}
@@ -219,8 +223,6 @@ func (p *Plan) checkEvent(i int) (string, error) {
 			return "node", fmt.Errorf("there is no node %q", clip([]byte(n)))
 		}
 		switch {
-		case e.Do == Skew && role != "authority" && n != "any authority":
-			return "node", errors.New("only an authority has a clock of its own: all nodes of a run share the machine's")
 		case role == "service" && e.Do != Part && e.Do != Freeze && e.Do != Limit:
 			return "node", fmt.Errorf("a service cannot be made to %s", e.Do)
 		case role == "client" && (e.Do == Kill || e.Do == Restart):
@@ -236,6 +238,12 @@ func (p *Plan) checkEvent(i int) (string, error) {
 	}
 	if e.Do == Skew && (e.By == 0 || time.Duration(e.By).Abs() > 1000*time.Hour) {
 		return "by", errors.New("give how far the clock is wrong, at most 1000h")
+	}
+	if e.Do == Slow && (e.By <= 0 || e.By > Duration(time.Hour)) {
+		return "by", errors.New("give how much longer the disk takes for each file, at most 1h")
+	}
+	if (e.Do == Fill || e.Do == Slow) && !p.Kept {
+		return "do", fmt.Errorf("nodes of this plan have no disk to %s: give kept = true", e.Do)
 	}
 	if e.Do == Limit && (e.Rate < 100 || e.Rate > 1e12) {
 		return "rate", errors.New("give bytes a second, at least 100")
@@ -283,6 +291,17 @@ func (x *Expect) check(p *Plan) (string, error) {
 		return "expect.breaches", errors.New("must not be negative")
 	case x.Refused < 0:
 		return "expect.refused", errors.New("must not be negative")
+	}
+	if len(x.Says) > mostSays {
+		return "expect.says", fmt.Errorf("%d of them, but at most %d are allowed", len(x.Says), mostSays)
+	}
+	for i, s := range x.Says {
+		if role, ok := p.RoleOf(s.Node); !ok || role == "service" {
+			return fmt.Sprintf("expect.says[%d].node", i), fmt.Errorf("there is no node %q that could say something", clip([]byte(s.Node)))
+		}
+		if s.Text == "" || len(s.Text) > 200 || !goodText.MatchString(s.Text) {
+			return fmt.Sprintf("expect.says[%d].text", i), errors.New("give 1 to 200 printable characters")
+		}
 	}
 	for _, n := range x.Accused {
 		if !p.is(n, "authority") {

@@ -85,7 +85,7 @@ type Event struct {
 	Every   Duration `toml:"every,omitempty"`
 	Until   Duration `toml:"until,omitempty"` // of what is repeated; 0: to the end
 	Weather string   `toml:"weather,omitempty"`
-	By      Duration `toml:"by,omitempty"`   // how far a clock is wrong
+	By      Duration `toml:"by,omitempty"`   // how far a clock is wrong, or how much longer a disk takes
 	Rate    Bytes    `toml:"rate,omitempty"` // bytes a second
 	Script  string   `toml:"script,omitempty"`
 }
@@ -108,6 +108,13 @@ type Expect struct {
 	Breaches       int      `toml:"breaches"`        // that honest relays saw, at least
 	Refused        int      `toml:"refused"`         // requests of villains that honest nodes refused, at least
 	Accused        []string `toml:"accused,omitempty"`
+	Says           []Says   `toml:"says,omitempty"`
+}
+
+// Says is what a node is to tell its operator: a warning, or worse, that holds a text.
+type Says struct {
+	Node string `toml:"node"`
+	Text string `toml:"text"`
 }
 
 // Duration is a length of time, written as 5s or 1h30m.
@@ -246,6 +253,7 @@ func (p *Plan) Encode() ([]byte, error) {
 func (p *Plan) Clone() *Plan {
 	c := *p
 	c.Relays.Places, c.Expect.Accused = slices.Clone(p.Relays.Places), slices.Clone(p.Expect.Accused)
+	c.Expect.Says = slices.Clone(p.Expect.Says)
 	c.Relay, c.Weathers, c.Services = slices.Clone(p.Relay), slices.Clone(p.Weathers), slices.Clone(p.Services)
 	c.Loads, c.Villains, c.Events = slices.Clone(p.Loads), slices.Clone(p.Villains), slices.Clone(p.Events)
 	for i := range c.Events {

@@ -83,7 +83,7 @@ func (a Act) String() string {
 	switch a.Do {
 	case Change:
 		b.WriteString(" " + a.Weather)
-	case Skew:
+	case Skew, Slow:
 		b.WriteString(" " + a.By.String())
 	case Limit:
 		b.WriteString(" " + a.Rate.String())
