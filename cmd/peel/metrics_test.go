@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -165,16 +164,5 @@ func TestDashboardsAndAlertsNameMetricsThatThereAre(t *testing.T) {
 		if named < 5 {
 			t.Errorf("%s names %d metrics: is the check broken?", file, named)
 		}
-	}
-}
-
-// Where promtool is installed, it reads the alerts too.
-func TestPromtoolTakesTheAlerts(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Skip("notice: promtool (package prometheus) is not installed: the alerts are not checked by it")
-	}
-	if out, err := exec.CommandContext(t.Context(), promtool, "check", "rules", "../../packaging/prometheus/peel.yml").CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/net/proxy"
+
+	"peel/cmd/peel/internal/admin"
 )
 
 // soon bounds what happens at once on a machine that has time for it.
@@ -303,9 +305,25 @@ func TestReloadsAndEndsHarmNoStream(t *testing.T) {
 	}
 	n := startProcesses(t)
 	t.Run("reloads", func(t *testing.T) { n.reload(t, reloads) })
+	t.Run("metrics", n.metrics)
 	if !t.Failed() {
 		t.Run("ends", n.end)
 	}
+}
+
+// metrics looks at what the nodes, which have carried something by now, show to Prometheus.
+func (n *processes) metrics(t *testing.T) {
+	texts := map[string][]byte{}
+	for _, name := range []string{"authority1", "relay1", "relay3", "client"} {
+		a, err := admin.NewAsker(admin.Find(filepath.Join(n.dir, name)))
+		if err == nil {
+			texts[name], err = a.Get(t.Context(), "/metrics")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	queriesAreAnswered(t, texts, nil)
 }
 
 func (n *processes) reload(t *testing.T, reloads int) {
