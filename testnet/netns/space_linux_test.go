@@ -23,7 +23,7 @@ import (
 )
 
 // spaces makes a net of n machines, 10.1.0.1 and so on, that runs until the test ends.
-func spaces(t *testing.T, n int) (*Net, []*Space) {
+func spaces(t testing.TB, n int) (*Net, []*Space) {
 	t.Helper()
 	if os.Getenv("PEEL_SLOW") == "" {
 		t.Skip("needs root and network namespaces: PEEL_SLOW=1 runs it")
