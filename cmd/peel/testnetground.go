@@ -11,11 +11,12 @@ import (
 
 // What a network of peel testnet run stands on.
 const (
-	groundVirtual  = "virtual"
-	groundLoopback = "loopback"
+	groundVirtual    = "virtual"
+	groundLoopback   = "loopback"
+	groundNamespaces = "namespaces"
 )
 
-var grounds = []string{groundVirtual, groundLoopback}
+var grounds = []string{groundVirtual, groundLoopback, groundNamespaces}
 
 // real runs a plan in real time; left says what goroutines of it are still there.
 func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *lab.Result, told *story.Story, left string, err error) {
@@ -25,10 +26,15 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 	}
 	defer os.RemoveAll(dir)
 	cfg.Dir = dir
-	cfg.Ground = lab.Loopback(cfg.Plan)
+	switch r.ground {
+	case groundLoopback:
+		cfg.Ground = lab.Loopback(cfg.Plan)
+	case groundNamespaces:
+		cfg.Ground = lab.Namespaces(cfg.Plan)
+	}
 	told = story.New(cfg.Plan.Name, cfg.Ground.Traits().Name, time.Now())
-	defer func() { told.End(time.Now()) }()
 	cfg.Story = told
+	defer func(s *story.Story) { s.End(time.Now()) }(told)
 	l, err := lab.New(cfg)
 	if err != nil {
 		return nil, nil, "", err

@@ -57,6 +57,8 @@ virtual     memory, in virtual time, in which days pass in seconds; what the see
             decides is the same each time: the line "trace" tells
 loopback    sockets of this machine, in real time, all nodes in this process; what is
             sent takes its time, and is held up, on a line in memory
+namespaces  machines with kernels' networks of their own, in real time, between which
+            packets are delayed and lost; Linux and root only
 
 The window, a web page, shows it meanwhile, and after it if you give --web; --pace has
 virtual time pass slowly enough to watch.`,
@@ -76,7 +78,7 @@ virtual time pass slowly enough to watch.`,
 	}
 	f := c.Flags()
 	r.trouble.add(c)
-	f.StringVar(&r.ground, "ground", r.ground, "what the network stands on: "+strings.Join(grounds, " or "))
+	f.StringVar(&r.ground, "ground", r.ground, "what the network stands on: "+strings.Join(grounds, ", "))
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say at the end of each how it went, and nothing before")
 	f.BoolVar(&r.trace, "trace", false, "print the trace: all that the seed decides")
 	f.StringVar(&r.report, "report", "", "write what happened, with plots, into this `file`: one page of HTML (docs/window.md); for one FILE")
@@ -124,7 +126,7 @@ func (r *labRun) plans(args []string) ([]*plan.Plan, error) {
 
 func (r *labRun) run(ctx context.Context, args []string) error {
 	if !slices.Contains(grounds, r.ground) {
-		return &usageError{fmt.Errorf("--ground %q: give %s", r.ground, strings.Join(grounds, " or "))}
+		return &usageError{fmt.Errorf("--ground %q: give one of %s", r.ground, strings.Join(grounds, ", "))}
 	}
 	plans, err := r.plans(args)
 	if err != nil {

@@ -37,9 +37,9 @@ func Namespaces(p *plan.Plan) Outside {
 }
 
 func (g *namespaces) Traits() Traits {
-	t := Traits{Name: "in network namespaces", Settling: 2 * time.Second}
+	t := Traits{Name: "in network namespaces", Settling: time.Second, Real: true}
 	if !g.calm { // relays are in the first consensus, though they are far from all authorities
-		t.Settling = 5 * time.Second
+		t.Settling = 4 * time.Second
 	}
 	return t
 }
