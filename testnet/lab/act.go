@@ -175,7 +175,7 @@ func (l *Lab) kill(name string) error {
 	if err != nil {
 		return err
 	}
-	l.story.Mark(story.Mark{At: time.Now(), Kind: story.OfNode, Text: name + " is killed"})
+	l.story.Mark(story.Mark{At: time.Now(), Kind: "kill", Text: name + " is killed"})
 	l.say(story.OfNode, name, "is killed")
 	n.stop(true)
 	if n.role == roleRelay && l.plan.Expect.Reconnect > 0 {
@@ -193,6 +193,7 @@ func (l *Lab) restore(name string) error {
 	if err := l.ground.Freeze(n.addr, false); err != nil {
 		return err
 	}
+	l.story.Mark(story.Mark{At: time.Now(), Kind: "restore", Text: name + " is back"})
 	l.say(story.OfNode, name, "is back")
 	if n.up() {
 		l.story.State(name, story.Up)
@@ -205,10 +206,11 @@ func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) error {
 	if err := l.ground.Freeze(addr, frozen); err != nil {
 		return err
 	}
-	state, text := story.Up, "goes on"
+	state, kind, text := story.Up, "restore", "goes on"
 	if frozen {
-		state, text = story.Frozen, "is frozen"
+		state, kind, text = story.Frozen, "freeze", "is frozen"
 	}
+	l.story.Mark(story.Mark{At: time.Now(), Kind: kind, Text: name + " " + text})
 	l.story.State(name, state)
 	l.say(story.OfNode, name, "%s", text)
 	return nil

@@ -12,6 +12,7 @@ import (
 	"peel/client"
 	"peel/client/path"
 	"peel/directory"
+	"peel/directory/authority"
 	"peel/testnet/story"
 )
 
@@ -34,6 +35,12 @@ func (l *Lab) watch(ctx context.Context) {
 // look is one look at everything.
 func (l *Lab) look() {
 	now := time.Now()
+	best := make(map[time.Time]story.Period) // of what authorities know of each period, what that one has who has most
+	take := func(p story.Period) {
+		if b, there := best[p.ValidAfter]; !p.ValidAfter.IsZero() && (!there || len(p.Signatures)+len(p.Votes) > len(b.Signatures)+len(b.Votes)) {
+			best[p.ValidAfter] = p
+		}
+	}
 	for _, n := range l.nodes {
 		for _, c := range n.consensus() {
 			l.saw(n.name, c)
@@ -43,13 +50,16 @@ func (l *Lab) look() {
 				l.accuse(n.name, e.Authority, e.Kind)
 			}
 			if n.honest() {
-				l.tellPeriod(s.Outcome.Period, s.Phase, s.Votes, s.Signatures, s.Differ, s.Equivocated, s.Needed, s.Header)
-				if b := s.Before; b != nil {
-					l.tellPeriod(b.Period, "done", b.Votes, b.Signatures, b.Differ, b.Equivocated, b.Needed, b.Header)
+				take(l.period(&s.Outcome, s.Phase))
+				if s.Before != nil {
+					take(l.period(s.Before, "done"))
 				}
 			}
 		}
 		l.story.Carried(n.name, n.counted().cells)
+	}
+	for _, p := range best {
+		l.story.Period(p)
 	}
 	for i, c := range l.clients {
 		if cons := c.Consensus(); cons != nil {
@@ -81,6 +91,8 @@ func (l *Lab) saw(who string, c *directory.Consensus) {
 	if there {
 		return
 	}
+	l.story.Tell(story.Event{At: time.Now(), Kind: story.OfDirectory, Text: fmt.Sprintf("the consensus of %s lists %d relays and is signed by %d of %d authorities",
+		c.ValidAfter.UTC().Format(time.TimeOnly), len(c.Entries), len(c.Signatures), l.plan.Authorities)})
 	for i := range c.Entries {
 		e := &c.Entries[i]
 		l.story.Change(e.Nickname, func(n *story.Node) {
@@ -116,10 +128,12 @@ func (l *Lab) accuse(by, whom, kind string) {
 	}
 }
 
-func (l *Lab) tellPeriod(at time.Time, phase string, votes, signatures, differ, twice []string, needed int, digest string) {
-	l.story.Period(story.Period{
-		ValidAfter: at, Phase: phase, Votes: votes, Signatures: signatures, Differ: differ, Twice: twice, Needed: needed, Of: l.plan.Authorities, Digest: digest,
-	})
+// period is what an authority knows of one.
+func (l *Lab) period(o *authority.Outcome, phase string) story.Period {
+	return story.Period{
+		ValidAfter: o.Period, Phase: phase, Votes: o.Votes, Signatures: o.Signatures, Differ: o.Differ, Twice: o.Equivocated, Needed: o.Needed,
+		Of: l.plan.Authorities, Digest: o.Header,
+	}
 }
 
 // checkPath holds a circuit to the rules of paths (spec/path.md).
@@ -169,25 +183,35 @@ func hops(p path.Path) []string {
 // tellCircuit tells the story of one event of a client.
 func (l *Lab) tellCircuit(name string, p []string, e client.Event) {
 	c := story.Circuit{Client: name, ID: e.Circuit, Path: p, Begun: e.Time}
+	if e.Err != nil {
+		c.Why = e.Err.Error()
+	}
+	text := fmt.Sprintf("circuit %d ", e.Circuit)
 	switch e.Kind {
 	case client.EventCircuitBegun:
 		c.State = story.Building
+		text += "is being built: " + strings.Join(p, " → ")
 	case client.EventCircuitBuilt:
 		c.State = story.Open
+		text += "is open: " + strings.Join(p, " → ")
 	case client.EventCircuitFailed:
 		c.State = story.Failed
+		text += "could not be built: " + c.Why
+	case client.EventCircuitLate:
+		c.State, c.Why = story.Failed, "it took too long, and another was tried"
+		text += "takes too long, and another is tried"
 	case client.EventCircuitClosed:
 		c.State = story.Closed
+		if text += "is closed"; c.Why != "" {
+			text += ": " + c.Why
+		}
 	case client.EventBootstrap:
 		l.story.Tell(story.Event{At: e.Time, Node: name, Kind: story.OfStart, Text: e.Progress.String()})
 		return
 	default:
 		return
 	}
-	if e.Err != nil {
-		c.Why = e.Err.Error()
-	}
-	l.story.Circuit(e.Time, name, c, e.Kind.String())
+	l.story.Circuit(e.Time, name, c, text)
 }
 
 // tellCircuits tells which circuits a client has.

@@ -31,7 +31,10 @@ export class Chart {
   show(data, marks) {
     this.data = data;
     this.marks = marks;
-    if (this.plot) return this.plot.setData(data);
+    if (this.plot) {
+      this.plot.setData(data);
+      return this.newest();
+    }
     const soft = colour("--soft"), rule = colour("--rule"), write = this.unit;
     const axis = { stroke: soft, grid: { stroke: rule, width: 1 }, ticks: { show: false }, font: "11px " + colour("--sans") };
     this.plot = new uPlot({
@@ -51,18 +54,28 @@ export class Chart {
           fill: l.ground ? colour(l.property) + "1c" : undefined,
         })),
       ],
-      hooks: { drawClear: [(u) => this.drawMarks(u)] },
+      hooks: { drawClear: [(u) => this.drawMarks(u)], setCursor: [() => this.newest()] },
     }, data, this.host);
+    this.newest();
+  }
+
+  // newest has the legend tell the newest values where nobody points at others.
+  newest() {
+    const u = this.plot;
+    if (!u || (u.cursor.left >= 0 && u.cursor.idx !== null) || !u.data[0].length) return;
+    let i = u.data[0].length - 1;
+    while (i > 0 && u.data.slice(1).every((d) => d[i] === null || d[i] === undefined)) i--;
+    u.setLegend({ idx: i }, false);
   }
 
   // drawMarks draws a line at each mark, below the curves.
   drawMarks(u) {
-    const g = u.ctx, tints = { weather: colour("--plot-1"), villain: colour("--bad"), kill: colour("--bad"), freeze: colour("--plot-4"), restore: colour("--good") };
+    const g = u.ctx, shown = this.marks.filter((m) => m.t >= u.scales.x.min && m.t <= u.scales.x.max), tints = { weather: colour("--plot-1"), villain: colour("--bad"), kill: colour("--bad"), freeze: colour("--plot-4"), restore: colour("--good") };
     g.save();
     g.setLineDash([3, 3]);
-    for (const m of this.marks) {
+    g.globalAlpha = shown.length > 8 ? 0.35 : 0.8;
+    for (const m of shown) {
       const x = Math.round(u.valToPos(m.t, "x", true));
-      if (x < u.bbox.left || x > u.bbox.left + u.bbox.width) continue;
       g.beginPath();
       g.strokeStyle = tints[m.kind] ?? colour("--soft");
       g.moveTo(x, u.bbox.top);

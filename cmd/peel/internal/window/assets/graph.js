@@ -15,7 +15,8 @@ export function svg(tag, attributes = {}, ...children) {
 }
 
 // hues are the colours of circuits, in turn.
-export const hue = (circuit) => "--plot-" + (1 + (circuit.id % 6));
+const tint = (circuit) => (circuit.id + (parseInt(/[0-9]+$/.exec(circuit.client)?.[0] ?? "0") % 6) * 5) % 6;
+export const hue = (circuit) => "--plot-" + (1 + tint(circuit));
 
 const natural = new Intl.Collator("en", { numeric: true }).compare;
 const isExit = (n) => (n.flags ?? []).includes("Exit");
@@ -68,7 +69,8 @@ function place(nodes, exits, width, height) {
   column(names("client"), tall ? 40 : 52, Math.PI);
   column(names("server"), w - (tall ? 40 : 52), 0);
   const relays = names("relay").sort((a, b) => (exits.has(b) - exits.has(a)) || natural(a, b));
-  const rx = w / 2 - (tall ? 96 : 178), ry = h / 2 - (tall ? 74 : 44);
+  const named = relays.length <= 48; // a ring with room for names
+  const rx = w / 2 - (tall ? 96 : named ? 178 : 130), ry = h / 2 - (tall ? 74 : 44);
   const rings = relays.length > 110 ? 3 : relays.length > 48 ? 2 : 1;
   const shares = rings === 1 ? [1] : rings === 2 ? [0.58, 0.42] : [0.42, 0.33, 0.25];
   let room = 60;
@@ -222,7 +224,7 @@ export class Graph {
       y = sin * far + 4;
     }
     Object.entries({ "text-anchor": anchor, x: x.toFixed(1), y: y.toFixed(1) }).forEach(([k, v]) => p.text.setAttribute(k, v));
-    if (n.role === "relay" ? this.labels : n.role === "authority" ? this.width > 560 : this.ends > 46) p.text.textContent = n.name;
+    if (n.role === "relay" ? this.labels : n.role === "authority" ? this.width > 560 : this.ends > (this.tall ? 58 : 46)) p.text.textContent = n.name;
     this.nodes.append(p.g);
     return p;
   }
@@ -268,10 +270,13 @@ export class Graph {
   // frame moves the cells that are drawn, and has new ones begin at the rate of their circuit: one more for each time the rate is about
   // three times as high.
   frame(now) {
+    requestAnimationFrame((t) => this.frame(t));
+    if (now - this.before < 28 || this.shown.pace === "paused") return; // some thirty pictures a second are enough
     const span = Math.min(0.1, (now - this.before) / 1000);
     this.before = now;
     const g = this.canvas.getContext("2d");
-    g.clearRect(0, 0, this.width, this.height);
+    if (this.inked) g.clearRect(0, 0, this.width, this.height);
+    this.inked = false;
     if (!this.still && !this.shown.over && !document.hidden && this.ways) {
       for (const [key, way] of this.ways) {
         for (const out of [true, false]) {
@@ -282,9 +287,9 @@ export class Graph {
           if (due >= 1 && this.cells.length < mostDrawn) this.cells.push({ key, out, hop: out ? 0 : way.hops.length - 1, t: 0 });
         }
       }
+      this.inked = this.cells.length > 0;
       this.cells = this.cells.filter((cell) => this.move(cell, span, g));
     }
-    requestAnimationFrame((t) => this.frame(t));
   }
 
   move(cell, span, g) {
@@ -303,12 +308,12 @@ export class Graph {
     for (let i = layers; i >= 0; i--) {
       g.beginPath();
       g.arc(x, y, 2.1 + 1.75 * i, 0, 2 * Math.PI);
-      g.fillStyle = i === 0 ? this.tints[1] : i % 2 ? this.card : this.tints[way.c.id % 6];
+      g.fillStyle = i === 0 ? this.tints[1] : i % 2 ? this.card : this.tints[tint(way.c)];
       if (i === 1 && layers % 2 === 0) g.fillStyle = this.card;
       g.fill();
       if (i === layers) {
         g.lineWidth = 1;
-        g.strokeStyle = this.tints[way.c.id % 6];
+        g.strokeStyle = this.tints[tint(way.c)];
         g.stroke();
       }
     }

@@ -53,9 +53,9 @@ function trouble(e, stays) {
 
 const graph = new Graph($("graph"), choose);
 const charts = {
-  bytes: new Chart($("plot-bytes"), [{ name: "to the client", property: "--plot-1", ground: true }, { name: "from it", property: "--plot-2" }], (n) => bytes(n) + "/s"),
+  bytes: new Chart($("plot-bytes"), [{ name: "to clients", property: "--plot-1", ground: true }, { name: "from", property: "--plot-2" }], (n) => bytes(n) + "/s"),
   cells: new Chart($("plot-cells"), [{ name: "cells a second", property: "--plot-3", ground: true }], short),
-  first: new Chart($("plot-first"), [{ name: "first byte", property: "--plot-4", points: true }], (n) => short(n) + " ms"),
+  first: new Chart($("plot-first"), [{ name: "first byte", property: "--plot-4", points: true }], (n) => (n < 999.5 ? short(n) + " ms" : short(n / 1000) + " s")),
 };
 
 function choose(what) {
@@ -89,7 +89,7 @@ function show(v) {
   const known = events.length ? events[events.length - 1].seq : 0;
   events = events.concat(v.events.filter((e) => e.seq > known)).slice(-500);
   document.title = "Peel test network " + v.network;
-  $("about").textContent = [v.network, v.ground, v.weather && "weather: " + v.weather, v.over ? "over after " + clock(since(v.now)) : clock(since(v.now)), speed(v)].filter(Boolean).join(" · ");
+  $("about").textContent = [v.network, v.ground, v.weather && "weather: " + v.weather, v.over && "over after " + clock(since(v.now))].filter(Boolean).join(" · ");
   showTiles();
   showTools();
   graph.show(v);
@@ -105,11 +105,13 @@ function show(v) {
 let beats = [];
 function speed(v) {
   if (!v.pace || v.over) return "";
-  if (v.pace === "paused") return "paused";
+  if (v.pace === "paused") return "stands still";
   beats = beats.concat({ at: performance.now(), now: Date.parse(v.now) }).slice(-5);
   const real = beats[beats.length - 1].at - beats[0].at, n = (beats[beats.length - 1].now - beats[0].now) / real;
   return real > 0 ? (n < 9.5 ? n.toFixed(1) : short(Math.round(n))) + "× real time" : "";
 }
+
+const paceName = (p) => ({ paused: "stand still", full: "as it can" })[p] ?? p.replace(/x$/, "×");
 
 // anew forgets the run that was shown: the window shows another one.
 function anew() {
@@ -118,13 +120,16 @@ function anew() {
   graph.anew();
 }
 
+const many = () => now.nodes.filter((n) => n.role === "client").length > 1;
+
 function showTiles() {
   const nodes = now.nodes.filter((n) => n.role === "relay"), authorities = now.nodes.filter((n) => n.role === "authority");
   const up = (all) => all.filter((n) => n.state === "up").length + " of " + all.length;
   const open = now.circuits.filter((c) => c.state === "open" || c.state === "closing");
   const rate = now.nodes.reduce((sum, n) => sum + n.rate, 0), got = open.reduce((sum, c) => sum + c.in, 0);
-  const tiles = [["relays up", up(nodes)], ["authorities", up(authorities)], ["circuits", open.length], ["streams", open.reduce((sum, c) => sum + c.streams, 0)],
-    ["cells a second", short(rate)], ["to the client", bytes(got * cellBytes) + "/s"]];
+  const pace = speed(now);
+  const tiles = [["time" + (pace && ", " + pace), clock(since(now.now))], ["relays up", up(nodes)], ["authorities", up(authorities)], ["circuits", open.length], ["streams", open.reduce((sum, c) => sum + c.streams, 0)],
+    ["cells a second", short(rate)], [many() ? "to the clients" : "to the client", bytes(got * cellBytes) + "/s"]];
   put($("tiles"), JSON.stringify(tiles), () => tiles.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
 }
 
@@ -142,7 +147,7 @@ function showTools() {
     }
     if (now.can.includes("pace")) {
       const s = el("select", { id: "pace", "data-key": "pace", onchange: (e) => act("/pace?" + new URLSearchParams({ name: e.target.value })) },
-        ...now.paces.map((p) => el("option", { value: p, selected: p === now.pace }, p.replace(/x$/, "×"))));
+        ...now.paces.map((p) => el("option", { value: p, selected: p === now.pace }, paceName(p))));
       all.push(el("label", {}, "Pace ", s));
     }
     all.push(el("button", { "data-key": "motion", "aria-pressed": String(!moving), onclick: () => { moving = !moving; graph.motion(moving); showTools(); } }, "Hold still"));
@@ -272,11 +277,11 @@ function table(heads, rows) {
 function showCircuits() {
   const rank = { open: 0, closing: 1, building: 2, failed: 3, closed: 3 };
   const all = now.circuits.slice().sort((a, b) => rank[a.state] - rank[b.state] || (b.streams > 0) - (a.streams > 0) || Date.parse(b.ended ?? b.begun) - Date.parse(a.ended ?? a.begun)).slice(0, report ? 600 : 80);
-  const many = new Set(now.circuits.map((c) => c.client)).size > 1;
+  const several = many();
   put($("circuits"), JSON.stringify([all, chosen]), () => !all.length ? [el("p", { class: "soft" }, "No circuit yet.")] : [
-    table(["circuit", ...(many ? ["client"] : []), "state", "for", "path", "#streams", "#in", "#out"], all.map((c) => el("tr", { class: chosen?.circuit === c.key ? "chosen" : null },
+    table(["circuit", ...(several ? ["client"] : []), "state", "for", "path", "#streams", "#cells in", "#out"], all.map((c) => el("tr", { class: chosen?.circuit === c.key ? "chosen" : null },
       el("td", {}, el("button", { class: "plain", "data-key": "row " + c.key, onclick: () => choose({ circuit: c.key }) }, swatch(c), String(c.id))),
-      many ? el("td", {}, c.client) : null, el("td", {}, c.state), el("td", {}, c.purpose ?? ""), el("td", {}, c.path.join(" → ")), el("td", { class: "number" }, String(c.streams)),
+      several ? el("td", {}, c.client) : null, el("td", {}, c.state), el("td", {}, c.purpose ?? ""), el("td", {}, c.path.join(" → ")), el("td", { class: "number" }, String(c.streams)),
       el("td", { class: "number" }, c.ended ? short(c.received) : short(c.in) + "/s"), el("td", { class: "number" }, c.ended ? short(c.sent) : short(c.out) + "/s")))),
   ]);
 }
