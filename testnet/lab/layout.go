@@ -99,6 +99,11 @@ func (l *Lab) lay(now time.Time) error {
 		}
 		l.add(n)
 	}
+	for _, n := range l.nodes {
+		if n.exit { // until the first consensus says what it is
+			l.story.Change(n.name, func(x *story.Node) { x.Flags = []string{"Exit"} })
+		}
+	}
 	if err := l.families(); err != nil {
 		return err
 	}

@@ -232,8 +232,18 @@ func (s *Story) tell(e Event) {
 	if n := s.nodes[e.Node]; n != nil {
 		n.lines = keep(append(n.lines, e), mostLines)
 	}
-	if c := s.circuits[e.Circuit]; c != nil {
-		c.lines = keep(append(c.lines, e), mostLines)
+	c := s.circuits[e.Circuit]
+	if c == nil {
+		return
+	}
+	c.lines = keep(append(c.lines, e), mostLines)
+	if c.State == Building {
+		return
+	}
+	for _, name := range c.Path { // it is a part of their stories too
+		if n := s.nodes[name]; n != nil {
+			n.lines = keep(append(n.lines, e), mostLines)
+		}
 	}
 }
 

@@ -61,7 +61,7 @@ func TestWhatIsToldIsInTheSnapshotAndInTheStoriesOfWhomItConcerns(t *testing.T) 
 	if l, ok := s.OfCircuit("client/7"); !ok || len(l.Lines) != 2 || l.Lines[1].Text != "is open" {
 		t.Errorf("the circuit's story: %v %v", l, ok)
 	}
-	if l, ok := s.OfNode("relay2"); !ok || len(l.Lines) != 1 {
+	if l, ok := s.OfNode("relay2"); !ok || len(l.Lines) != 2 || l.Lines[0].Circuit != "client/7" || l.Lines[1].Text != "was killed" {
 		t.Errorf("the relay's story: %v %v", l, ok)
 	}
 	if _, ok := s.OfNode("nobody"); ok {

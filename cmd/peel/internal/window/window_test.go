@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -271,6 +272,16 @@ func TestAReportIsOneFileThatAsksForNothing(t *testing.T) {
 		if !strings.Contains(strings.ReplaceAll(text, "&#39;", "'"), want) {
 			t.Errorf("there is no %q in a report", want)
 		}
+	}
+	named := map[string]bool{} // the scripts of the page become one, in which a name means one thing
+	for _, m := range regexp.MustCompile(`(?m)^(?:const|let|class|function|async function) (\w+)`).FindAllStringSubmatch(text, -1) {
+		if named[m[1]] {
+			t.Errorf("there are two of %q", m[1])
+		}
+		named[m[1]] = true
+	}
+	if len(named) < 40 {
+		t.Errorf("only %d names were found", len(named))
 	}
 	if strings.Count(text, "<script") != 3 || strings.Count(text, "</script>") != 3 {
 		t.Errorf("%d scripts begin and %d end, want 3", strings.Count(text, "<script"), strings.Count(text, "</script>"))

@@ -101,9 +101,9 @@ function show(v) {
   showEvents();
 }
 
-// speed says how fast virtual time goes, over the last few answers.
+// howFast says how fast virtual time goes, over the last few answers.
 let beats = [];
-function speed(v) {
+function howFast(v) {
   if (!v.pace || v.over) return "";
   if (v.pace === "paused") return "stands still";
   beats = beats.concat({ at: performance.now(), now: Date.parse(v.now) }).slice(-5);
@@ -127,7 +127,7 @@ function showTiles() {
   const up = (all) => all.filter((n) => n.state === "up").length + " of " + all.length;
   const open = now.circuits.filter((c) => c.state === "open" || c.state === "closing");
   const rate = now.nodes.reduce((sum, n) => sum + n.rate, 0), got = open.reduce((sum, c) => sum + c.in, 0);
-  const pace = speed(now);
+  const pace = howFast(now);
   const tiles = [["time" + (pace && ", " + pace), clock(since(now.now))], ["relays up", up(nodes)], ["authorities", up(authorities)], ["circuits", open.length], ["streams", open.reduce((sum, c) => sum + c.streams, 0)],
     ["cells a second", short(rate)], [many() ? "to the clients" : "to the client", bytes(got * cellBytes) + "/s"]];
   put($("tiles"), JSON.stringify(tiles), () => tiles.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
@@ -172,7 +172,7 @@ const pairs = (rows) => el("dl", {}, ...rows.filter(([, v]) => v !== "" && v !==
 
 function told() {
   if (!lines || !lines.lines.length) return [el("p", { class: "soft" }, lines ? "Nothing yet." : "…")];
-  return [el("ol", {}, ...lines.lines.slice().reverse().map((e) => el("li", {}, el("span", { class: "soft" }, clock(since(e.at))), el("span", {}, (chosen?.circuit && e.node ? "" : e.node ? "" : "") + e.text))))];
+  return [el("ol", {}, ...lines.lines.slice().reverse().map((e) => el("li", {}, el("span", { class: "soft" }, clock(since(e.at))), el("span", {}, chosen?.node && e.circuit && e.node !== chosen.node && many() ? e.node + ": " : "", e.text))))];
 }
 
 function spark(rates) {
