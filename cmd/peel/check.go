@@ -17,7 +17,7 @@ func checkCommand() *cobra.Command {
 		Use: "check FILE...", Short: "Say what is wrong with configuration files", Args: cobra.MinimumNArgs(1),
 		Long: `Reads files as the nodes would, and those they name: the network file, an authority's lists. What a file is for is found
 out from its keys. The status is 0 if all are in order, and 2 if not; then what is wrong with each is told with its
-file and line: all keys that are misspelt or hold another kind of value than they must, or else the first value that cannot be.`,
+file and line: all keys that are misspelt or hold another kind of value than they must, or else all values that cannot be, up to 20.`,
 		Example: "  peel check my-relay/relay.toml\n  peel check --kind lists lists.toml",
 		RunE: func(c *cobra.Command, args []string) error {
 			return checkFiles(args, kind, c.OutOrStdout(), c.ErrOrStderr())

@@ -86,9 +86,17 @@ func together(known *Error, text string, into any) error {
 			all = append(all, unknownKey(text, key, reflect.TypeOf(into)))
 		}
 	}
+	return Together(all).(*Error)
+}
+
+// Together is the first of mistakes in a text, by line, with the others, up to so many; nil: there is none. It takes what it is given.
+func Together(all []*Error) error {
+	if len(all) == 0 {
+		return nil
+	}
 	slices.SortFunc(all, func(a, b *Error) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Text, b.Text)) })
 	all = slices.CompactFunc(all, func(a, b *Error) bool { return a.Line == b.Line && a.Text == b.Text })
-	all[0].More = all[1:]
+	all[0].More = all[1:min(len(all), mostTold)]
 	return all[0]
 }
 

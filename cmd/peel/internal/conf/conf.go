@@ -129,16 +129,42 @@ func (e *Error) More() (all []*Error) {
 
 // Check says what is wrong with values that were not read from a file.
 func Check(f file) error {
-	if key, err := f.check(); err != nil {
-		return fmt.Errorf("%s: %w", key, err)
+	var all mistakes
+	if f.check(&all); len(all) > 0 {
+		return fmt.Errorf("%s: %w", all[0].key, all[0].err)
 	}
 	return nil
 }
 
+// mistakes are values that cannot be, by their keys.
+type mistakes []struct {
+	key string
+	err error
+}
+
+// at takes in what is wrong with a key; nil: nothing.
+func (m *mistakes) at(key string, err error) {
+	if err != nil {
+		*m = append(*m, struct {
+			key string
+			err error
+		}{key, err})
+	}
+}
+
+// in are they as mistakes in a text, the first by line with the others; nil: there is none.
+func (m mistakes) in(text []byte) error {
+	var all []*strict.Error
+	for _, x := range m {
+		all = append(all, inList(text, strict.At(text, x.key, x.err), x.err).(*strict.Error))
+	}
+	return strict.Together(all)
+}
+
 // file is what every kind of file can do.
 type file interface {
-	// check says which key has a value that cannot be, and why.
-	check() (key string, err error)
+	// check tells of each key that has a value which cannot be, and why.
+	check(*mistakes)
 }
 
 // Load reads a file into one of the structs of this package. Paths in it are relative to the file's folder and come back
@@ -157,8 +183,10 @@ func load(path string, text []byte, into file) error {
 	if err := strict.Decode(text, into); err != nil {
 		return &Error{path, meantFor(text, err)}
 	}
-	if key, err := into.check(); err != nil {
-		return &Error{path, inList(text, strict.At(text, key, err), err)}
+	var all mistakes
+	into.check(&all)
+	if err := all.in(text); err != nil {
+		return &Error{path, err}
 	}
 	v := reflect.ValueOf(into).Elem()
 	for _, name := range []string{"Network", "Keys", "State"} {
@@ -221,89 +249,51 @@ func LoadNetwork(path string) (*directory.Network, error) {
 	return n, nil
 }
 
-func (c *Relay) check() (string, error) {
-	if err := required(c.Network); err != nil {
-		return "network", err
-	}
-	if err := required(c.Keys); err != nil {
-		return "keys", err
-	}
-	if err := directory.CheckNickname(c.Nickname); err != nil {
-		return "nickname", err
-	}
-	if err := directory.CheckContact(c.Contact); err != nil {
-		return "contact", err
-	}
-	if err := listens(c.Listen); err != nil {
-		return "listen", err
-	}
-	if _, err := c.Addrs(); err != nil {
-		return "advertise", err
-	}
-	if _, err := c.Rate(); err != nil {
-		return "bandwidth", err
-	}
-	if key, err := c.checkTraffic(); err != nil {
-		return key, err
-	}
-	if _, err := Size(c.Memory, LeastRelayMemory); err != nil {
-		return "memory_budget", err
-	}
-	if key, err := c.checkBounds(); err != nil {
-		return key, err
-	}
-	if _, err := c.Policy(); err != nil {
-		return "exit_policy", err
-	}
-	if _, err := c.Servers(); err != nil {
-		return "resolvers", err
-	}
+func (c *Relay) check(m *mistakes) {
+	m.at("network", required(c.Network))
+	m.at("keys", required(c.Keys))
+	m.at("nickname", directory.CheckNickname(c.Nickname))
+	m.at("contact", directory.CheckContact(c.Contact))
+	m.at("listen", listens(c.Listen))
+	_, err := c.Addrs()
+	m.at("advertise", err)
+	_, err = c.Rate()
+	m.at("bandwidth", err)
+	c.checkTraffic(m)
+	_, err = Size(c.Memory, LeastRelayMemory)
+	m.at("memory_budget", err)
+	c.checkBounds(m)
+	_, err = c.Policy()
+	m.at("exit_policy", err)
+	_, err = c.Servers()
+	m.at("resolvers", err)
 	if c.Notice != "" && len(c.Exit) == 0 {
-		return "exit_notice", errors.New("it tells people what an exit is, but exit_policy lets nothing out")
+		m.at("exit_notice", errors.New("it tells people what an exit is, but exit_policy lets nothing out"))
 	}
 	if c.Notice == "" && len(c.NoticeAt) > 0 {
-		return "exit_notice_listen", fmt.Errorf("there is no exit_notice to show: set that to %q, or to a file", UsualNotice)
+		m.at("exit_notice_listen", fmt.Errorf("there is no exit_notice to show: set that to %q, or to a file", UsualNotice))
+	} else if len(c.NoticeAt) > 0 {
+		m.at("exit_notice_listen", listens(c.NoticeAt))
 	}
-	if len(c.NoticeAt) > 0 {
-		if err := listens(c.NoticeAt); err != nil {
-			return "exit_notice_listen", err
-		}
-	}
-	if _, err := c.Relatives(); err != nil {
-		return "family", err
-	}
-	if err := adminAt(c.Admin, c.State); err != nil {
-		return "admin", err
-	}
-	return "log", level(c.Log)
+	_, err = c.Relatives()
+	m.at("family", err)
+	m.at("admin", adminAt(c.Admin, c.State))
+	m.at("log", level(c.Log))
 }
 
-func (c *Authority) check() (string, error) {
-	if err := required(c.Network); err != nil {
-		return "network", err
-	}
-	if err := required(c.Keys); err != nil {
-		return "keys", err
-	}
-	if err := listens(c.Listen); err != nil {
-		return "listen", err
-	}
-	if _, err := c.Allowed(); err != nil {
-		return "allow", err
-	}
-	if _, err := c.MeasureFrom(); err != nil {
-		return "measure_from", err
-	}
-	if _, err := Size(c.Memory, LeastRelayMemory); err != nil {
-		return "memory_budget", err
-	}
-	if err := c.Params.Check(); err != nil {
-		return "params", err
-	}
-	if err := adminAt(c.Admin, c.State); err != nil {
-		return "admin", err
-	}
-	return "log", level(c.Log)
+func (c *Authority) check(m *mistakes) {
+	m.at("network", required(c.Network))
+	m.at("keys", required(c.Keys))
+	m.at("listen", listens(c.Listen))
+	_, err := c.Allowed()
+	m.at("allow", err)
+	_, err = c.MeasureFrom()
+	m.at("measure_from", err)
+	_, err = Size(c.Memory, LeastRelayMemory)
+	m.at("memory_budget", err)
+	m.at("params", c.Params.Check())
+	m.at("admin", adminAt(c.Admin, c.State))
+	m.at("log", level(c.Log))
 }
 
 // MeasureFrom is the address of this machine to measure from; invalid: any.
@@ -321,23 +311,15 @@ func (c *Authority) MeasureFrom() (netip.Addr, error) {
 // Allowed are the relays that may join; nil: all.
 func (c *Authority) Allowed() ([]cell.NodeID, error) { return identities(c.Allow) }
 
-func (c *Client) check() (string, error) {
-	if err := required(c.Network); err != nil {
-		return "network", err
-	}
-	if key, err := c.checkDoors(); err != nil {
-		return key, err
-	}
-	if key, _, err := c.rules(); err != nil {
-		return key, err
-	}
-	if err := adminAt(c.Admin, c.State); err != nil {
-		return "admin", err
-	}
-	if _, err := Size(c.Memory, LeastClientMemory); err != nil {
-		return "memory_budget", err
-	}
-	return "log", level(c.Log)
+func (c *Client) check(m *mistakes) {
+	m.at("network", required(c.Network))
+	c.checkDoors(m)
+	key, _, err := c.rules()
+	m.at(key, err)
+	m.at("admin", adminAt(c.Admin, c.State))
+	_, err = Size(c.Memory, LeastClientMemory)
+	m.at("memory_budget", err)
+	m.at("log", level(c.Log))
 }
 
 // Addrs are the addresses to advertise; none: those listened on.

@@ -227,8 +227,9 @@ func TestWhatARelaySendsIsChecked(t *testing.T) {
 		{Relay{Quota: "1 GB"}, "quota", "state folder"},
 		{Relay{Quota: "1 GB", State: "s", Period: "week"}, "quota_period", "neither month nor day"},
 	} {
-		if key, err := c.r.checkTraffic(); key != c.key || err != nil && !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%+v: %s %v", c.r, key, err)
+		var m mistakes
+		if c.r.checkTraffic(&m); c.key == "" && len(m) > 0 || c.key != "" && (len(m) != 1 || m[0].key != c.key || !strings.Contains(m[0].err.Error(), c.says)) {
+			t.Errorf("%+v: %v", c.r, m)
 		}
 	}
 }

@@ -36,14 +36,13 @@ func (c *Relay) Bounds() []Bound {
 	}
 }
 
-// checkBounds says which of them has a value that cannot be.
-func (c *Relay) checkBounds() (string, error) {
+// checkBounds says which of them have values that cannot be.
+func (c *Relay) checkBounds(m *mistakes) {
 	for _, b := range c.Bounds() {
 		if *b.Value < 0 || *b.Value > mostBound {
-			return b.Key, fmt.Errorf("%d: must be 1 to %d, or 0 for the default", *b.Value, mostBound)
+			m.at(b.Key, fmt.Errorf("%d: must be 1 to %d, or 0 for the default", *b.Value, mostBound))
 		}
 	}
-	return "", nil
 }
 
 // bounds writes them.

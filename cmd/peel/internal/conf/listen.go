@@ -41,47 +41,43 @@ func (c *Client) Doors() []Listen {
 	return append([]Listen{{Address: c.SOCKS}}, c.Listen...)
 }
 
-// checkDoors says which key about listeners has a value that cannot be, and why.
-func (c *Client) checkDoors() (string, error) {
+// checkDoors says which keys about listeners have values that cannot be, and why.
+func (c *Client) checkDoors(m *mistakes) {
 	if c.SOCKS != "" && listens([]string{c.SOCKS}) != nil {
-		return "socks", fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9250", c.SOCKS)
+		m.at("socks", fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9250", c.SOCKS))
 	}
 	if c.DNS != "" && listens([]string{c.DNS}) != nil {
-		return "dns", fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9253", c.DNS)
+		m.at("dns", fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9253", c.DNS))
 	}
 	if c.SOCKS == "" && c.DNS == "" && len(c.Listen) == 0 {
-		return "socks", errors.New("must be given where there is neither a table [[listen]] nor dns: nothing could use this client")
+		m.at("socks", errors.New("must be given where there is neither a table [[listen]] nor dns: nothing could use this client"))
 	}
 	if len(c.Listen) > most {
-		return "listen", fmt.Errorf("%d tables, at most %d are allowed", len(c.Listen), most)
+		m.at("listen", fmt.Errorf("%d tables, at most %d are allowed", len(c.Listen), most))
+		return
 	}
 	seen := map[string]bool{}
-	for i := range c.Listen {
-		l := &c.Listen[i]
-		if key, err := l.check(); err != nil {
-			return fmt.Sprintf("listen[%d].%s", i, key), err
-		}
-	}
 	for i, l := range c.Doors() {
+		if c.SOCKS != "" {
+			i-- // the first is that of the key socks
+		}
+		if i >= 0 {
+			l.check(m, fmt.Sprintf("listen[%d].", i))
+		}
 		if seen[l.Address] && !strings.HasSuffix(l.Address, ":0") {
-			if c.SOCKS != "" {
-				i--
-			}
-			return fmt.Sprintf("listen[%d].address", i), fmt.Errorf("%q is given twice", l.Address)
+			m.at(fmt.Sprintf("listen[%d].address", i), fmt.Errorf("%q is given twice", l.Address))
 		}
 		seen[l.Address] = true
 	}
-	return "", nil
 }
 
-func (l *Listen) check() (string, error) {
+func (l *Listen) check(m *mistakes, table string) {
 	if path := l.Unix(); path == "" && listens([]string{l.Address}) != nil {
-		return "address", fmt.Errorf("%q is neither an address and a port, such as 127.0.0.1:9250, nor a unix socket, such as unix:/run/peel/socks", l.Address)
+		m.at(table+"address", fmt.Errorf("%q is neither an address and a port, such as 127.0.0.1:9250, nor a unix socket, such as unix:/run/peel/socks", l.Address))
 	}
 	if len(l.Group) > 64 {
-		return "group", errors.New("more than 64 bytes")
+		m.at(table+"group", errors.New("more than 64 bytes"))
 	}
-	return "", nil
 }
 
 // anchor makes the paths of sockets relative to the file's folder.

@@ -109,8 +109,9 @@ func weaker(was, is file, removed bool) string {
 		if is.NoAddr && !was.NoAddr {
 			return "addresses have no limits"
 		}
-		if key, err := is.checkBounds(); err != nil {
-			return key + " is no bound"
+		var m mistakes
+		if is.checkBounds(&m); len(m) > 0 {
+			return m[0].key + " is no bound"
 		}
 		if is.Keys == "" || is.Network == "" { // another folder has other keys, or none: that is seen at the start
 			return "no keys, or no network"

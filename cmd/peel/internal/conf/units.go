@@ -136,23 +136,21 @@ type periodError struct{ says string }
 
 func (e *periodError) Error() string { return fmt.Sprintf("%q is neither month nor day", e.says) }
 
-// checkTraffic says which key about what the relay sends has a value that cannot be.
-func (c *Relay) checkTraffic() (string, error) {
+// checkTraffic says which keys about what the relay sends have values that cannot be.
+func (c *Relay) checkTraffic(m *mistakes) {
 	if _, err := c.AtOnce(); err != nil {
-		return "burst", err
-	}
-	if c.Burst != "" && c.Bandwidth == "" {
-		return "burst", errors.New("there is no bandwidth that it is a burst of: set that, or leave burst out")
+		m.at("burst", err)
+	} else if c.Burst != "" && c.Bandwidth == "" {
+		m.at("burst", errors.New("there is no bandwidth that it is a burst of: set that, or leave burst out"))
 	}
 	_, _, err := c.Allowance()
 	var period *periodError
 	switch {
 	case errors.As(err, &period):
-		return "quota_period", err
+		m.at("quota_period", err)
 	case err != nil:
-		return "quota", err
+		m.at("quota", err)
 	case c.Quota != "" && c.State == "":
-		return "quota", errors.New("needs a state folder, where what was sent is kept between runs")
+		m.at("quota", errors.New("needs a state folder, where what was sent is kept between runs"))
 	}
-	return "", nil
 }
