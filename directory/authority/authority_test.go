@@ -95,7 +95,7 @@ func TestOneAuthorityDown(t *testing.T) {
 		}
 		s := w.nodes[0].auth.Status()
 		if s.Before == nil || !slices.Equal(s.Before.MissingVotes, []string{"authority3"}) ||
-			!slices.Equal(s.Before.MissingSignatures, []string{"authority3"}) {
+			!slices.Equal(s.Before.MissingSignatures, []string{"authority3"}) || s.Before.Failed != "" {
 			t.Errorf("status does not say who was missing: %+v", s.Before)
 		}
 	})
@@ -108,6 +108,9 @@ func TestTwoAuthoritiesDownLeaveTheOldConsensus(t *testing.T) {
 		w.nodes[1].crash()
 		w.nodes[2].crash()
 		w.wantAgreed(hour(2), 0)
+		if s := w.nodes[0].auth.Status().Before; s == nil || s.Failed == "" || s.Header != "" && !strings.Contains(s.Failed, "of the 4 signatures that are needed came") {
+			t.Errorf("status does not say why there was no consensus: %+v", s)
+		}
 		if w.text(w.nodes[0]) != old {
 			t.Error("the old consensus is not served any more")
 		}

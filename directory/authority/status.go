@@ -20,6 +20,7 @@ type Status struct {
 	PhaseEnds time.Time  `json:"phase_ends"`
 	Next      time.Time  `json:"next_period"` // when the consensus after the one being voted on begins to hold
 	Relays    int        `json:"relays"`      // whose descriptors are here
+	Troubled  []Troubled `json:"troubled"`    // those of them that say they are paused or were overloaded, by nickname: mostTroubled at most
 	Lists     ListCounts `json:"lists"`       // rules in force
 	Outcome              // so far
 	Before    *Outcome   `json:"before,omitempty"` // the period before
@@ -29,6 +30,17 @@ type Status struct {
 	Certificate CertificateStatus `json:"certificate"` // of our own signing key
 	Random      Randomness        `json:"shared_random"`
 }
+
+// Troubled is a relay whose descriptor says that it takes nothing new, or lately had to refuse what it should take.
+type Troubled struct {
+	Nickname   string     `json:"nickname"`
+	Identity   string     `json:"identity"`
+	Paused     *time.Time `json:"paused_until,omitempty"`
+	Overloaded *time.Time `json:"overloaded,omitempty"` // in this hour
+}
+
+// mostTroubled bounds how many of them a status shows.
+const mostTroubled = 100
 
 // Randomness is how far the making of the next shared random value came (spec/sharedrandom.md).
 type Randomness struct {
@@ -72,6 +84,7 @@ type Outcome struct {
 	Differ            []string  `json:"signed_other,omitempty"`
 	Header            string    `json:"header,omitempty"` // digest of what we computed
 	Needed            int       `json:"signatures_needed"`
+	Failed            string    `json:"no_consensus,omitempty"` // why none came of it, or will
 
 	Flags []FlagCounts `json:"flags,omitempty"` // of the votes that are here
 }
@@ -142,7 +155,7 @@ type evidenceKey struct {
 // Status returns what the authority knows now.
 func (a *Authority) Status() Status {
 	now := a.now()
-	relays := a.store.len()
+	relays, troubled := a.store.len(), a.store.troubled(now)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := &a.voter.round.period
@@ -151,7 +164,7 @@ func (a *Authority) Status() Status {
 		Network: a.cfg.Network.Name, Authority: a.nickname(a.self), Now: now.UTC(),
 		Phase: phase.String(), PhaseEnds: p.End(phase).UTC(),
 		Next:   a.schedule.Next(p.ValidAfter).UTC(),
-		Relays: relays, Certificate: a.certificateStatus(now), Outcome: *a.voter.round.outcome(a.cfg.Network), Before: a.voter.before,
+		Relays: relays, Troubled: troubled, Certificate: a.certificateStatus(now), Outcome: *a.voter.round.outcome(a.cfg.Network), Before: a.voter.before,
 	}
 	if c := a.cache.Consensus(); c != nil {
 		s.Consensus = &Published{c.ValidAfter, c.ValidUntil, c.Relays, len(c.Signatures), c.Header.Digest().String()}
@@ -182,6 +195,9 @@ func (r *round) outcome(n *directory.Network) *Outcome {
 	}
 	if r.result != nil {
 		o.Header = r.digest.String()
+	}
+	if r.why != nil {
+		o.Failed = r.why.Error()
 	}
 	for _, info := range n.Authorities {
 		switch len(r.votes[info.ID]) {

@@ -2,10 +2,12 @@ package authority
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -322,6 +324,29 @@ func (s *store) len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.relays)
+}
+
+// troubled are the relays that say of themselves that they are, by nickname, at most mostTroubled.
+func (s *store) troubled(now time.Time) []Troubled {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []Troubled{}
+	for _, k := range s.relays {
+		t := Troubled{Nickname: k.desc.Nickname, Identity: k.desc.ID.String()}
+		if now.Before(k.desc.Paused) {
+			t.Paused = &k.desc.Paused
+		}
+		if !k.desc.Overloaded.IsZero() {
+			t.Overloaded = &k.desc.Overloaded
+		}
+		if t.Paused != nil || t.Overloaded != nil {
+			list = append(list, t)
+		}
+	}
+	slices.SortFunc(list, func(a, b Troubled) int {
+		return cmp.Or(strings.Compare(a.Nickname, b.Nickname), strings.Compare(a.Identity, b.Identity))
+	})
+	return list[:min(len(list), mostTroubled)]
 }
 
 // A candidate is a relay that a vote may list.

@@ -219,7 +219,7 @@ func TestStaleDescriptorsAreNotVotedOn(t *testing.T) {
 	}
 }
 
-// A relay that says it is paused is not Running until then, though it is reached.
+// A relay that says it is paused is not Running until then, though it is reached. An operator sees it, and who was overloaded.
 func TestPausedRelaysAreNotRunning(t *testing.T) {
 	s := newShelf(t, 2)
 	for i := range 2 {
@@ -242,6 +242,16 @@ func TestPausedRelaysAreNotRunning(t *testing.T) {
 		}
 		if n != c.want {
 			t.Errorf("%v later %d are running, want %d", c.after, n, c.want)
+		}
+		paused := 0
+		told := s.troubled(s.now.Add(c.after))
+		for _, x := range told {
+			if x.Paused != nil {
+				paused++
+			}
+		}
+		if len(told) != 2 || told[0].Overloaded == nil || told[1].Overloaded == nil || paused != 2-c.want {
+			t.Errorf("%v later these are told of: %+v", c.after, told)
 		}
 	}
 }

@@ -468,6 +468,10 @@ func (v *voter) publish() action {
 		}
 	case r.why == nil:
 		done.why = errors.New("no part was taken in the voting")
+		done.outcome.Failed = done.why.Error()
+	}
+	if n := len(done.outcome.Signatures); r.result != nil && n < v.network.Threshold {
+		done.outcome.Failed = fmt.Sprintf("%d of the %d signatures that are needed came", n, v.network.Threshold)
 	}
 	return done
 }
