@@ -184,7 +184,9 @@ func consensusShowCommand() *cobra.Command {
 	var flags, relays []string
 	var list bool
 	c := &cobra.Command{
-		Use: "show [FILE|FOLDER]", Short: "Show a consensus: its header, how many relays have each flag, and single relays",
+		Use: "show [FILE|FOLDER]", Short: "Show a consensus: its header and how many relays have each flag, or single relays",
+		Long: `Shows the header of a consensus and how many relays have each flag; with --relays, all relays after that. With --relay or --flag
+it shows those alone, a line each: identity, nickname, addresses, bandwidth, flags and exit policy. As JSON there is always all of it.`,
 		Example: "  peel consensus show my-client/state\n  peel consensus show --network network.toml --flag Exit --flag Fast\n" +
 			"  peel consensus show my-client/state --relay relay7 --json",
 		Args: cobra.MaximumNArgs(1),
@@ -210,8 +212,13 @@ func consensusShowCommand() *cobra.Command {
 					s.Listed = append(s.Listed, showRelay(e))
 				}
 			}
-			if a.json {
+			switch chosen := len(flags)+len(relays) > 0; {
+			case a.json:
 				return printJSON(c.OutOrStdout(), s)
+			case chosen && len(s.Listed) == 0:
+				return fmt.Errorf("no relay of this consensus is what --relay and --flag ask for: it has %d, which --relays lists", s.Relays)
+			case chosen:
+				return s.printListed(c.OutOrStdout())
 			}
 			return s.print(c.OutOrStdout())
 		},
@@ -280,6 +287,12 @@ func (s *consensusShown) print(out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	return s.printListed(out)
+}
+
+// printListed prints the relays that were asked for, a line each.
+func (s *consensusShown) printListed(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, r := range s.Listed {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f MB/s\t%s\t%s\n", r.Identity, r.Nickname, strings.Join(r.Addresses, " "), float64(r.Bandwidth)/1e6,
 			strings.Join(r.Flags, " "), strings.Join(r.Policy, ", "))

@@ -76,7 +76,7 @@ func TestConsensusShow(t *testing.T) {
 	if len(s.Listed) != 5 || s.Flags["Exit"] != 10 || s.Relays != 30 {
 		t.Errorf("%d relays are both exits and guards: %+v", len(s.Listed), s)
 	}
-	if out, _ := peel(t, "consensus", "show", before, "--relay", "relay7"); strings.Count(out, "relay7 ") != 1 || !strings.Contains(out, "accept *:80, accept *:443") {
+	if out, _ := peel(t, "consensus", "show", before, "--relay", "relay7"); strings.Count(out, "relay7 ") != 1 || !strings.Contains(out, "accept *:80, accept *:443") || strings.Count(out, "\n") != 1 {
 		t.Errorf("by nickname:\n%s", out)
 	}
 	if out, _ := peel(t, "consensus", "show", before, "--relay", n.Relays[3].Descriptor.ID.String()[:10]); !strings.Contains(out, n.Relays[3].Descriptor.Nickname) {
@@ -90,7 +90,7 @@ func TestConsensusShow(t *testing.T) {
 		args []string
 	}{
 		{2, []string{before, "--flag", "Quick"}}, {2, nil}, {2, []string{before, state}}, {1, []string{before + "x"}}, {1, []string{t.TempDir()}},
-		{2, []string{"--network", before + "x"}},
+		{2, []string{"--network", before + "x"}}, {1, []string{before, "--relay", "nobody"}},
 	} {
 		if out, code := peel(t, append([]string{"consensus", "show"}, c.args...)...); code != c.code {
 			t.Errorf("%v: status %d instead of %d\n%s", c.args, code, c.code, out)

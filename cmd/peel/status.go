@@ -68,6 +68,9 @@ func (w *which) path() (string, error) {
 		}
 		return filepath.Join(state, admin.SocketFile), nil
 	case w.dir != "":
+		if st, err := os.Stat(w.dir); err != nil || !st.IsDir() {
+			return "", &usageError{fmt.Errorf("--dir %s: no such folder: name that of a node, or its state folder", w.dir)}
+		}
 		return admin.Find(w.dir), nil
 	}
 	for _, dir := range []string{".", conf.RuntimeFolder()} {
