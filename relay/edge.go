@@ -26,7 +26,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 		s.Refuse(cell.EndBusy)
 		return
 	case o.Type == cell.MsgBeginDir:
-		do = func(ctx context.Context) { r.serveDirectory(ctx, s) }
+		do = func(ctx context.Context) { r.serveDirectory(ctx, s, callerOf(t.prev.Conn())) }
 	case now == nil || now.exit == nil:
 		s.Refuse(cell.EndPolicy)
 		return
@@ -234,6 +234,7 @@ type directoryStream struct {
 	*stream.Stream
 	once   sync.Once
 	closed chan struct{}
+	caller netip.Addr // callerOf
 }
 
 func (d *directoryStream) Close() error {
@@ -242,9 +243,9 @@ func (d *directoryStream) Close() error {
 }
 
 // serveDirectory hands a stream to the directory's web server and waits until that has closed it.
-func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream) {
+func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream, caller netip.Addr) {
 	s.Connected(cell.Connected{})
-	d := &directoryStream{Stream: s, closed: make(chan struct{})}
+	d := &directoryStream{Stream: s, closed: make(chan struct{}), caller: caller}
 	select {
 	case r.dirStreams.conns <- d:
 		<-d.closed

@@ -96,7 +96,10 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 		_, listed := c.Lookup(r.id)
 		r.tellListed(ctx, listed, c.ValidAfter)
 		r.listing.stale.Store(false)
-	}, r.tellStale)
+	}, func(err error) {
+		r.tellStale(err)
+		r.noDirectory(err)
+	})
 }
 
 // dialAuthority opens a directory stream to an authority, over a circuit of one hop.
@@ -134,7 +137,11 @@ func (r *Relay) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cel
 
 // descriptor is what this relay says of itself now, signed.
 func (r *Relay) descriptor(now time.Time) ([]byte, error) {
-	return r.describe(&r.settled.Load().Settings, now)
+	s := r.settled.Load().Settings
+	if a := r.doors.announced.Load(); len(a.addrs) > 0 && slices.Equal(a.of, s.Addrs) {
+		s.Addrs = a.addrs // those where others reach it
+	}
+	return r.describe(&s, now)
 }
 
 // describe is what it says with these settings.
@@ -162,6 +169,7 @@ type described struct {
 	settings *settled
 	pausing  *pausing
 	signer   *signing
+	told     *announced
 }
 
 // current is the descriptor to send now: the one before, unless half to a whole period (of ten minutes at least) has passed since,
@@ -170,11 +178,11 @@ func (r *Relay) current(now time.Time, refused *described) (*described, error) {
 	r.describing.Lock()
 	defer r.describing.Unlock()
 	d := r.described
-	if d != nil && d != refused && now.Before(d.until) && d.keys == r.onion.Load() && d.settings == r.settled.Load() && d.pausing == r.pausing.Load() && d.signer == r.signer.Load() {
+	if d != nil && d != refused && now.Before(d.until) && d.keys == r.onion.Load() && d.settings == r.settled.Load() && d.pausing == r.pausing.Load() && d.signer == r.signer.Load() && d.told.same(r.doors.announced.Load()) {
 		return d, nil
 	}
 	wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
-	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), signer: r.signer.Load(), until: now.Add(wait/2 + time.Duration(r.chance(uint64(wait/2))))}
+	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), signer: r.signer.Load(), told: r.doors.announced.Load(), until: now.Add(wait/2 + time.Duration(r.chance(uint64(wait/2))))}
 	var err error
 	if d.text, err = r.descriptor(now); err != nil {
 		return nil, err
@@ -184,7 +192,8 @@ func (r *Relay) current(now time.Time, refused *described) (*described, error) {
 }
 
 // keepPublished sends the descriptor to every authority at the start and again when there is another (current), at once when the onion key or the
-// settings are others (but no sooner than leastBetween after the one before), and soon again to those that could not be reached.
+// settings are others (but no sooner than leastBetween after the one before), and soon again to those that could not be reached. While it is not
+// known that others reach the relay, nothing is sent.
 func (r *Relay) keepPublished(ctx context.Context) {
 	var wg contain.Group
 	defer wg.Wait()
@@ -193,6 +202,10 @@ func (r *Relay) keepPublished(ctx context.Context) {
 			retry := firstRetry
 			var refused *described
 			for {
+				told := r.announcing(ctx)
+				if told == nil {
+					return
+				}
 				keys, settings, pausing := r.onion.Load(), r.settled.Load(), r.pausing.Load()
 				var renewed chan struct{} // nil: never
 				if s := r.signer.Load(); s != nil {
@@ -221,6 +234,7 @@ func (r *Relay) keepPublished(ctx context.Context) {
 				case <-time.After(wait):
 				case <-keys.replaced:
 				case <-pausing.replaced:
+				case <-told.replaced:
 				case <-renewed:
 				case <-settings.replaced:
 					select { // an operator who changes much in a short time tells it in one

@@ -23,6 +23,7 @@ import (
 	"peel/cell/link"
 	"peel/circuit/stream"
 	"peel/directory"
+	"peel/directory/authority"
 	"peel/directory/cache"
 	"peel/relay/exit"
 )
@@ -59,10 +60,14 @@ type Config struct {
 	Dir     string                                                            // folder for the consensus; "": nothing is written
 	Dial    func(ctx context.Context, network, addr string) (net.Conn, error) // of links; nil: net.Dialer
 	Connect func(ctx context.Context, network, addr string) (net.Conn, error) // of hosts, for an exit in a network in memory; nil: net.Dialer
-	Villain *Villain                                                          // this node misbehaves; nil: it is honest
-	Tap     func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
-	Heard   func(from net.Addr, m cell.Message)                               // for tests and instruments: each message for this relay, and the link it came by
-	Log     *slog.Logger                                                      // nil: silent
+
+	// AssumeReachable announces Addrs without having others try whether this relay is reached there (spec/relay.md, section 11).
+	AssumeReachable bool
+
+	Villain *Villain                            // this node misbehaves; nil: it is honest
+	Tap     func(in bool, cells []cell.Cell)    // for tests and instruments (link.Config)
+	Heard   func(from net.Addr, m cell.Message) // for tests and instruments: each message for this relay, and the link it came by
+	Log     *slog.Logger                        // nil: silent
 
 	Now    func() time.Time                  // what the clock says that people have; nil: time.Now. How long things take is not asked of it
 	Write  func(name string, b []byte) error // replaces a file of Dir or KeyDir as a whole; nil: cache.WriteFile
@@ -117,6 +122,7 @@ type Relay struct {
 	describing sync.Mutex
 	described  *described // what the authorities are sent; guarded by describing
 	listing    listing    // whether this relay stands in the directory
+	doors      doors      // whether others reach it
 	clock      directory.Clock
 	chance     func(n uint64) uint64
 	handshakes *waiting
@@ -186,6 +192,7 @@ func New(cfg Config) (*Relay, error) {
 	if err := cfg.Villain.check(cfg.Network); err != nil {
 		return nil, err
 	}
+	plain := cfg.Dial == nil
 	cfg.Dial = cfg.dialer()
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -206,6 +213,8 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.chance = cfg.dice()
 	r.unproved.oldest = true
+	r.doors = doors{of: make(map[netip.AddrPort]*tested), none: make(chan struct{}), bind: plain, tries: newCrowd(authority.TriesAtATime, 1)}
+	r.doors.announced.Store(&announced{replaced: make(chan struct{})})
 	r.quota = quota{most: cfg.Quota, daily: cfg.QuotaDaily}
 	if err := r.quota.load(cfg.Dir, cfg.Now()); err != nil {
 		return nil, err
@@ -333,6 +342,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	if r.cfg.Directory == nil {
 		part("the directory", func() { r.keepDirectory(ctx) })
 		part("publishing", func() { r.keepPublished(ctx) })
+		part("reachability", func() { r.keepReached(ctx) })
 		part("onion keys", func() { r.keepOnion(ctx) })
 		part("the certificate", func() { r.keepCertificate(ctx) })
 		part("observed bandwidth", func() { r.keepObserved(ctx) })
@@ -451,6 +461,7 @@ func (r *Relay) acceptLink(ctx context.Context, nc net.Conn) {
 		conn.Close()
 		return
 	}
+	r.heardFrom(addrOf(conn.RemoteAddr()))
 	r.pool.Add(conn)
 }
 
@@ -458,7 +469,7 @@ func (r *Relay) acceptLink(ctx context.Context, nc net.Conn) {
 func (r *Relay) serveStreams(ctx context.Context) {
 	h := r.cfg.Directory
 	if h == nil {
-		h = withMeasure(r.cache)
+		h = r.withReach(withMeasure(r.cache))
 	}
 	if r.cfg.Villain != nil && r.cfg.Villain.Directory != nil {
 		h = r.cfg.Villain.Directory(h)
@@ -467,6 +478,7 @@ func (r *Relay) serveStreams(ctx context.Context) {
 		Handler: r.stats.Asked.count(h), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
+	s.ConnContext = withCaller
 	var conns sync.WaitGroup
 	s.ConnState = func(_ net.Conn, now http.ConnState) {
 		switch now {

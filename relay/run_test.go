@@ -148,6 +148,7 @@ func TestDescriptorsArePublished(t *testing.T) {
 func TestAllAuthoritiesGetTheSameDescriptor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newWorld(t, 1).relays[0]
+		synctest.Wait() // it knows what to announce
 		current := func(refused *described) *described {
 			d, err := r.current(time.Now(), refused)
 			if err != nil {

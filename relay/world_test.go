@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -10,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"peel/cell"
 	"peel/cell/link"
 	"peel/cell/link/linktest"
 	"peel/circuit"
 	"peel/directory"
+	"peel/directory/authority"
 	"peel/directory/cache"
 	"peel/directory/dirtest"
 )
@@ -31,6 +34,8 @@ type world struct {
 	listeners map[string]*listener
 	pipes     map[string][]*linktest.Conn // by the address dialled: the dialler's ends
 	posted    int                         // descriptors that came to the authority
+	said      map[cell.NodeID]*directory.Descriptor
+	young     bool // the authority has no consensus yet
 }
 
 // newWorld starts n relays and waits until they have the directory; each may change a relay's Config.
@@ -45,12 +50,22 @@ func newWorld(t *testing.T, n int, each ...func(i int, cfg *Config)) *world {
 
 func startWorld(t *testing.T, n int, each ...func(i int, cfg *Config)) *world {
 	t.Helper()
-	w := &world{
-		t:   t,
-		net: dirtest.New(1, n, dirtest.Authorities(1), dirtest.At(time.Now().UTC().Truncate(time.Second))),
+	return emptyWorld(t, n).start(each...)
+}
 
+// emptyWorld is a world in which nobody runs yet.
+func emptyWorld(t *testing.T, n int, o ...dirtest.Option) *world {
+	o = append([]dirtest.Option{dirtest.Authorities(1), dirtest.At(time.Now().UTC().Truncate(time.Second))}, o...)
+	return &world{
+		t: t, net: dirtest.New(1, n, o...), said: make(map[cell.NodeID]*directory.Descriptor),
 		listeners: make(map[string]*listener), pipes: make(map[string][]*linktest.Conn),
 	}
+}
+
+// start starts all of them.
+func (w *world) start(each ...func(i int, cfg *Config)) *world {
+	t := w.t
+	t.Helper()
 	a := w.net.Authorities[0]
 	docs, err := cache.New(cache.Config{Network: w.net.Network})
 	if err != nil {
@@ -59,13 +74,25 @@ func startWorld(t *testing.T, n int, each ...func(i int, cfg *Config)) *world {
 	if _, err := docs.Put(w.net.Text, time.Now()); err != nil {
 		t.Fatal(err)
 	}
+	tries := authority.TryFor(authority.ReachByLink(link.Config{Network: w.net.Network.ID()}, w.dial), func(*http.Request, netip.AddrPort) error { return nil })
 	w.run(Config{
 		Network: w.net.Network, Keys: Keys{Link: a.Link}, ID: a.Info.ID, Listeners: []net.Listener{w.listen(a.Info.Addrs[0])},
 		Dial: w.dial, Directory: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodPost {
+			switch {
+			case r.URL.Path == authority.PathReach:
+				tries.ServeHTTP(rw, r)
+				return
+			case r.Method == http.MethodPost:
+				text, _ := io.ReadAll(r.Body)
+				d, err := directory.ParseDescriptor(text)
 				w.mu.Lock()
-				w.posted++
-				w.mu.Unlock()
+				defer w.mu.Unlock()
+				if w.posted++; err == nil {
+					w.said[d.ID] = d
+				}
+				return
+			case w.young:
+				http.Error(rw, "no consensus yet", http.StatusNotFound)
 				return
 			}
 			docs.ServeHTTP(rw, r)

@@ -219,7 +219,7 @@ func checkAddresses(f *conf.Relay) (all []finding) {
 		case a.Addr().IsLoopback() || a.Addr().IsPrivate() || a.Addr().IsLinkLocalUnicast():
 			all = append(all, warn("address", s+" can only be reached in this house or machine", "for a public network, say the public address in advertise"))
 		default:
-			all = append(all, ok("address", s+" is told to others; whether they reach it the authorities find out"))
+			all = append(all, ok("address", s+" is told to others once some reach it: peel status says so"))
 		}
 	}
 	return all

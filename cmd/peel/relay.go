@@ -96,6 +96,7 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	}
 	cfg.Addrs, cfg.Contact, cfg.Family, cfg.Bandwidth, cfg.Exit = s.Addrs, s.Contact, s.Family, s.Bandwidth, s.Exit
 	cfg.Rate, cfg.Burst = s.Rate, s.Burst
+	cfg.AssumeReachable = f.Assume
 	if cfg.Quota, cfg.QuotaDaily, err = f.Allowance(); err != nil {
 		return err
 	}

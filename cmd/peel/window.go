@@ -19,6 +19,7 @@ func relayView(s *admin.Server, r *relay.Relay) {
 	relayWindow(s, r.ID().String(), r.Stats())
 	gaugesWindow(s, r.Gauges, r.Stats())
 	placeWindow(s, r)
+	reachWindow(s, r)
 	trafficWindow(s, r)
 	keysWindow(s, r)
 }

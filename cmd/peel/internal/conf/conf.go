@@ -33,6 +33,7 @@ type Relay struct {
 	Contact   string   `toml:"contact"`
 	Listen    []string `toml:"listen"`
 	Advertise []string `toml:"advertise"`
+	Assume    bool     `toml:"assume_reachable"`
 	Bandwidth string   `toml:"bandwidth"`
 	Burst     string   `toml:"burst"`
 	Quota     string   `toml:"quota"`

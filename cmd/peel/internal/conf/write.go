@@ -18,6 +18,8 @@ func (c *Relay) Text() string {
 	b.key("contact", c.Contact, "How to reach you. It is published.")
 	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
 	b.list("advertise", c.Advertise, "Where others reach the relay, at most one IPv4 and one IPv6 address. []: as listen.")
+	b.flag("assume_reachable", c.Assume, "Before it announces an address the relay has others try whether they reach it there, and says in the log and peel status",
+		"what came of it. true: it announces all of them untested, and learns only from the authorities, hours later, if one is wrong.")
 	b.key("bandwidth", c.Bandwidth, `What the relay offers, and sends at most, such as "20 MB/s" or "100 Mbit/s": as much comes in. "": it offers 10 MB/s,`,
 		"and sends what it can.")
 	b.key("burst", c.Burst, `How much of that it sends at once after a calm, such as "40 MB". "": that of a second.`)
