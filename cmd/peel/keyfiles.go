@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -209,21 +210,32 @@ func pemOf(key any) ([]byte, error) {
 		return nil, err
 	}
 	defer clear(der)
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
 }
 
-// A namedKey is a key and the name of its file.
+// A namedKey is a key, or the certificate of one, and the name of its file.
 type namedKey struct {
 	name string
-	key  any // ed25519.PrivateKey or *ecdh.PrivateKey
+	key  any // ed25519.PrivateKey, *ecdh.PrivateKey or certificateText
 }
+
+// certificateText is a certificate as it stands in its file.
+type certificateText []byte
+
+// What PEM says of the two.
+const (
+	pemKey         = "PRIVATE KEY"
+	pemCertificate = "PEEL CERTIFICATE"
+)
 
 // pack writes keys as the secret of a sealed file (spec/keys.md, section 3).
 func pack(keys []namedKey) ([]byte, error) {
 	var b []byte
 	for _, k := range keys {
-		text, err := pemOf(k.key)
-		if err != nil {
+		text, err := []byte(nil), error(nil)
+		if cert, ok := k.key.(certificateText); ok {
+			text = pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: cert})
+		} else if text, err = pemOf(k.key); err != nil {
 			return nil, err
 		}
 		b = append(append(b, k.name+"\n"...), text...)
@@ -235,16 +247,26 @@ func pack(keys []namedKey) ([]byte, error) {
 func unpack(secret []byte) (keys []namedKey, err error) {
 	for len(secret) > 0 {
 		block, rest := pem.Decode(secret)
-		if block == nil || block.Type != "PRIVATE KEY" || len(block.Headers) > 0 {
+		if block == nil || block.Type != pemKey && block.Type != pemCertificate || len(block.Headers) > 0 {
 			return nil, errors.New("a key in it cannot be read")
 		}
 		name, _, _ := strings.Cut(string(secret), "\n")
-		if name != filepath.Base(name) || !strings.HasSuffix(name, ".key") || strings.HasPrefix(name, ".") {
+		ours := strings.HasSuffix(name, ".key")
+		if block.Type == pemCertificate {
+			ours = strings.HasPrefix(name, certificateFile)
+		}
+		if name != filepath.Base(name) || !ours || strings.HasPrefix(name, ".") {
 			return nil, fmt.Errorf("a key in it is called %q", name)
 		}
-		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		var key any
+		if block.Type == pemCertificate {
+			_, err = parseCertificate(block.Bytes)
+			key = certificateText(block.Bytes)
+		} else {
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		}
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s in it: %w", name, err)
 		}
 		keys, secret = append(keys, namedKey{name, key}), rest
 	}
@@ -298,11 +320,23 @@ func openSealed(path, kind string, p *passphrase, c errWriter) (*sealed.File, []
 		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	for _, k := range keys {
-		if id, ok := k.key.(ed25519.PrivateKey); ok && k.name == identityFile && idOf(id).String() != f.Public {
-			return nil, nil, fmt.Errorf("%s says it is of %s, but the identity in it is %v", path, f.Public, idOf(id))
+		if id, ok := identityIn(k); ok && id.String() != f.Public {
+			return nil, nil, fmt.Errorf("%s says it is of %s, but the identity in it is %v", path, f.Public, id)
 		}
 	}
 	return f, keys, nil
+}
+
+// identityIn is whose a key is: the identity's own, or that which a certificate is of; false: the key does not say.
+func identityIn(k namedKey) (id cell.NodeID, ok bool) {
+	switch key := k.key.(type) {
+	case ed25519.PrivateKey:
+		return idOf(key), k.name == identityFile
+	case certificateText:
+		c, err := parseCertificate(key)
+		return c.Identity, err == nil
+	}
+	return id, false
 }
 
 // loadIdentity reads an identity, sealed or in PEM.
@@ -325,7 +359,7 @@ func loadIdentity(path string, p *passphrase, c errWriter) (ed25519.PrivateKey, 
 	return id, nil
 }
 
-// folderKeys are all keys of a folder.
+// folderKeys are all keys of a folder, and the certificates of those that sign.
 func folderKeys(dir string) (keys []namedKey, err error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*.key"))
 	if err != nil {
@@ -343,5 +377,52 @@ func folderKeys(dir string) (keys []namedKey, err error) {
 		}
 		keys = append(keys, namedKey{name, k})
 	}
+	if names, err = filepath.Glob(filepath.Join(dir, certificateFile+"*")); err != nil {
+		return nil, err
+	}
+	for _, path := range names {
+		text, err := readFile(path)
+		if err != nil {
+			return nil, err
+		}
+		cert, err := parseCertificate(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if slices.ContainsFunc(keys, func(k namedKey) bool {
+			signs, ok := k.key.(ed25519.PrivateKey)
+			return ok && directory.SigningKey(idOf(signs)) == cert.SigningKey
+		}) {
+			keys = append(keys, namedKey{filepath.Base(path), certificateText(text)})
+		}
+	}
 	return keys, nil
+}
+
+// putKeys writes keys into a folder that has none of them, each as a whole.
+func putKeys(dir string, keys []namedKey) error {
+	for _, k := range keys {
+		if _, err := os.Lstat(filepath.Join(dir, k.name)); err == nil {
+			return fmt.Errorf("%s is there already: nothing was written; move it away first", filepath.Join(dir, k.name))
+		}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, k := range keys {
+		path := filepath.Join(dir, k.name)
+		err := error(nil)
+		if cert, ok := k.key.(certificateText); ok {
+			err = cache.WriteFile(path, cert)
+		} else {
+			err = relay.SaveKey(path, k.key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if ofRelay(keys) {
+		return relay.SaveOnionKey(dir)
+	}
+	return nil
 }

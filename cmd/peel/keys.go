@@ -368,7 +368,7 @@ func keysBackup() *cobra.Command {
 	var phrase passphrase
 	var out string
 	c := &cobra.Command{
-		Use: "backup FOLDER --out FILE", Short: "Seal the keys of a folder in one file, but those that a node makes anew by itself", Args: cobra.ExactArgs(1),
+		Use: "backup FOLDER --out FILE", Short: "Seal the keys and certificates of a folder in one file, but keys that a node makes anew by itself", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			keys, err := folderKeys(args[0])
 			if err != nil {
@@ -376,8 +376,12 @@ func keysBackup() *cobra.Command {
 			}
 			public := "unnamed"
 			for _, k := range keys {
-				if id, ok := k.key.(ed25519.PrivateKey); ok && k.name == identityFile {
-					public = idOf(id).String()
+				id, ok := identityIn(k)
+				if ok && public != "unnamed" && public != id.String() {
+					return fmt.Errorf("%s: %s is of %v, but others there are of %s: a backup is of one node; move away what is another's", args[0], k.name, id, public)
+				}
+				if ok {
+					public = id.String()
 				}
 			}
 			if len(keys) == 0 {
@@ -400,7 +404,7 @@ func keysBackup() *cobra.Command {
 			if err := putNew(out, text); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%d keys in %s; peel keys import brings them back\n", len(keys), out)
+			fmt.Fprintf(c.OutOrStdout(), "%s in %s; peel keys import brings them back\n", inWords(keys), out)
 			return nil
 		},
 	}
@@ -478,12 +482,35 @@ func importCertificate(w io.Writer, text []byte, from, dir string, n *directory.
 	return fmt.Errorf("%s is for signing key %v, which is not in %s: peel keys rotate makes one there", from, cert.SigningKey, dir)
 }
 
-// ofRelay says whether keys are those of a relay. Its onion keys live for days only, and are not in a backup.
+// ofRelay says whether keys are those of a relay, whose identity is among them or has certified one of them. Its onion keys live for days
+// only, and are not in a backup.
 func ofRelay(keys []namedKey) bool {
 	has := func(prefix string) bool {
 		return slices.ContainsFunc(keys, func(k namedKey) bool { return strings.HasPrefix(k.name, prefix) })
 	}
-	return has(identityFile) && has(linkFile) && !has("signing")
+	certified := slices.ContainsFunc(keys, func(k namedKey) bool {
+		text, _ := k.key.(certificateText)
+		cert, err := parseCertificate(text)
+		return err == nil && cert.Relay
+	})
+	return has(linkFile) && (certified || has(identityFile) && !has("signing"))
+}
+
+// inWords counts keys and certificates.
+func inWords(keys []namedKey) string {
+	certs := 0
+	for _, k := range keys {
+		if _, ok := k.key.(certificateText); ok {
+			certs++
+		}
+	}
+	switch certs {
+	case 0:
+		return fmt.Sprintf("%d keys", len(keys))
+	case 1:
+		return fmt.Sprintf("%d keys and a certificate", len(keys)-1)
+	}
+	return fmt.Sprintf("%d keys and %d certificates", len(keys)-certs, certs)
 }
 
 // restore puts the keys of a sealed file into a folder that has none of them.
@@ -492,24 +519,9 @@ func restore(c *cobra.Command, from, dir string, p *passphrase) error {
 	if err != nil {
 		return err
 	}
-	for _, k := range keys {
-		if _, err := os.Lstat(filepath.Join(dir, k.name)); err == nil {
-			return fmt.Errorf("%s is there already: nothing was written; move it away first", filepath.Join(dir, k.name))
-		}
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := putKeys(dir, keys); err != nil {
 		return err
 	}
-	for _, k := range keys {
-		if err := relay.SaveKey(filepath.Join(dir, k.name), k.key); err != nil {
-			return err
-		}
-	}
-	if ofRelay(keys) {
-		if err := relay.SaveOnionKey(dir); err != nil {
-			return err
-		}
-	}
-	fmt.Fprintf(c.OutOrStdout(), "%d keys put into %s\n", len(keys), dir)
+	fmt.Fprintf(c.OutOrStdout(), "%s put into %s\n", inWords(keys), dir)
 	return nil
 }
