@@ -5,6 +5,7 @@ package relay
 import (
 	"context"
 	"crypto/ecdh"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,7 +72,7 @@ type Config struct {
 
 	Now    func() time.Time                  // what the clock says that people have; nil: time.Now. How long things take is not asked of it
 	Write  func(name string, b []byte) error // replaces a file of Dir or KeyDir as a whole; nil: cache.WriteFile
-	Chance rand.Source                       // for laboratories, in which the same is to happen again: of whom it asks for the directory, and when. nil: the system's
+	Chance rand.Source                       // for laboratories, in which the same is to happen again: of whom it asks for the directory, when, and new onion keys. nil: the system's
 
 	// Memory is how many bytes others can make the relay hold, whatever they do: what is below is sized by it, if it is 0
 	// (spec/queues.md, section 6). 0: 2 GiB, or half of GOMEMLIMIT if that is less; LeastMemory at least.
@@ -125,6 +126,7 @@ type Relay struct {
 	doors      doors      // whether others reach it
 	clock      directory.Clock
 	chance     func(n uint64) uint64
+	onionLuck  *rand.ChaCha8 // of new onion keys; nil: the system's
 	handshakes *waiting
 	sources    *sources
 	dirStreams *streams
@@ -210,6 +212,13 @@ func New(cfg Config) (*Relay, error) {
 		transits: make(map[*transit]struct{}), circuits: newCrowd(cfg.MaxCircuits, cfg.Limits.Circuits),
 		streams: newCrowd(cfg.MaxTasks, cfg.MaxStreams), extensions: newCrowd(cfg.MaxTasks, 0),
 		dials: newCrowd(mostDials, mostPending), outlets: make(map[*outlet]struct{}),
+	}
+	if cfg.Chance != nil { // apart from all else, so that how often that was drawn makes no difference
+		var seed [32]byte
+		for i := range 4 {
+			binary.BigEndian.PutUint64(seed[8*i:], cfg.Chance.Uint64())
+		}
+		r.onionLuck = rand.NewChaCha8(seed)
 	}
 	r.chance = cfg.dice()
 	r.unproved.oldest = true

@@ -64,7 +64,8 @@ type Config struct {
 	Log *slog.Logger     // nil: no log
 	Now func() time.Time // nil: time.Now
 
-	Write func(name string, b []byte) error // replaces a file of Dir as a whole; nil: cache.WriteFile
+	Write  func(name string, b []byte) error // replaces a file of Dir as a whole; nil: cache.WriteFile
+	Secret func() [32]byte                   // for laboratories, in which the same is to happen again: its next for the shared random value. nil: the system's
 }
 
 // Authority is a directory authority. It is an http.Handler for what relays, clients and other
@@ -164,7 +165,7 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 			a.peers = append(a.peers, &peer{info: info, dial: cfg.Dial})
 		}
 	}
-	if a.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: cfg.Log}); err != nil {
+	if a.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: cfg.Log, Now: cfg.Now, Write: cfg.Write}); err != nil {
 		return nil, err
 	}
 	a.mux = a.routes()
@@ -173,9 +174,12 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 		c := a.credentials.Load()
 		return h.Sign(c.cert, c.key)
 	}
-	a.voter.secret = func() (b [32]byte) {
-		rand.Read(b[:]) // never fails
-		return b
+	a.voter.secret = cfg.Secret
+	if a.voter.secret == nil {
+		a.voter.secret = func() (b [32]byte) {
+			rand.Read(b[:]) // never fails
+			return b
+		}
 	}
 	return a, a.load()
 }
