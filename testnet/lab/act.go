@@ -18,6 +18,9 @@ func (l *Lab) act(ctx context.Context) {
 		if !sleepUntil(ctx, l.begin().Add(a.At)) {
 			return
 		}
+		if a.At >= time.Duration(l.plan.Length) { // whether it still comes would be nobody's choice
+			return
+		}
 		l.trace("%s %s", a.At, a.String())
 		<-l.hand
 		err := l.do(ctx, a)

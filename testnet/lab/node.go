@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -190,6 +191,7 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	if n.role == roleAuthority {
 		ac := authority.Config{
 			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: directory.Params{},
+			Secret: n.secrets(),
 		}
 		if cap := n.lab.plan.Relays.Count; cap > 250 { // machines share the /16 networks
 			ac.Params[directory.ParamDistinctSubnets.Name] = 0
@@ -227,6 +229,17 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	}
 	live.relays = append(live.relays, r)
 	return r.Run, nil
+}
+
+// secrets are an authority's for the shared random value.
+func (n *node) secrets() func() [32]byte {
+	luck := n.lab.luck(n.name+"'s secrets", n.born)
+	return func() (b [32]byte) {
+		for i := range 4 {
+			binary.BigEndian.PutUint64(b[8*i:], luck.Uint64())
+		}
+		return b
+	}
 }
 
 // keptKeys are the keys of a relay's folder; at its first start they are put there.

@@ -20,22 +20,26 @@ type Result struct {
 	Plan      *plan.Plan
 	Ready     time.Duration // from the start of the nodes until the first client was ready; 0: none was
 	Downloads []Download
-	Periods   []Period // that had a consensus, as they were seen
-	Accused   []string // authorities that signed two things for one period
-	Broken    []Broken // what must always hold, and did not
-	Failed    []string // what was expected, and did not come
-	Breaches  int      // circuits that honest relays ended for what came on them, and links likewise
-	Refused   int      // requests of villains that were refused
-	Deeds     int      // of villains
-	Missed    int      // periods without a consensus
-	Kills     int      // of relays, after which a new connection was waited for
-	Prompt    int      // of these, after which it came in time
-	Stopped   bool     // before its end
-	ByHand    int      // what those who watched did to the network
+	Periods   []Period      // that had a consensus, as they were seen
+	Accused   []string      // authorities that signed two things for one period
+	Broken    []Broken      // what must always hold, and did not
+	Failed    []string      // what was expected, and did not come
+	Breaches  int           // circuits that honest relays ended for what came on them, and links likewise
+	Ended     int           // of these, the links
+	Most      uint64        // bytes a second that a relay counted for, in any consensus
+	Behind    time.Duration // how old the list of a client was, at most
+	Refused   int           // requests of villains that were refused
+	Deeds     int           // of villains
+	Missed    int           // periods without a consensus
+	Kills     int           // of relays, after which a new connection was waited for
+	Prompt    int           // of these, after which it came in time
+	Stopped   bool          // before its end
+	ByHand    int           // what those who watched did to the network
 
 	end  time.Time // of the timetable
 	acts []string
 	seen map[string]string
+	idle []string // villains
 }
 
 // Period is one consensus.
@@ -86,8 +90,11 @@ func (l *Lab) collect() {
 		}
 		if n.honest() {
 			r.Breaches += int(c.breaches + c.faults)
+			r.Ended += int(c.faults)
 		}
-		r.Deeds += int(n.mind.Deeds.Load())
+		deeds := n.mind.Deeds.Load()
+		r.Deeds += int(deeds)
+		l.idle(n.name, deeds)
 	}
 	for i, c := range l.clients {
 		if p := c.Panics(); p > 0 {
@@ -97,6 +104,19 @@ func (l *Lab) collect() {
 	for _, v := range l.villains {
 		r.Refused += int(v.refused.Load())
 		r.Deeds += int(v.deeds.Load())
+		l.idle(v.name, v.deeds.Load())
+	}
+}
+
+// once are the scripts of which one deed is for good.
+var once = []string{"boast", "equivocate"}
+
+// idle notes a villain that did less than was expected of it: then nothing is shown by how others bore it.
+func (l *Lab) idle(name string, deeds uint64) {
+	for _, v := range l.plan.Villains {
+		if v.Node == name && !slices.Contains(once, v.Script) && deeds < uint64(l.plan.Expect.Deeds) {
+			l.result.idle = append(l.result.idle, fmt.Sprintf("%s (%s) did %d", name, v.Script, deeds))
+		}
 	}
 }
 
@@ -134,6 +154,18 @@ func (l *Lab) finish() {
 	}
 	if r.Refused < x.Refused {
 		fail("refused = %d: %d requests of villains were", x.Refused, r.Refused)
+	}
+	if len(r.idle) > 0 {
+		fail("deeds = %d of each villain: %s", x.Deeds, strings.Join(r.idle, ", "))
+	}
+	if r.Ended < x.Ended {
+		fail("ended = %d: honest nodes ended %d links", x.Ended, r.Ended)
+	}
+	if x.Counts > 0 && r.Most > uint64(x.Counts) {
+		fail("counts = %q: a relay counted for %d", x.Counts, r.Most)
+	}
+	if x.Behind > 0 && r.Behind > time.Duration(x.Behind) {
+		fail("behind = %q: the list of a client was %v old", x.Behind, r.Behind)
 	}
 	for i, s := range x.Says {
 		if !l.said[i].Load() {
@@ -216,12 +248,24 @@ func (r *Result) Trace() []string {
 		if !p.ValidAfter.Before(r.end) { // whether somebody still saw it is chance
 			break
 		}
-		lines = append(lines, fmt.Sprintf("period %d %s running %s", i+1, p.ValidAfter.Format(time.RFC3339), strings.Join(p.names, " ")))
+		lines = append(lines, fmt.Sprintf("period %d %s %s running %s", i+1, p.ValidAfter.Format(time.RFC3339), p.Digest, strings.Join(p.names, " ")))
+	}
+	done := make([]int, len(r.Plan.Loads))
+	for _, d := range r.Downloads {
+		done[d.Load]++
+	}
+	for i, ld := range r.Plan.Loads {
+		if done[i] < ld.Count && ld.Pause > 0 {
+			lines = append(lines, fmt.Sprintf("load %d went on to the end", i+1)) // how often it did is chance
+		}
 	}
 	for _, d := range r.Downloads {
 		state := "complete"
-		if !d.Complete {
+		switch ld := &r.Plan.Loads[d.Load]; {
+		case !d.Complete:
 			state = "failed"
+		case done[d.Load] < ld.Count && ld.Pause > 0:
+			continue
 		}
 		lines = append(lines, fmt.Sprintf("load %d download %d %s %s", d.Load+1, d.Index+1, d.Client, state))
 	}

@@ -64,10 +64,20 @@ func (l *Lab) look() {
 	for i, c := range l.clients {
 		if cons := c.Consensus(); cons != nil {
 			l.saw(fmt.Sprintf("client%d", i+1), cons)
+			l.old(now, cons)
 		}
 		l.tellCircuits(fmt.Sprintf("client%d", i+1), c.Circuits(), now)
 	}
 	l.story.Sample(now)
+}
+
+// old notes how old the list of a client is, once the network is ready.
+func (l *Lab) old(now time.Time, c *directory.Consensus) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !now.Before(l.begin()) {
+		l.result.Behind = max(l.result.Behind, now.Sub(c.ValidAfter))
+	}
 }
 
 // honest says whether the node is none of the villains of the plan.
@@ -82,6 +92,9 @@ func (l *Lab) saw(who string, c *directory.Consensus) {
 	if !there {
 		l.result.seen[at] = digest
 		p := Period{ValidAfter: c.ValidAfter, Digest: digest, Relays: len(c.Entries), names: running(c)}
+		for i := range c.Entries {
+			l.result.Most = max(l.result.Most, c.Entries[i].Bandwidth)
+		}
 		l.result.Periods = append(l.result.Periods, p)
 	}
 	l.mu.Unlock()

@@ -289,6 +289,12 @@ func (x *Expect) check(p *Plan) (string, error) {
 		return "expect.missed_periods", errors.New("must not be negative")
 	case x.Breaches < 0:
 		return "expect.breaches", errors.New("must not be negative")
+	case x.Deeds < 0:
+		return "expect.deeds", errors.New("must not be negative")
+	case x.Ended < 0:
+		return "expect.ended", errors.New("must not be negative")
+	case x.Behind < 0:
+		return "expect.behind", errors.New("must not be negative")
 	case x.Refused < 0:
 		return "expect.refused", errors.New("must not be negative")
 	}

@@ -108,6 +108,10 @@ type Expect struct {
 	Breaches       int      `toml:"breaches"`        // that honest relays saw, at least
 	Refused        int      `toml:"refused"`         // requests of villains that honest nodes refused, at least
 	Accused        []string `toml:"accused,omitempty"`
+	Deeds          int      `toml:"deeds,omitempty"`  // of each villain that does something again and again, at least
+	Ended          int      `toml:"ended,omitempty"`  // links that honest nodes ended for what came on them, at least
+	Counts         Bytes    `toml:"counts,omitempty"` // what a relay counts for in any consensus, a second, at most; 0: not looked at
+	Behind         Duration `toml:"behind,omitempty"` // how old the list of a client is, at most, whenever it is looked at; 0: not looked at
 	Says           []Says   `toml:"says,omitempty"`
 }
 
