@@ -96,6 +96,20 @@ func (c *Certificate) check() error {
 	return nil
 }
 
+// Certifies says why a private key is not the one that the certificate speaks for, or why nobody gave his word for it; nil: it is.
+func (c *Certificate) Certifies(key ed25519.PrivateKey) error {
+	if err := c.Verify(); err != nil {
+		return err
+	}
+	if n := len(key); n != ed25519.PrivateKeySize {
+		return fmt.Errorf("a certificate needs its signing key of %d bytes, this one has %d", ed25519.PrivateKeySize, n)
+	}
+	if pub, err := publicOf(key); err != nil || SigningKey(pub) != c.SigningKey {
+		return fmt.Errorf("the signing key is not the one of the certificate")
+	}
+	return nil
+}
+
 // Append appends the certificate's text.
 func (c Certificate) Append(b []byte) []byte {
 	b = c.appendBody(b)

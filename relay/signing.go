@@ -31,17 +31,11 @@ type Signer struct {
 
 // check refuses a key that is not the certificate's, or a certificate that is no relay's.
 func (s *Signer) check() error {
-	if err := s.Certificate.Verify(); err != nil {
-		return fmt.Errorf("relay: %w", err)
-	}
 	if !s.Certificate.Relay {
 		return errors.New("relay: the certificate is an authority's: certify the signing key with --relay (peel keys certify)")
 	}
-	if len(s.Key) != ed25519.PrivateKeySize {
-		return fmt.Errorf("relay: a certificate needs its signing key of %d bytes, this one has %d", ed25519.PrivateKeySize, len(s.Key))
-	}
-	if pub, ok := s.Key.Public().(ed25519.PublicKey); !ok || directory.SigningKey(pub) != s.Certificate.SigningKey {
-		return errors.New("relay: the signing key is not the one of the certificate")
+	if err := s.Certificate.Certifies(s.Key); err != nil {
+		return fmt.Errorf("relay: %w", err)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -32,7 +31,7 @@ type credentials struct {
 
 // check refuses credentials that do not belong together, to this network, to an authority of it, or to now.
 func (c *credentials) check(n *directory.Network, now time.Time, remedy string) error {
-	if err := c.cert.Verify(); err != nil {
+	if err := c.cert.Certifies(c.key); err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
 	if c.cert.Relay {
@@ -46,12 +45,6 @@ func (c *credentials) check(n *directory.Network, now time.Time, remedy string) 
 	}
 	if err := c.cert.Valid(now); err != nil {
 		return fmt.Errorf("authority: %w: %s", err, remedy)
-	}
-	if n := len(c.key); n != ed25519.PrivateKeySize {
-		return fmt.Errorf("authority: a certificate needs its signing key of %d bytes, this one has %d", ed25519.PrivateKeySize, n)
-	}
-	if pub, ok := c.key.Public().(ed25519.PublicKey); !ok || directory.SigningKey(pub) != c.cert.SigningKey {
-		return errors.New("authority: the signing key is not the one of the certificate")
 	}
 	return nil
 }
