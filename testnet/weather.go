@@ -14,18 +14,18 @@ import (
 	"peel/testnet/villain"
 )
 
-// CheckPlan says what of a plan a network over loopback cannot do.
+// CheckPlan says what of a plan a Net cannot do.
 func CheckPlan(p *plan.Plan) error {
 	for _, a := range p.Events {
 		switch a.Do {
 		case plan.Kill, plan.Restart, plan.Freeze, plan.Change:
 		default:
-			return fmt.Errorf("testnet: a network over loopback has no event %q: peel testnet run has", a.Do)
+			return fmt.Errorf("testnet: the network of peel testnet has no event %q: peel testnet run --ground loopback FILE has it, of a file (docs/testnet.md)", a.Do)
 		}
 	}
 	for _, v := range p.Villains {
 		if role, _ := p.RoleOf(v.Node); role == "client" || v.Script == "equivocate" {
-			return fmt.Errorf("testnet: a network over loopback has no villain %s=%s: peel testnet run has", v.Node, v.Script)
+			return fmt.Errorf("testnet: the network of peel testnet has no villain %s=%s: peel testnet run --ground loopback FILE has it, of a file (docs/testnet.md)", v.Node, v.Script)
 		}
 	}
 	return nil

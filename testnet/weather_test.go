@@ -64,7 +64,7 @@ func TestLoopbackRefusesWhatItCannotDo(t *testing.T) {
 	p := plan.Default()
 	p.Events = []plan.Event{{Do: plan.Part, Nodes: []string{"relay1"}}}
 	p.Fill()
-	if _, err := New(Config{Plan: p}); err == nil || !strings.Contains(err.Error(), "peel testnet run has") {
+	if _, err := New(Config{Plan: p}); err == nil || !strings.Contains(err.Error(), "peel testnet run --ground loopback FILE has it") {
 		t.Error(err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,13 +123,20 @@ type hop struct {
 	ID       string `json:"id"`
 }
 
+// thousandths is a number without digits that nobody reads.
+func thousandths(x float64) float64 { return math.Round(x*1000) / 1000 }
+
 // say prints an event: as JSON, or as the text of it.
 func (t *localnet) say(e event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e.Seconds = time.Since(t.started).Seconds()
+	e.Seconds = thousandths(time.Since(t.started).Seconds())
 	if t.json {
-		json.NewEncoder(t.screen).Encode(e)
+		e.TTFB, e.Rate = thousandths(e.TTFB), thousandths(e.Rate)
+		e.Text, _, _ = strings.Cut(e.Text, "\n") // what follows is in keys of its own
+		lines := json.NewEncoder(t.screen)
+		lines.SetEscapeHTML(false)
+		lines.Encode(e)
 	} else {
 		fmt.Fprintln(t.screen, e.Text)
 	}

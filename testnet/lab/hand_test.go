@@ -73,7 +73,7 @@ func TestWhoWatchesCanKillRestoreAndEnd(t *testing.T) {
 				told++
 			}
 		}
-		if told != 3 || !slices.ContainsFunc(strings.Split(r.String(), "\n"), func(l string) bool { return strings.Contains(l, "by hand: 3 actions") }) {
+		if told != 3 || !slices.ContainsFunc(strings.Split(r.String(), "\n"), func(l string) bool { return strings.Contains(l, "done by hand: 3;") }) {
 			t.Errorf("told %d of 3:\n%s", told, r)
 		}
 	})

@@ -309,7 +309,7 @@ func (r *Result) String() string {
 		fmt.Fprintf(&b, "  kills: %d; a new connection worked in time after %d\n", r.Kills, r.Prompt)
 	}
 	if r.ByHand > 0 {
-		fmt.Fprintf(&b, "  by hand: %d actions: they are in the trace, which is no longer the seed's alone\n", r.ByHand)
+		fmt.Fprintf(&b, "  done by hand: %d; so the trace is not what the seed decides alone\n", r.ByHand)
 	}
 	fmt.Fprintf(&b, "  trace: %s\n", r.Digest())
 	return b.String()

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"peel/testnet/browser"
@@ -84,6 +85,25 @@ func TestInABrowserTheWindowShowsANetworkAndKillsARelay(t *testing.T) {
 		p.Look(v)
 		p.Until(ctx, fmt.Sprintf("innerWidth === %d && matchMedia('(prefers-color-scheme: dark)').matches === %v", v.Width, v.Dark))
 		p.Until(ctx, apart)
+	}
+
+	// Another run, whose pace can be chosen.
+	next := story.New("second", "in virtual time", begin)
+	next.Node(story.Node{Name: "relay1", Role: story.Relay, State: story.Up})
+	next.Tell(story.Event{At: after(1), Node: "relay1", Kind: story.OfHand, Text: "by hand: something"})
+	var pace atomic.Value
+	pace.Store("paused")
+	set := func(name string) error { pace.Store(name); return nil }
+	w.Show(next, story.Actions{SetPace: set, Paces: []string{"paused", "5x", "full"}, Pace: func() string { return pace.Load().(string) }})
+	p.Until(ctx, `document.querySelectorAll("#graph .node").length === 1 && document.querySelector("#about").textContent.includes("second")`)
+	p.Until(ctx, `document.querySelector("#events").textContent.includes("by hand") && !document.querySelector("#events").textContent.includes("was killed")`)
+	p.Until(ctx, `document.querySelector("#tiles").textContent.includes("stands still")`)
+	if err := p.Eval(`(() => { const s = document.querySelector("#pace"); s.value = "5x"; s.dispatchEvent(new Event("change")); })()`, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.Until(ctx, `document.querySelector("#pace").value === "5x" && !document.querySelector("#tiles").textContent.includes("stands still")`)
+	if pace.Load() != "5x" {
+		t.Errorf("the pace is %v", pace.Load())
 	}
 	if c := p.Complaints(); len(c) > 0 {
 		t.Errorf("the page complains: %q", c)
