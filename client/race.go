@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"peel/cell/contain"
@@ -79,6 +80,8 @@ type tried[T any] struct {
 	err    error
 	took   time.Duration
 	second bool // it is the one that was begun because the first was late
+	won    bool // it decided the race
+	beaten bool // the other had, before it ended
 }
 
 // answered says whether it decides the race: somebody at the far end answered, and another would say no better.
@@ -86,85 +89,92 @@ func (t *tried[T]) answered(r request) bool {
 	return t.err == nil || t.h != nil && other(t.err, r.usage) == nothing
 }
 
+// race is one question, asked of one circuit or of two.
+type race[T any] struct {
+	p       *pool
+	r       request
+	do      func(context.Context, *circuit.Circuit) (T, error)
+	drop    func(T) // ends what was got and is not needed
+	decided atomic.Bool
+}
+
 // ask has do ask something of h, which the pool gave for r. When the answer is late it asks another circuit as well, with
 // the same guard unless the guards say otherwise; the first answer counts, drop ends what came of the other, and a circuit that lost
 // although it was first takes no more streams. It returns when both are through.
 func ask[T any](ctx context.Context, p *pool, r request, h *held, do func(context.Context, *circuit.Circuit) (T, error), drop func(T)) tried[T] {
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make(chan tried[T], 2)
-	on := func(h *held, second bool) {
-		ctx, cancel := context.WithTimeout(ctx, answerWithin)
-		defer cancel()
-		begun := time.Now()
-		var got T
-		var err error
-		if bug := p.core.contain("asking a circuit", func() { got, err = do(ctx, h.circuit) }); bug != nil {
-			err = bug
-		}
-		p.release(h)
-		done <- tried[T]{h, got, err, time.Since(begun), second}
-	}
-	begin := func(h *held, second bool, do func()) {
-		contain.Go(func(bug *contain.Panic) {
-			p.core.panicked("asking a circuit", bug)
-			done <- tried[T]{h: h, err: errPanic, second: second}
-		}, do)
-	}
-	begin(h, false, func() { on(h, false) })
-	late := time.NewTimer(p.begun())
-	defer late.Stop()
-	var first tried[T]
-	for running := 1; ; {
-		select {
-		case first = <-done:
-			running--
-			if running > 0 && !first.answered(r) { // the other may do better
-				next := <-done
-				running--
-				if next.answered(r) || first.h == nil {
-					first, next = next, first
-				}
-				if next.h != nil && ctx.Err() == nil && other(next.err, r.usage) == otherCircuit {
-					p.discard(next.h)
-				}
+	q := &race[T]{p: p, r: r, do: do, drop: drop}
+	seconds := make(chan tried[T], 1)
+	late := contain.After(p.begun(), func(bug *contain.Panic) {
+		p.core.panicked("asking a circuit", bug)
+		seconds <- tried[T]{err: errPanic, second: true}
+	}, func() { seconds <- q.another(ctx, cancel, h) })
+	first := q.on(ctx, cancel, h, false) // here, for nearly always that is all
+	if !late.Stop() {
+		if second := <-seconds; second.h != nil {
+			if second.won {
+				first, second = second, first
 			}
-		case <-late.C:
-			p.core.suspect()
-			if !p.mayRace() {
-				continue
-			}
-			running++
-			begin(nil, true, func() {
-				r := r
-				r.besides = h
-				var second *held
-				var err error
-				if bug := p.core.contain("a second circuit", func() { second, err = p.get(ctx, r) }); bug != nil {
-					err = bug
-				}
-				if err != nil {
-					done <- tried[T]{err: err, second: true}
-					return
-				}
-				on(second, true)
-			})
-			continue
+			q.lost(caller, &second)
 		}
+	}
+	var end *stream.EndError
+	if first.err == nil || errors.As(first.err, &end) {
+		p.won(first.took, first.second)
+	}
+	return first
+}
+
+// on asks one circuit. An answer that decides the race ends the other by cancel.
+func (q *race[T]) on(ctx context.Context, cancel func(), h *held, second bool) tried[T] {
+	ctx, stop := context.WithTimeout(ctx, answerWithin)
+	defer stop()
+	begun := time.Now()
+	t := tried[T]{h: h, second: second}
+	if bug := q.p.core.contain("asking a circuit", func() { t.got, t.err = q.do(ctx, h.circuit) }); bug != nil {
+		t.err = bug
+	}
+	q.p.release(h)
+	t.took = time.Since(begun)
+	if t.answered(q.r) && q.decided.CompareAndSwap(false, true) {
+		t.won = true
 		cancel()
-		if running > 0 {
-			if lost := <-done; lost.h != nil {
-				if lost.err == nil {
-					drop(lost.got)
-				}
-				p.lost(lost.h, lost.took, lost.second)
-			}
+	}
+	t.beaten = !t.won && q.decided.Load()
+	return t
+}
+
+// another asks a second circuit, besides h, if that may be.
+func (q *race[T]) another(ctx context.Context, cancel func(), h *held) tried[T] {
+	q.p.core.suspect()
+	if q.decided.Load() || !q.p.mayRace() {
+		return tried[T]{second: true}
+	}
+	r := q.r
+	r.besides = h
+	var second *held
+	var err error
+	if bug := q.p.core.contain("a second circuit", func() { second, err = q.p.get(ctx, r) }); bug != nil {
+		err = bug
+	}
+	if err != nil {
+		return tried[T]{err: err, second: true}
+	}
+	return q.on(ctx, cancel, second, true)
+}
+
+// lost ends what came of the circuit that was asked and does not count: the other was sooner, or it failed.
+func (q *race[T]) lost(ctx context.Context, t *tried[T]) {
+	switch {
+	case t.beaten:
+		if t.err == nil {
+			q.drop(t.got)
 		}
-		var end *stream.EndError
-		if first.err == nil || errors.As(first.err, &end) {
-			p.won(first.took, first.second)
-		}
-		return first
+		q.p.lost(t.h, t.took, t.second)
+	case ctx.Err() == nil && other(t.err, q.r.usage) == otherCircuit:
+		q.p.discard(t.h)
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 // says little costs little.
 const firstRead = 512
 
+// watchAfter is how long a request may take before its client is watched.
+const watchAfter = 100 * time.Millisecond
+
 // After a refusal the client's remaining bytes are read and dropped, so that the answer is not lost
 // to a reset: at most so many, and for at most so long.
 const (
@@ -205,13 +208,14 @@ func (c *conn) resolve(ctx context.Context, req Request) {
 	c.refuse(c.proto.resolved(a)) // the answer is the last thing said
 }
 
-// watching calls do, and meanwhile watches the client: early data go to c.buf as far as there is room,
-// and a client that is gone ends the attempt. One that has only sent its last byte is not gone.
+// watching calls do, and meanwhile, once that takes a while, watches the client: early data go to c.buf as far as there is
+// room, and a client that is gone ends the attempt. One that has only sent its last byte is not gone.
 func (c *conn) watching(ctx context.Context, do func(context.Context)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var watcher contain.Group
-	watcher.Go(c.door.server.bug, func() {
+	over := make(chan struct{})
+	watch := contain.After(watchAfter, c.door.server.bug, func() {
+		defer close(over)
 		for c.room() {
 			n, err := c.nc.Read(c.buf[c.n:])
 			c.n += n
@@ -226,8 +230,11 @@ func (c *conn) watching(ctx context.Context, do func(context.Context)) {
 		}
 	})
 	defer func() {
+		if watch.Stop() {
+			return
+		}
 		c.nc.SetReadDeadline(time.Unix(1, 0))
-		watcher.Wait()
+		<-over
 		c.nc.SetReadDeadline(time.Time{})
 	}()
 	do(ctx)
