@@ -21,14 +21,16 @@ const listsFile = "lists.toml"
 
 func authorityCommand() *cobra.Command {
 	var path string
+	var bad misdeeds
 	c := &cobra.Command{
 		Use: "authority --config FILE", Short: "Run a directory authority", Args: cobra.NoArgs,
 		Example: "  peel init network my-network --authorities 4\n  peel authority --config my-network/authority1/authority.toml",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return inUse(runAuthority(c.Context(), path, c.ErrOrStderr()))
+			return inUse(runAuthority(c.Context(), path, &bad, c.ErrOrStderr()))
 		},
 	}
 	configFlag(c, &path)
+	bad.flags(c)
 	c.AddCommand(authorityStatus())
 	return c
 }
@@ -50,7 +52,7 @@ relays each authority gives which flag, evidence of authorities that signed two 
 	return c
 }
 
-func runAuthority(ctx context.Context, path string, w io.Writer) error {
+func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) error {
 	var f conf.Authority
 	if err := conf.Load(path, &f); err != nil {
 		return err
@@ -75,6 +77,9 @@ func runAuthority(ctx context.Context, path string, w io.Writer) error {
 	}
 	log, level := logger(w, f.Log)
 	cfg := relay.Config{Network: network, Keys: relay.Keys{Link: link}, Measure: f.Measure, Log: log}
+	if cfg.Villain, err = bad.villain("authority"); err != nil {
+		return err
+	}
 	if cfg.MeasureFrom, err = f.MeasureFrom(); err != nil {
 		return err
 	}

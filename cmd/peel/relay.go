@@ -18,14 +18,16 @@ import (
 
 func relayCommand() *cobra.Command {
 	var path string
+	var bad misdeeds
 	c := &cobra.Command{
 		Use: "relay --config FILE", Short: "Run a relay", Args: cobra.NoArgs,
 		Example: "  peel init relay my-relay --network network.toml --nickname Fennel --advertise 192.0.2.1:9001\n  peel relay --config my-relay/relay.toml",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return inUse(runRelay(c.Context(), path, c.ErrOrStderr()))
+			return inUse(runRelay(c.Context(), path, &bad, c.ErrOrStderr()))
 		},
 	}
 	configFlag(c, &path)
+	bad.flags(c)
 	return c
 }
 
@@ -75,7 +77,7 @@ func showNotice(f *conf.Relay, n *exit.Notice) (run func(context.Context) error,
 	return func(ctx context.Context) error { return n.Run(ctx, ls) }, nil
 }
 
-func runRelay(ctx context.Context, path string, w io.Writer) error {
+func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) error {
 	var f conf.Relay
 	if err := conf.Load(path, &f); err != nil {
 		return err
@@ -97,6 +99,12 @@ func runRelay(ctx context.Context, path string, w io.Writer) error {
 	cfg.Addrs, cfg.Contact, cfg.Family, cfg.Bandwidth, cfg.Exit = s.Addrs, s.Contact, s.Family, s.Bandwidth, s.Exit
 	cfg.Rate, cfg.Burst = s.Rate, s.Burst
 	cfg.AssumeReachable = f.Assume
+	if cfg.Villain, err = bad.villain("relay"); err != nil {
+		return err
+	}
+	if bad.script == "boast" {
+		cfg.Bandwidth = 1_000_000_000
+	}
 	if cfg.Quota, cfg.QuotaDaily, err = f.Allowance(); err != nil {
 		return err
 	}

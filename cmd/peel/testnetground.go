@@ -2,9 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"time"
 
+	"peel/cmd/peel/internal/admin"
+	"peel/cmd/peel/internal/conf"
+	"peel/testnet"
 	"peel/testnet/lab"
 	"peel/testnet/story"
 )
@@ -13,24 +19,28 @@ import (
 const (
 	groundVirtual    = "virtual"
 	groundLoopback   = "loopback"
+	groundProcesses  = "processes"
 	groundNamespaces = "namespaces"
 )
 
-var grounds = []string{groundVirtual, groundLoopback, groundNamespaces}
+var grounds = []string{groundVirtual, groundLoopback, groundProcesses, groundNamespaces}
 
 // real runs a plan in real time; left says what goroutines of it are still there.
 func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *lab.Result, told *story.Story, left string, err error) {
-	dir, err := os.MkdirTemp("", "peel-lab-")
-	if err != nil {
+	if cfg.Dir, err = os.MkdirTemp("", "peel-lab-"); err != nil {
 		return nil, nil, "", err
 	}
-	defer os.RemoveAll(dir)
-	cfg.Dir = dir
+	defer os.RemoveAll(cfg.Dir)
 	switch r.ground {
 	case groundLoopback:
 		cfg.Ground = lab.Loopback(cfg.Plan)
 	case groundNamespaces:
 		cfg.Ground = lab.Namespaces(cfg.Plan)
+	case groundProcesses:
+		cfg.Ground = lab.Apart(cfg.Plan)
+		if cfg.Processes, err = thisProgram(); err != nil {
+			return nil, nil, "", err
+		}
 	}
 	told = story.New(cfg.Plan.Name, cfg.Ground.Traits().Name, time.Now())
 	cfg.Story = told
@@ -50,4 +60,62 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 		return res, told, "", nil
 	}
 	return res, told, l.Left(), nil
+}
+
+// thisProgram is how nodes are processes of this program.
+func thisProgram() (*lab.Processes, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return &lab.Processes{Program: program, Write: writeSetup, Ask: askNode}, nil
+}
+
+// askNode asks a node by its folder.
+func askNode(ctx context.Context, dir, page string) ([]byte, error) {
+	a, err := admin.NewAsker(admin.Find(dir))
+	if err != nil {
+		return nil, err
+	}
+	return a.Get(ctx, page)
+}
+
+// writeSetup writes a node's folder, as peel init does, and returns the verb that runs it.
+func writeSetup(dir string, s *lab.Setup) (args []string, err error) {
+	text, err := s.Network.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := put(filepath.Join(dir, "network.toml"), string(text)); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, s.Role+".toml")
+	args = []string{s.Role, "--config", config}
+	if s.Script != "" {
+		args = append(args, "--villain", s.Script, "--villain-seed", strconv.FormatUint(s.Seed, 10))
+	}
+	const network, keys, state, level = "network.toml", "keys", "state", "info"
+	at := s.Addr.String()
+	switch s.Role {
+	case "authority":
+		a := testnet.Authority{Nickname: s.Name, Identity: s.Keys.Identity, Signing: s.Signing, Certificate: s.Certificate, Link: s.Keys.Link}
+		if err := a.Save(filepath.Join(dir, keys)); err != nil {
+			return nil, err
+		}
+		f := conf.Authority{Network: network, Keys: keys, State: state, Listen: []string{at}, Private: true, Log: level, Params: s.Params}
+		return args, put(config, f.Text())
+	case "relay":
+		f := conf.Relay{
+			Network: network, Keys: keys, State: state, Nickname: s.Name, Listen: []string{at}, Exit: s.Exit, NoAddr: s.Shared, Log: level,
+		}
+		if s.Bandwidth > 0 {
+			f.Bandwidth = fmt.Sprintf("%g kB/s", float64(s.Bandwidth)/1e3)
+		}
+		for _, id := range s.Family {
+			f.Family = append(f.Family, id.String())
+		}
+		return args, writeRelay(dir, f, s.Keys)
+	}
+	f := conf.Client{Network: network, State: state, SOCKS: at, Log: level}
+	return args, put(config, f.Text())
 }

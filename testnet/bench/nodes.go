@@ -73,7 +73,7 @@ func (n *Nodes) start(ctx context.Context, wg *contain.Group, cancel context.Can
 	for _, c := range n.commands {
 		cmd := exec.Command(program, c.Args...)
 		cmd.Args[0] = os.Args[0]
-		endWithParent(cmd)
+		EndWithParent(cmd)
 		log, err := os.OpenFile(c.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			return fmt.Errorf("bench: %w", err)

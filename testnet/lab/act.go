@@ -67,6 +67,10 @@ func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
 		return l.kill(name)
 	case plan.Restart:
 		l.say(story.OfNode, name, "restarts")
+		if n.program != nil {
+			n.restartProgram()
+			return nil
+		}
 		n.stop(false)
 		return n.start()
 	case plan.Freeze:
@@ -79,7 +83,13 @@ func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
 		l.hostOf(name).skew.Store(int64(skew))
 		l.say(story.OfNode, name, "has a clock that is wrong by %v", skew)
 	case plan.Fill:
-		l.hostOf(name).full.Store(!a.Undo)
+		if p := l.programOf(name); p != nil {
+			if err := p.fill(!a.Undo); err != nil {
+				return err
+			}
+		} else {
+			l.hostOf(name).full.Store(!a.Undo)
+		}
 		text := "has a full disk"
 		if a.Undo {
 			text = "has room on its disk again"
@@ -193,7 +203,7 @@ func (l *Lab) restore(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.ground.Freeze(n.addr, false); err != nil {
+	if err := l.hold(name, n.addr, false); err != nil {
 		return err
 	}
 	l.story.Mark(story.Mark{At: time.Now(), Kind: "restore", Text: name + " is back"})
@@ -206,7 +216,7 @@ func (l *Lab) restore(name string) error {
 }
 
 func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) error {
-	if err := l.ground.Freeze(addr, frozen); err != nil {
+	if err := l.hold(name, addr, frozen); err != nil {
 		return err
 	}
 	state, kind, text := story.Up, "restore", "goes on"
@@ -217,6 +227,14 @@ func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) error {
 	l.story.State(name, state)
 	l.say(story.OfNode, name, "%s", text)
 	return nil
+}
+
+// hold keeps a machine, or the process on it, from doing anything, or lets it go on.
+func (l *Lab) hold(name string, addr netip.Addr, held bool) error {
+	if p := l.programOf(name); p != nil {
+		return p.freeze(held)
+	}
+	return l.ground.Freeze(addr, held)
 }
 
 func (l *Lab) node(name string) (*node, error) {

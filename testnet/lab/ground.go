@@ -62,6 +62,7 @@ type Machine struct {
 type Traits struct {
 	Name     string        // in a few words: "in memory, in virtual time"
 	Settling time.Duration // from the start of the nodes to the first voting, by when all relays should have said who they are
+	Shared   bool          // the machines dial from one address, as far as others can tell
 	Real     bool          // time is real, and does not wait: the timetable begins when the first client is ready
 }
 

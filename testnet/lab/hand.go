@@ -73,6 +73,9 @@ func (l *Lab) byHand(what, name string, can, do func(*node) error) error {
 
 // up says whether the node runs.
 func (n *node) up() bool {
+	if n.program != nil {
+		return n.program.up()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.live != nil

@@ -15,7 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"peel/client"
 	"peel/directory"
 	"peel/testnet/plan"
 	"peel/testnet/story"
@@ -29,6 +28,8 @@ type Config struct {
 	Dir      string                         // of nodes that keep something; needed where the plan says so
 	Progress func(string)                   // is told, in a line, what happens; nil: nobody is
 	Log      func(node string) *slog.Logger // nil: silent
+
+	Processes *Processes // authorities, relays and clients are processes, on a Ground that is an Outside; nil: they are in this process
 
 	// Second is called once a second, in virtual time by a goroutine of its bubble, into which nothing else comes from outside: with what may be
 	// done to the network, and look, which has the Story told how things are now. While it waits for something from outside of the bubble,
@@ -47,7 +48,10 @@ type Lab struct {
 
 	nodes    []*node // authorities, then relays
 	byName   map[string]*node
-	clients  []*client.Client
+	clients  []user
+	doors    []*door  // those of them that are processes
+	outside  Outside  // of processes
+	starter  *starter // of processes; nil: there are none
 	villains []*villainClient
 	services map[string]*service
 	places   map[netip.Addr]string // of machines; no longer changes after New
@@ -75,6 +79,16 @@ func New(cfg Config) (*Lab, error) {
 	if err := cfg.Ground.Refuse(cfg.Plan); err != nil {
 		return nil, err
 	}
+	outside, ok := cfg.Ground.(Outside)
+	switch {
+	case cfg.Processes == nil:
+	case !ok || cfg.Dir == "":
+		return nil, errors.New("lab: processes need a folder, and a ground that they can be started on")
+	default:
+		if err := refuseOutside(cfg.Plan); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.Plan.Kept && cfg.Dir == "" {
 		return nil, errors.New("lab: nodes of this plan keep what they know: a folder is needed")
 	}
@@ -85,7 +99,7 @@ func New(cfg Config) (*Lab, error) {
 		cfg.Progress = func(string) {}
 	}
 	l := &Lab{
-		cfg: cfg, plan: cfg.Plan, ground: cfg.Ground, byName: make(map[string]*node), services: make(map[string]*service),
+		cfg: cfg, plan: cfg.Plan, ground: cfg.Ground, outside: outside, byName: make(map[string]*node), services: make(map[string]*service),
 		places: make(map[netip.Addr]string), baseline: runtime.NumGoroutine(), hand: make(chan struct{}, 1),
 	}
 	l.hand <- struct{}{}
@@ -149,6 +163,9 @@ func (l *Lab) start(ctx context.Context) error {
 		if err := l.limit(l.byName[fmt.Sprintf("relay%d", i)], 0); err != nil {
 			return err
 		}
+	}
+	if l.cfg.Processes != nil {
+		l.starter = newStarter()
 	}
 	for _, s := range l.services {
 		if err := s.start(l); err != nil {
@@ -224,6 +241,7 @@ func (l *Lab) end(cancel context.CancelCauseFunc) error {
 	l.collect()
 	l.story.End(time.Now()) // how the network is taken down is no part of it
 	cancel(nil)
+	l.endPrograms()
 	for _, n := range l.nodes {
 		n.stop(false)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -27,25 +28,9 @@ type Download struct {
 func (l *Lab) startClients(ctx context.Context) error {
 	for i, addr := range l.clientAddrs {
 		name := fmt.Sprintf("client%d", i+1)
-		dir, err := l.folder(name)
-		if err != nil {
+		if err := l.startClient(ctx, name, addr); err != nil {
 			return err
 		}
-		h := l.clientHosts[name]
-		cfg := client.Config{
-			Network: l.network, Dir: dir, Dial: l.dialer(addr.Addr()), Log: l.log(name), Now: h.now, Write: h.write, Chance: l.luck(name, 0),
-			Events: func(e client.Event) { l.clientEvent(name, e) },
-		}
-		c, err := client.New(cfg)
-		if err != nil {
-			return fmt.Errorf("lab: %s: %w", name, err)
-		}
-		l.clients = append(l.clients, c)
-		l.running.Go(func() {
-			if err := c.Run(ctx); err != nil {
-				l.broken("a node ended by itself", "%s: %v", name, err)
-			}
-		})
 		l.story.State(name, story.Up)
 		for _, v := range l.plan.Villains {
 			if v.Node == name {
@@ -54,6 +39,33 @@ func (l *Lab) startClients(ctx context.Context) error {
 			}
 		}
 	}
+	return nil
+}
+
+// startClient starts one, in this process or as one.
+func (l *Lab) startClient(ctx context.Context, name string, addr netip.AddrPort) error {
+	if l.cfg.Processes != nil {
+		return l.startDoor(name, addr)
+	}
+	dir, err := l.folder(name)
+	if err != nil {
+		return err
+	}
+	h := l.clientHosts[name]
+	cfg := client.Config{
+		Network: l.network, Dir: dir, Dial: l.dialer(addr.Addr()), Log: l.log(name), Now: h.now, Write: h.write, Chance: l.luck(name, 0),
+		Events: func(e client.Event) { l.clientEvent(name, e) },
+	}
+	c, err := client.New(cfg)
+	if err != nil {
+		return fmt.Errorf("lab: %s: %w", name, err)
+	}
+	l.clients = append(l.clients, &inner{c, name})
+	l.running.Go(func() {
+		if err := c.Run(ctx); err != nil {
+			l.broken("a node ended by itself", "%s: %v", name, err)
+		}
+	})
 	return nil
 }
 
@@ -151,7 +163,7 @@ func (l *Lab) download(ctx context.Context, which, index int) {
 }
 
 // try does one exchange once.
-func (l *Lab) try(ctx context.Context, c *client.Client, ld *plan.Load, key uint64) (first time.Duration, path []string, err error) {
+func (l *Lab) try(ctx context.Context, c user, ld *plan.Load, key uint64) (first time.Duration, path []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(ld.Timeout))
 	defer cancel()
 	s := l.services[ld.To]
@@ -161,9 +173,7 @@ func (l *Lab) try(ctx context.Context, c *client.Client, ld *plan.Load, key uint
 		return 0, nil, err
 	}
 	defer conn.Close()
-	for _, hop := range client.PathOf(conn) {
-		path = append(path, hop.Nickname)
-	}
+	path = c.pathOf(conn)
 	defer closeWith(ctx, conn)()
 	at, err := s.use(conn, key, ld.Size)
 	if err != nil && ctx.Err() != nil {

@@ -34,6 +34,8 @@ type node struct {
 	mind        *villain.Mind
 	host        host
 
+	program *program // nil: it is in this process
+
 	mu   sync.Mutex
 	live *life  // nil: not running
 	past counts // of lives that are over
@@ -83,6 +85,10 @@ func (l *life) links() (faults uint64) {
 
 // counted is what the node counted in all its lives.
 func (n *node) counted() counts {
+	if n.program != nil {
+		_, all := n.program.known()
+		return all
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c := n.past
@@ -103,6 +109,12 @@ func (c *counts) add(l *life) {
 
 // consensus is the newest that the node has; nil: none, or it does not run.
 func (n *node) consensus() (all []*directory.Consensus) {
+	if n.program != nil {
+		if seen, _ := n.program.known(); seen.consensus != nil {
+			all = append(all, seen.consensus)
+		}
+		return all
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.live == nil {
@@ -123,6 +135,10 @@ func (n *node) consensus() (all []*directory.Consensus) {
 
 // status is what an authority knows; nil: it does not run.
 func (n *node) status() *authority.Status {
+	if n.program != nil {
+		seen, _ := n.program.known()
+		return seen.status
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.live == nil || len(n.live.authorities) == 0 {
@@ -134,6 +150,9 @@ func (n *node) status() *authority.Status {
 
 // start starts the node, which must not run.
 func (n *node) start() error {
+	if n.lab.cfg.Processes != nil {
+		return n.startProgram()
+	}
 	listener, err := n.lab.ground.Listen(netip.AddrPortFrom(n.addr, n.port))
 	if err != nil {
 		return fmt.Errorf("lab: %s: %w", n.name, err)
@@ -190,11 +209,8 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	}
 	if n.role == roleAuthority {
 		ac := authority.Config{
-			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: directory.Params{},
+			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: n.lab.params(),
 			Secret: n.secrets(),
-		}
-		if cap := n.lab.plan.Relays.Count; cap > 250 { // machines share the /16 networks
-			ac.Params[directory.ParamDistinctSubnets.Name] = 0
 		}
 		if face == 1 {
 			ac.Params[directory.ParamRelaysPerAddr.Name] = directory.ParamRelaysPerAddr.Max
@@ -231,6 +247,15 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	return r.Run, nil
 }
 
+// params are what authorities vote for.
+func (l *Lab) params() directory.Params {
+	p := directory.Params{}
+	if l.plan.Relays.Count > 250 { // machines share the /16 networks
+		p[directory.ParamDistinctSubnets.Name] = 0
+	}
+	return p
+}
+
 // secrets are an authority's for the shared random value.
 func (n *node) secrets() func() [32]byte {
 	luck := n.lab.luck(n.name+"'s secrets", n.born)
@@ -256,6 +281,10 @@ func (n *node) keptKeys(dir string) (relay.Keys, error) {
 
 // stop ends the node and waits until it is gone; at once: it says no word to anybody before.
 func (n *node) stop(atOnce bool) {
+	if n.program != nil {
+		n.stopProgram(atOnce)
+		return
+	}
 	n.mu.Lock()
 	live := n.live
 	n.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,6 +35,7 @@ func (l *Lab) watch(ctx context.Context) {
 
 // look is one look at everything.
 func (l *Lab) look() {
+	l.refresh()
 	now := time.Now()
 	best := make(map[time.Time]story.Period) // of what authorities know of each period, what that one has who has most
 	take := func(p story.Period) {
@@ -66,7 +68,7 @@ func (l *Lab) look() {
 			l.saw(fmt.Sprintf("client%d", i+1), cons)
 			l.old(now, cons)
 		}
-		l.tellCircuits(fmt.Sprintf("client%d", i+1), c.Circuits(), now)
+		l.story.Circuits(now, fmt.Sprintf("client%d", i+1), c.circuits(now))
 	}
 	l.story.Sample(now)
 }
@@ -227,20 +229,41 @@ func (l *Lab) tellCircuit(name string, p []string, e client.Event) {
 	l.story.Circuit(e.Time, name, c, text)
 }
 
-// tellCircuits tells which circuits a client has.
-func (l *Lab) tellCircuits(name string, all []client.CircuitInfo, now time.Time) {
+// user is a client as loads have it.
+type user interface {
+	Ready(context.Context) error
+	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
+	Consensus() *directory.Consensus
+	Panics() uint64
+	circuits(now time.Time) []story.Circuit
+	pathOf(net.Conn) []string // of a connection that DialContext made; nil: nobody can tell
+}
+
+// inner is a client in this process.
+type inner struct {
+	*client.Client
+	name string
+}
+
+func (c *inner) pathOf(conn net.Conn) []string { return hops(client.PathOf(conn)) }
+
+func (c *inner) circuits(now time.Time) []story.Circuit {
+	all := c.Circuits()
 	list := make([]story.Circuit, 0, len(all))
-	for _, c := range all {
-		state := story.Open
-		if c.Closing {
-			state = story.Closing
-		}
+	for _, i := range all {
 		list = append(list, story.Circuit{
-			Client: name, ID: c.ID, Path: hops(c.Path), State: state, Purpose: string(c.Purpose), Streams: c.Streams, Sent: c.Sent, Received: c.Received,
-			Begun: now.Add(-c.Age),
+			Client: c.name, ID: i.ID, Path: hops(i.Path), State: stateOf(i.Closing), Purpose: string(i.Purpose), Streams: i.Streams, Sent: i.Sent, Received: i.Received,
+			Begun: now.Add(-i.Age),
 		})
 	}
-	l.story.Circuits(now, name, list)
+	return list
+}
+
+func stateOf(closing bool) string {
+	if closing {
+		return story.Closing
+	}
+	return story.Open
 }
 
 // reconnect waits for a new connection to work after a relay was killed.

@@ -217,7 +217,7 @@ func (p *Plan) checkEvent(i int) (string, error) {
 	case e.Node == "" && len(e.Nodes) == 0:
 		return "node", fmt.Errorf("say whom to %s", e.Do)
 	}
-	for _, n := range e.names() {
+	for _, n := range e.Targets() {
 		role, ok := p.RoleOf(n)
 		if !ok && !slices.Contains(anyOf, n) {
 			return "node", fmt.Errorf("there is no node %q", clip([]byte(n)))
@@ -251,8 +251,8 @@ func (p *Plan) checkEvent(i int) (string, error) {
 	return "", nil
 }
 
-// names are the nodes of an event.
-func (e *Event) names() []string {
+// Targets are the nodes of an event, or the kinds of which one is drawn.
+func (e *Event) Targets() []string {
 	if e.Node != "" {
 		return []string{e.Node}
 	}

@@ -121,7 +121,7 @@ func (p *Plan) Timetable() []Act {
 	for _, s := range starts {
 		a := Act{At: s.at, Event: p.Events[s.i]}
 		end := s.at + time.Duration(a.For)
-		for _, n := range a.names() {
+		for _, n := range a.Targets() {
 			if slices.Contains(anyOf, n) {
 				if n = p.draw(rng, n, s.at, away); n == "" {
 					continue

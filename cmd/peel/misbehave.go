@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"peel/relay"
+	"peel/testnet/plan"
+	"peel/testnet/villain"
+)
+
+// misdeeds are how a node of a test network misbehaves, if it does (docs/testnet.md).
+type misdeeds struct {
+	script string
+	seed   uint64
+}
+
+// flags adds what peel testnet run starts villains with. It is not for people, and nothing that works in a network of theirs.
+func (m *misdeeds) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&m.script, "villain", "", "misbehave by a script, in a test network")
+	f.Uint64Var(&m.seed, "villain-seed", 0, "chance of the misdeeds")
+	for _, name := range []string{"villain", "villain-seed"} {
+		if err := f.MarkHidden(name); err != nil {
+			panic(err) // cannot be: the flag was just added
+		}
+	}
+}
+
+// villain is the node's bad side; nil: it has none. relay.New refuses one outside of test networks.
+func (m *misdeeds) villain(role string) (*relay.Villain, error) {
+	if m.script == "" {
+		return nil, nil
+	}
+	if known := plan.Scripts[role]; !slices.Contains(known, m.script) || m.script == "equivocate" {
+		return nil, &usageError{fmt.Errorf("--villain %q: give one of %s", m.script, strings.Join(known, ", "))}
+	}
+	mind := villain.NewMind(m.seed, time.Sleep)
+	mind.Set(m.script)
+	return &relay.Villain{Cells: mind.Cells, Directory: mind.Directory}, nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"peel/testnet/lab"
+	"peel/testnet/plan"
+)
+
+// Nodes of a plan that are processes are killed, frozen and restarted, misbehave, and carry what they should all the same.
+func TestANetworkOfProcessesBearsWhatAPlanSays(t *testing.T) {
+	if os.Getenv("PEEL_SLOW") == "" {
+		t.Skip("needs some seconds: set PEEL_SLOW=1 to run it")
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux, which has all of 127.0.0.0/8")
+	}
+	p := plan.Default()
+	s := plan.Duration(1e9)
+	p.Name, p.Authorities, p.Relays, p.Length = "small", 4, plan.Relays{Count: 6, Exits: 3, Bandwidth: 20e6}, 7*s
+	p.Services = []plan.Service{{Name: "web", Kind: "web"}, {Name: "sink", Kind: "sink"}}
+	p.Loads = []plan.Load{{To: "web", Count: 12, AtOnce: 2, Size: 100_000, Tries: 20}, {To: "sink", Count: 4, AtOnce: 1, Size: 50_000, Tries: 20}}
+	p.Events = []plan.Event{
+		{Do: plan.Kill, Node: "relay1", At: s, For: 2 * s}, {Do: plan.Freeze, Node: "relay2", At: 2 * s, For: 2 * s}, {Do: plan.Restart, Node: "relay3", At: 3 * s},
+		{Do: plan.Kill, Node: "authority4", At: 3 * s, For: 2 * s},
+	}
+	if os.Geteuid() == 0 {
+		p.Kept = true
+		p.Events = append(p.Events, plan.Event{Do: plan.Fill, Node: "authority2", At: s, For: 3 * s})
+	}
+	p.Villains = []plan.Villain{{Node: "authority3", Script: "stale"}, {Node: "client1", Script: "circles"}}
+	p.Expect.MissedPeriods = 100 // of which a busy machine may miss some
+	p.Fill()
+	text, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "peel-") // with a name that is short enough for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "small.toml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "peel", "testnet", "run", "-q", "--ground", groundProcesses, file)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs // so that Wait waits for all processes
+	out, err := cmd.Output()
+	if err != nil || !strings.Contains(string(out), "downloads: 16, complete 100.00 %") {
+		t.Errorf("%v\n%s%s", err, out, errs.String())
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "peel-lab-*")); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
+func TestWhatProcessesCannotDoIsRefused(t *testing.T) {
+	how, err := thisProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		do   func(*plan.Plan)
+		want string
+	}{
+		{func(p *plan.Plan) { p.Weather = "fair" }, `weather "fair"`},
+		{func(p *plan.Plan) { p.Events = []plan.Event{{Do: plan.Change, Weather: "bad"}} }, `event "weather"`},
+		{func(p *plan.Plan) { p.Events = []plan.Event{{Do: plan.Part, Node: "relay1"}} }, `event "part"`},
+		{func(p *plan.Plan) { p.Events = []plan.Event{{Do: plan.Limit, Node: "relay1", Rate: 1000}} }, `event "limit"`},
+		{func(p *plan.Plan) { p.Events = []plan.Event{{Do: plan.Freeze, Node: "web"}} }, "of the service web"},
+		{func(p *plan.Plan) { p.Events = []plan.Event{{Do: plan.Skew, Node: "authority1", By: 1e9}} }, "the machine's clock"},
+		{func(p *plan.Plan) {
+			p.Kept, p.Events = true, []plan.Event{{Do: plan.Slow, Node: "relay1", By: 1e9}}
+		}, "use --ground virtual or loopback"},
+		{func(p *plan.Plan) { p.Events = []plan.Event{{Do: plan.Corrupt, Node: "relay1", Script: "tag"}} }, "use [[villain]]"},
+		{func(p *plan.Plan) { p.Villains = []plan.Villain{{Node: "authority1", Script: "equivocate"}} }, "one face"},
+	} {
+		p := plan.Default()
+		p.Services = []plan.Service{{Name: "web", Kind: "web"}}
+		c.do(p)
+		p.Fill()
+		_, err := lab.New(lab.Config{Plan: p, Ground: lab.Apart(p), Processes: how, Dir: t.TempDir()})
+		if err == nil || runtime.GOOS == "linux" && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+}
+
+// Nodes misbehave in networks for that only.
+func TestNobodyMisbehavesInANetworkOfPeople(t *testing.T) {
+	for role, script := range map[string]string{"relay": "tag", "authority": "lie"} {
+		bad := misdeeds{script: script}
+		if v, err := bad.villain(role); v == nil || err != nil {
+			t.Errorf("%s=%s: %v", role, script, err)
+		}
+		bad.script = "equivocate"
+		if _, err := bad.villain(role); err == nil {
+			t.Errorf("a process that is a %s has two faces", role)
+		}
+	}
+}

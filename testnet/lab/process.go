@@ -1,0 +1,359 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"peel/cell"
+	"peel/directory"
+	"peel/directory/authority"
+	"peel/relay"
+	"peel/testnet/bench"
+	"peel/testnet/plan"
+)
+
+// Processes is how authorities, relays and clients run as processes of their own, on a ground that is an Outside.
+type Processes struct {
+	Program string // that they are
+	// Write writes what a node needs into its folder, and returns the arguments of Program that run it.
+	Write func(dir string, n *Setup) (args []string, err error)
+	// Ask asks a node that runs, by its folder, for a page of its window: /metrics, /readyz, of an authority /authority, of a client /circuits.
+	Ask func(ctx context.Context, dir, page string) ([]byte, error)
+}
+
+// Setup is what a node is made of.
+type Setup struct {
+	Machine
+	Network     *directory.Network
+	Keys        relay.Keys            // of a relay and, without an onion key, of an authority
+	Signing     ed25519.PrivateKey    // of an authority
+	Certificate directory.Certificate // of an authority
+	Params      directory.Params      // that it votes for
+	Family      []cell.NodeID         // of a relay
+	Bandwidth   uint64                // of a relay: what it offers, and sends at most; 0: as usual
+	Exit        []string              // of a relay that is an exit
+	Script      string                // how it misbehaves
+	Seed        uint64                // that its misdeeds follow from
+	Shared      bool                  // all machines dial from one address, which must not count as one client
+}
+
+// What is waited for from a process.
+const (
+	askTime   = 3 * time.Second  // an answer
+	endTime   = 5 * time.Second  // its end, when the run is over
+	drainTime = 40 * time.Second // its end, when it is restarted: it lets what runs on it end first
+	mostAsked = 8                // at a time
+)
+
+// mostFolder is how long the name of a node's folder may be: a socket below it has a name of some hundred bytes at most.
+const mostFolder = 80
+
+// program is a node as a process, or rather one after the other, in one folder.
+type program struct {
+	lab  *Lab
+	name string
+	dir  string
+	on   Machine
+	args []string
+	disk bool // its folder is a disk of its own
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd     // nil: it does not run
+	done   chan struct{} // closed when it has ended
+	told   bool          // to end
+	frozen bool
+	seen   look // in the last of its answers
+	past   counts
+	age    time.Time // of the file with its consensus
+
+	turn sync.Mutex // of who ends it, starts it, or does one after the other
+}
+
+// look is what is known of a process from outside.
+type look struct {
+	counts    counts
+	consensus *directory.Consensus
+	status    *authority.Status
+	circuits  []circuitSeen
+}
+
+// circuitSeen is a circuit of a client, as its window shows it.
+type circuitSeen struct {
+	ID      uint64 `json:"id"`
+	Age     int    `json:"age_seconds"`
+	Purpose string `json:"purpose"`
+	Closing bool   `json:"closing"`
+	Streams int    `json:"streams"`
+	Path    []struct {
+		Nickname string `json:"nickname"`
+	} `json:"path"`
+}
+
+// newProgram writes the files of a node.
+func (l *Lab) newProgram(s *Setup) (*program, error) {
+	p := &program{lab: l, name: s.Name, dir: filepath.Join(l.cfg.Dir, s.Name), on: s.Machine}
+	if n := len(p.dir); n > mostFolder {
+		return nil, fmt.Errorf("lab: %s: the name of this folder is too long for a node's socket: set TMPDIR to a shorter one", p.dir)
+	}
+	if err := p.ownFolder(); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.args, err = l.cfg.Processes.Write(p.dir, s); err != nil {
+		return nil, fmt.Errorf("lab: %s: %w", s.Name, err)
+	}
+	return p, nil
+}
+
+// logFile is beside the folder, which may be full.
+func (p *program) logFile() string { return p.dir + ".log" }
+
+// start starts a process, and has somebody wait for its end.
+func (p *program) start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		return fmt.Errorf("lab: %s runs already", p.name)
+	}
+	if p.lab.ctx.Err() != nil { // whoever ends all has been here, or will see what is started now
+		return context.Cause(p.lab.ctx)
+	}
+	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("lab: %w", err)
+	}
+	defer log.Close()
+	cmd := p.lab.outside.Command(p.on.Addr.Addr(), p.lab.cfg.Processes.Program, p.args...)
+	if cmd.Args[0] == p.lab.cfg.Processes.Program {
+		cmd.Args[0] = os.Args[0] // by which this one was called
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	bench.EndWithParent(cmd)
+	if err := p.lab.starter.do(cmd.Start); err != nil {
+		return fmt.Errorf("lab: starting %s: %w", p.name, err)
+	}
+	done := make(chan struct{})
+	p.cmd, p.done, p.told, p.frozen, p.seen = cmd, done, false, false, look{}
+	p.lab.running.Go(func() {
+		err := cmd.Wait()
+		p.mu.Lock()
+		told := p.told
+		p.mu.Unlock()
+		if !told {
+			p.lab.broken("a node ended by itself", "%s: %v: %s", p.name, ended(err), lastLines(p.logFile()))
+		}
+		close(done)
+	})
+	return nil
+}
+
+func ended(err error) string {
+	if err == nil {
+		return "status 0"
+	}
+	return err.Error()
+}
+
+// lastLines are the last lines of a log, for an error.
+func lastLines(file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	lines := slices.Collect(strings.Lines(strings.TrimSpace(string(text))))
+	return strings.TrimSpace(strings.Join(lines[max(0, len(lines)-5):], ""))
+}
+
+// end ends the process with a signal, or by force if that takes too long, and waits until it is gone. The error says that it took too long.
+func (p *program) end(with os.Signal, within time.Duration) error {
+	p.mu.Lock()
+	cmd, done := p.cmd, p.done
+	p.told = true
+	p.mu.Unlock()
+	if cmd == nil {
+		return nil
+	}
+	err := cmd.Process.Signal(with)
+	if with != syscall.SIGKILL {
+		goOn(cmd) // one that is frozen hears of it only then
+	}
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		cmd.Process.Kill()
+	}
+	var late error
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		late = fmt.Errorf("%s did not end within %v of %v", p.name, within, with)
+		cmd.Process.Kill()
+		<-done
+	}
+	p.mu.Lock()
+	if p.cmd == cmd {
+		p.cmd = nil
+	}
+	p.past.plus(p.seen.counts)
+	p.seen = look{}
+	p.mu.Unlock()
+	return late
+}
+
+// freeze stops the process, or lets it go on.
+func (p *program) freeze(frozen bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return nil
+	}
+	p.frozen = frozen
+	if frozen {
+		return halt(p.cmd)
+	}
+	return goOn(p.cmd)
+}
+
+// refresh asks the process, if it can answer, what there is to know of it.
+func (p *program) refresh(ctx context.Context) {
+	p.mu.Lock()
+	asleep, seen, age := p.cmd == nil || p.frozen, p.seen, p.age
+	p.mu.Unlock()
+	if asleep {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	if text, err := p.ask(ctx, "/metrics"); err == nil {
+		seen.counts = metrics(text)
+	}
+	switch p.on.Role {
+	case roleAuthority:
+		if text, err := p.ask(ctx, "/authority"); err == nil {
+			s := new(authority.Status)
+			if json.Unmarshal(text, s) == nil {
+				seen.status = s
+			}
+		}
+	case roleClient:
+		if text, err := p.ask(ctx, "/circuits"); err == nil {
+			var page struct {
+				Circuits []circuitSeen `json:"circuits"`
+			}
+			if json.Unmarshal(text, &page) == nil {
+				seen.circuits = page.Circuits
+			}
+		}
+	}
+	if c, at := p.kept(age); c != nil {
+		seen.consensus, age = c, at
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		p.seen, p.age = seen, age
+	}
+}
+
+func (p *program) ask(ctx context.Context, page string) ([]byte, error) {
+	return p.lab.cfg.Processes.Ask(ctx, p.dir, page)
+}
+
+// kept is the consensus that the node keeps in its folder, if it is newer than the file was at a time; nil: it is not.
+func (p *program) kept(since time.Time) (*directory.Consensus, time.Time) {
+	file := filepath.Join(p.dir, "state", "consensus")
+	st, err := os.Stat(file)
+	if err != nil || !st.ModTime().After(since) {
+		return nil, since
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, since
+	}
+	c, err := directory.ParseConsensus(text)
+	if err != nil {
+		p.lab.broken("what nodes keep can be read", "%s: %s: %v", p.name, file, err)
+		return nil, st.ModTime()
+	}
+	return c, st.ModTime()
+}
+
+// known is what was seen last, and what it counted in all its lives.
+func (p *program) known() (look, counts) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.past
+	all.plus(p.seen.counts)
+	return p.seen, all
+}
+
+func (p *program) up() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd != nil
+}
+
+func (c *counts) plus(o counts) {
+	c.breaches += o.breaches
+	c.panics += o.panics
+	c.faults += o.faults
+	c.cells += o.cells
+}
+
+// metrics reads counts out of a node's metrics.
+func metrics(text []byte) (c counts) {
+	for line := range bytes.Lines(text) {
+		name, value, ok := strings.Cut(strings.TrimSpace(string(line)), " ")
+		if !ok || strings.HasPrefix(name, "#") {
+			continue
+		}
+		f, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			continue
+		}
+		switch name {
+		case "peel_relay_panics_total", "peel_client_panics_total":
+			c.panics = uint64(f)
+		case "peel_relay_breaches_total":
+			c.breaches = uint64(f)
+		case "peel_relay_cells_total":
+			c.cells = uint64(f)
+		}
+	}
+	return c
+}
+
+// refuseOutside says what of a plan cannot be had where nodes are processes.
+func refuseOutside(p *plan.Plan) error {
+	for _, e := range p.Events {
+		switch e.Do {
+		case plan.Skew, plan.Slow:
+			return fmt.Errorf("lab: event %q: processes share the machine's clock and disk: use --ground virtual or loopback", e.Do)
+		case plan.Corrupt:
+			return fmt.Errorf("lab: event %q: a process misbehaves from its start or not at all: use [[villain]], or --ground virtual or loopback", e.Do)
+		case plan.Fill:
+			if os.Geteuid() != 0 {
+				return fmt.Errorf("lab: event %q: the folder of a process is put on a small disk in memory, which only root can do: run it as root, or with --ground virtual", e.Do)
+			}
+		}
+	}
+	for _, v := range p.Villains {
+		if v.Script == "equivocate" {
+			return fmt.Errorf("lab: villain %s=%s: a process has one face: use --ground virtual or loopback", v.Node, v.Script)
+		}
+	}
+	return nil
+}
