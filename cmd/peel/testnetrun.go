@@ -57,6 +57,8 @@ virtual     memory, in virtual time, in which days pass in seconds; what the see
             decides is the same each time: the line "trace" tells
 loopback    sockets of this machine, in real time, all nodes in this process; what is
             sent takes its time, and is held up, on a line in memory
+processes   sockets of this machine, in real time, each node a process: nothing lies
+            between them, and kill, freeze and restart are signals
 namespaces  machines with kernels' networks of their own, in real time, between which
             packets are delayed and lost; Linux and root only
 
