@@ -60,7 +60,7 @@ var mayImport = map[string][]string{
 	"testnet/virtual":   {},
 	"testnet/scenarios": {},
 	"testnet/lab": {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay", "relay/*", "client", "client/*",
-		"testnet/memnet", "testnet/netns", "testnet/plan", "testnet/scenarios", "testnet/story", "testnet/villain"},
+		"testnet/bench", "testnet/memnet", "testnet/netns", "testnet/plan", "testnet/scenarios", "testnet/story", "testnet/villain"},
 	"testnet/plan":             {"directory/strict"},
 	"testnet/memnet":           {"cell/link/pipe"},
 	"testnet/netns":            {"testnet/memnet"}, // its Way
