@@ -27,7 +27,7 @@ var panicking = []struct{ point, ends string }{
 	{"relay: create", "circuit"}, {"relay: forward", "circuit"}, {"relay: backward", "circuit"}, {"relay: pump", "circuit"}, {"relay: copy", "circuit"},
 	{"stream: receive", "circuit"}, {"stream: next", "circuit"}, {"stream: lend", "circuit"}, {"stream: read", "circuit"}, {"stream: write", "circuit"},
 	{"link: handshake", "link"}, {"link: read", "link"}, {"link: receive", "link"}, {"link: send", "link"}, {"link: enqueue", "link"},
-	{"link: compose", "link"}, {"link: write", "link"},
+	{"link: compose", "link"}, {"link: write", "link"}, {"link: give on", "link"},
 }
 
 // side is a client's link and three circuits of it, through relays and over links that no other side uses.

@@ -36,7 +36,7 @@ func withCaller(ctx context.Context, c net.Conn) context.Context {
 // withReach has a relay try others for themselves, besides what its directory serves.
 func (r *Relay) withReach(directory http.Handler) http.Handler {
 	m := http.NewServeMux()
-	reach := authority.ReachByLink(link.Config{Network: r.network, Log: r.log}, r.cfg.Dial)
+	reach := authority.ReachByLink(link.Config{Network: r.network, Log: r.log, Now: r.cfg.Now}, r.cfg.Dial)
 	m.Handle(authority.PathReach, r.oneEach(authority.TryFor(reach, r.mayTry)))
 	m.Handle("/", directory)
 	return m

@@ -259,7 +259,7 @@ func (r *Relay) note(at netip.AddrPort, v Verdict, why string) {
 		r.doors.of[at] = t
 	}
 	was := t.Verdict
-	t.Reach = Reach{Addr: at, Verdict: v, Why: why, At: now}
+	t.Reach = Reach{Addr: at, Verdict: v, Why: why, At: r.cfg.Now()}
 	switch v {
 	case Unreached:
 		t.next = now.Add(min(firstRetest<<min(t.fails, 8), lastRetest))
@@ -324,7 +324,7 @@ func (r *Relay) test(ctx context.Context, at netip.AddrPort) (Verdict, string) {
 	if r.cfg.AssumeReachable {
 		return Assumed, "the configuration says so"
 	}
-	c, _, err := r.cache.Usable(time.Now())
+	c, _, err := r.cache.Usable(r.cfg.Now())
 	if err != nil {
 		return Unjudged, "the network has no directory yet, or none that still holds"
 	}
@@ -433,7 +433,7 @@ func (r *Relay) ask(at netip.AddrPort) []byte {
 func (r *Relay) askRelay(ctx context.Context, e *directory.Entry, door, at netip.AddrPort) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	pool := link.NewPool(link.PoolConfig{Link: link.Config{Network: r.network, Log: r.log, Panicked: r.bug("a link")}, Dial: r.dialFrom(at.Addr())})
+	pool := link.NewPool(link.PoolConfig{Link: link.Config{Network: r.network, Log: r.log, Now: r.cfg.Now, Panicked: r.bug("a link")}, Dial: r.dialFrom(at.Addr())})
 	defer pool.Close()
 	lc, err := pool.Get(ctx, link.Peer{ID: e.ID, Key: e.LinkKey, Addrs: []netip.AddrPort{door}})
 	if err != nil {

@@ -280,6 +280,12 @@ func (c *Conn) fail(err error) {
 func (c *Conn) finish() {
 	c.in.erase()
 	c.out.erase()
+	c.mu.Lock()
+	if c.pacing.cells > 0 { // what it will not send is for others
+		c.cfg.Rate.giveBack(c.pacing.cells)
+		c.pacing.cells = 0
+	}
+	c.mu.Unlock()
 	for _, r := range c.loseAll() {
 		c.told(func() { r.Closed(cell.DestroyLinkClosed) })
 	}

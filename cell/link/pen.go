@@ -75,15 +75,17 @@ func (c *Conn) flush() {
 		return
 	}
 	idle := false
+	defer func() {
+		if !idle {
+			c.signal()
+		}
+	}()
 	if p := contain.Do(func() {
 		var err error
 		idle, err = c.pen.work(true)
 		c.fail(err)
 	}); p != nil {
 		c.bug(p)
-	}
-	if !idle {
-		c.signal()
 	}
 }
 
@@ -270,12 +272,21 @@ func (b *batch) take(c *Circ, n int) bool {
 	return b.on
 }
 
-// endBatch does what was left for the end. Only the reader calls it; from now on the lists are its own.
+// endBatch does what was left for the end. Only the reader calls it; from now on the lists are its own. Whatever panics, no pen is kept: the
+// writer of its link would wait for it for ever, and Serve for the writer.
 func (c *Conn) endBatch() {
 	b := &c.batch
 	b.mu.Lock()
 	b.on = false
 	b.mu.Unlock()
+	flushed := 0
+	defer func() {
+		for _, l := range b.conns[flushed:] { // after a panic only
+			l.signal()
+		}
+		c.expected(int(c.reserved.Load()), nil)
+		b.clear()
+	}()
 	if len(b.taken) > 0 && c.leftAll(b.taken, time.Now()) {
 		b.conns = append(b.conns, c)
 	}
@@ -285,12 +296,18 @@ func (c *Conn) endBatch() {
 		}
 	}
 	c.expected(int(c.reserved.Load()), nil)
+	contain.Point("link: give on")
 	for _, circ := range b.told {
 		circ.tellRoom()
 	}
 	for _, l := range b.conns {
+		flushed++
 		l.flush()
 	}
+}
+
+// clear forgets what was done, and keeps the memory. Only the reader calls it, after endBatch.
+func (b *batch) clear() {
 	clear(b.taken)
 	clear(b.moves)
 	clear(b.told)

@@ -1,9 +1,11 @@
 package link_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/cell/link/linktest"
 )
@@ -215,4 +218,52 @@ func BenchmarkLinksInParallel(b *testing.B) {
 		wg.Go(func() { run(from[i], to[i], int64(b.N/links+1)) })
 	}
 	wg.Wait()
+}
+
+// TestAPanicKeepsNoPen: a reader that panics when it has queued cells for another link gives that link's pen on, or nothing would ever be
+// written there again, and its Serve would not end.
+func TestAPanicKeepsNoPen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{take: true}
+		var bugs atomic.Int64
+		told := func(*contain.Panic) { bugs.Add(1) }
+		relay := linktest.Config(t, "relay")
+		relay.Panicked = told
+		out, exit := linktest.Pair(t, relay, linktest.Config(t, "exit"), linktest.Handlers{B: h}, linktest.Options{})
+		client, in := linktest.Pair(t, linktest.Config(t, "client"), relay, linktest.Handlers{B: &transit{t, out}}, linktest.Options{})
+		e := openCirc(t, client)
+		settle(time.Second)
+		var queued atomic.Pointer[string] // the reader that has queued cells for another link
+		self := func() *string {
+			line, _, _ := bytes.Cut(debug.Stack(), []byte(" ["))
+			id := string(line)
+			return &id
+		}
+		disarm := contain.Arm(func(name string) {
+			switch name {
+			case "link: enqueue":
+				queued.CompareAndSwap(nil, self())
+			case "link: give on":
+				if who := queued.Load(); who != nil && *who == *self() && bugs.Load() == 0 {
+					panic("a bug for the test")
+				}
+			}
+		})
+		e.sendAll(10)
+		settle(time.Second)
+		disarm()
+		if over(t, in, link.ReasonBug); bugs.Load() != 1 {
+			t.Errorf("%d panics", bugs.Load())
+		}
+		other := openCirc(t, out)
+		settle(time.Second)
+		other.sendAll(10)
+		settle(time.Second)
+		if got := h.end(1).got(); !slices.Equal(got, count(10)) {
+			t.Errorf("over the other link came %v", got)
+		}
+		alive(t, out, exit)
+		out.Close()
+		<-out.Done()
+	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"peel/cell"
 	"peel/cell/link"
+	"peel/cell/link/linktest"
 )
 
 // Links of one node that has a rate come to that rate, not more and hardly less, and each gets its share.
@@ -88,5 +89,41 @@ func TestRatePromisesNoMore(t *testing.T) {
 			t.Error("there is a bound")
 		}
 		(*link.Rate)(nil).Wait(1<<40, nil)
+	})
+}
+
+// Links that end give back what they had reserved and not sent: others do not wait for them.
+func TestLinksThatEndGiveTheirRateBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const links = 30
+		h := &host{take: true}
+		node := linktest.Config(t, "node")
+		node.Rate = link.NewRate(100e3, cell.Size) // a cell in 14 ms
+		join := func() (*link.Conn, *end) {
+			lc, _ := linktest.Pair(t, linktest.Config(t, "client"), node, linktest.Handlers{B: h}, linktest.Options{})
+			e := openCirc(t, lc)
+			e.take = true
+			settle(ms)
+			return lc, e
+		}
+		var all []*link.Conn
+		for range links {
+			lc, _ := join()
+			all = append(all, lc)
+		}
+		for i := range links {
+			h.end(i).sendAll(3)
+		}
+		settle(ms)
+		for _, lc := range all {
+			lc.Close()
+		}
+		settle(ms)
+		_, e := join()
+		h.end(links).sendAll(1)
+		settle(100 * ms)
+		if got := e.got(); len(got) != 1 {
+			t.Errorf("%d cells came: the link waits for those that are gone", len(got))
+		}
 	})
 }
