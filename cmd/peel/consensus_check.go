@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peel/cell"
+	"peel/cmd/peel/internal/conf"
 	"peel/directory"
 )
 
@@ -218,7 +219,7 @@ func verifyConsensus(text []byte, n *directory.Network, now time.Time) *verified
 	add := func(name, signer string, needed bool, err error, good string) {
 		k := check{Name: name, Signer: signer, OK: err == nil, Needed: needed, Text: good}
 		if err != nil {
-			k.Text = err.Error()
+			k.Text = conf.Plain(err)
 			v.OK = v.OK && !needed
 		}
 		v.Checks = append(v.Checks, k)

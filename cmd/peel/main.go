@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"peel/cell/contain"
+	"peel/cmd/peel/internal/conf"
 )
 
 func main() {
@@ -38,7 +40,7 @@ func run() int {
 	var status *exitError
 	if errors.As(err, &status) {
 		if status.err != nil {
-			fmt.Fprintln(os.Stderr, "peel:", status.err)
+			fmt.Fprintln(os.Stderr, "peel:", plainly(status.err))
 		}
 		return status.code
 	}
@@ -46,13 +48,19 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "peel:", inOurWords(c, err))
 		return 2
 	}
-	fmt.Fprintln(os.Stderr, "peel:", err)
+	fmt.Fprintln(os.Stderr, "peel:", plainly(err))
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return 2
 	}
 	return 1
 }
+
+// rooms are those whose names begin the errors of their packages.
+var rooms = regexp.MustCompile(`(?m)^(?:(?:relay|authority|admin|client|testnet|circuit|stream|link|exit|dns|guard|cache): )+`)
+
+// plainly is an error as its user reads it.
+func plainly(err error) string { return rooms.ReplaceAllString(conf.Plain(err), "") }
 
 // ofCobra says whether an error is cobra's own, of a wrong command line; it has no type for them.
 func ofCobra(err error) bool {

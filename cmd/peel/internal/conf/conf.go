@@ -110,9 +110,9 @@ type Error struct {
 func (e *Error) Error() string {
 	var at *strict.Error
 	if errors.As(e.Err, &at) && at.Line > 0 {
-		return fmt.Sprintf("%s:%d: %s", e.File, at.Line, at.Text)
+		return fmt.Sprintf("%s:%d: %s", e.File, at.Line, Plain(errors.New(at.Text)))
 	}
-	return fmt.Sprintf("%s: %v", e.File, e.Err)
+	return fmt.Sprintf("%s: %s", e.File, Plain(e.Err))
 }
 
 func (e *Error) Unwrap() error { return e.Err }
@@ -146,6 +146,9 @@ type mistakes []struct {
 // at takes in what is wrong with a key; nil: nothing.
 func (m *mistakes) at(key string, err error) {
 	if err != nil {
+		if text, twice := strings.CutPrefix(err.Error(), key+" "); twice {
+			err = errors.New(text) // the key is said before it
+		}
 		*m = append(*m, struct {
 			key string
 			err error

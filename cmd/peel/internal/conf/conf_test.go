@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -267,6 +268,25 @@ func TestWhereANoticeIsShown(t *testing.T) {
 		var got Relay
 		if err := Load(path, &got); err != nil || got.Notice != want(filepath.Dir(path)) {
 			t.Errorf("%s: %q, %v", notice, got.Notice, err)
+		}
+	}
+}
+
+// An error says what is wrong, and not which of our packages said it to which.
+func TestErrorsAreToldInPlainWords(t *testing.T) {
+	for was, want := range map[string]string{
+		"cons: directory: consensus, line 1: no":                  "cons: consensus, line 1: no",
+		"n.toml: directory: network: threshold 9":                 "n.toml: threshold 9",
+		"authority 1 (a): identity: cell: node id: want 52":       "authority 1 (a): identity: want 52",
+		"--signing-key: cell: key: want 43":                       "--signing-key: want 43",
+		"stat nocons: no such file or directory":                  "nocons: no such file or directory",
+		"countries: open /x/none: no such file":                   "countries: /x/none: no such file",
+		"relay.toml:5: admin: needs a state folder":               "relay.toml:5: admin: needs a state folder",
+		"one: no\nopen two: no":                                   "one: no\ntwo: no",
+		"a superdirectory: is no word of ours, nor is subcell: x": "a superdirectory: is no word of ours, nor is subcell: x",
+	} {
+		if got := Plain(errors.New(was)); got != want {
+			t.Errorf("%q: %q, want %q", was, got, want)
 		}
 	}
 }
