@@ -49,15 +49,11 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 	if err != nil {
 		return nil, nil, "", err
 	}
-	watched = watched && r.window != nil
-	if watched {
+	if watched && r.window != nil {
 		r.window.Show(told, l.Actions())
 	}
 	if res, err = l.Run(ctx); err != nil {
 		return nil, nil, "", err
-	}
-	if watched { // who watches has goroutines too
-		return res, told, "", nil
 	}
 	return res, told, l.Left(), nil
 }

@@ -218,9 +218,11 @@ func (r *labRun) show(ctx context.Context, p *plan.Plan) (end func(), err error)
 	ctx, cancel := context.WithCancel(ctx)
 	var wg contain.Group
 	wg.Go(nil, func() {
-		if err := r.window.Run(ctx); err != nil {
-			fmt.Fprintln(r.stderr, "peel: warning:", err)
-		}
+		lab.Watch(ctx, func(ctx context.Context) {
+			if err := r.window.Run(ctx); err != nil {
+				fmt.Fprintln(r.stderr, "peel: warning:", err)
+			}
+		})
 	})
 	return func() {
 		cancel()

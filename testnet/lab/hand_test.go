@@ -1,8 +1,13 @@
 package lab
 
 import (
+	"bytes"
+	"context"
+	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,4 +82,28 @@ func TestWhoWatchesCanKillRestoreAndEnd(t *testing.T) {
 			t.Errorf("told %d of 3:\n%s", told, r)
 		}
 	})
+}
+
+// Goroutines of those who watch are not taken for some that a run left behind.
+func TestGoroutinesOfWhoWatchesAreNotCounted(t *testing.T) {
+	begun, end := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	Watch(t.Context(), func(context.Context) {
+		wg.Go(func() { wg.Go(func() { close(begun); <-end }); <-end })
+	})
+	<-begun
+	var text bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&text, 1); err != nil {
+		t.Fatal(err)
+	}
+	close(end)
+	wg.Wait()
+	first, _, _ := strings.Cut(text.String(), "\n") // goroutine profile: total N
+	all, err := strconv.Atoi(first[strings.LastIndexByte(first, ' ')+1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := unwatched(text.String()); n != all-2 {
+		t.Errorf("%d of %d were counted, of which two watch:\n%s", n, all, &text)
+	}
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,7 +99,7 @@ func New(cfg Config) (*Lab, error) {
 	}
 	l := &Lab{
 		cfg: cfg, plan: cfg.Plan, ground: cfg.Ground, outside: outside, byName: make(map[string]*node), services: make(map[string]*service),
-		places: make(map[netip.Addr]string), baseline: runtime.NumGoroutine(), hand: make(chan struct{}, 1),
+		places: make(map[netip.Addr]string), baseline: goroutines(), hand: make(chan struct{}, 1),
 	}
 	l.hand <- struct{}{}
 	l.clientHosts, l.said = make(map[string]*host), make([]atomic.Bool, len(cfg.Plan.Expect.Says))
@@ -183,10 +182,14 @@ func (l *Lab) start(ctx context.Context) error {
 // play waits for the network, and then lets happen what the plan says.
 func (l *Lab) play(ctx context.Context) error {
 	if !sleepUntil(ctx, l.begin()) {
-		return context.Cause(ctx)
+		l.stopped()
+		return nil
 	}
 	if l.ground.Traits().Real {
-		if err := l.await(ctx); err != nil {
+		if err := l.await(ctx); ctx.Err() != nil {
+			l.stopped()
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
@@ -207,12 +210,17 @@ func (l *Lab) play(ctx context.Context) error {
 	loads.Wait()
 	acting.Wait()
 	<-life.Done()
-	if errors.Is(context.Cause(ctx), context.Canceled) && ctx.Err() != nil {
-		l.mu.Lock()
-		l.result.Stopped = true
-		l.mu.Unlock()
+	if ctx.Err() != nil {
+		l.stopped()
 	}
 	return nil
+}
+
+// stopped notes that somebody ended the run before its time.
+func (l *Lab) stopped() {
+	l.mu.Lock()
+	l.result.Stopped = true
+	l.mu.Unlock()
 }
 
 // mostWait is how long the first client may need to be ready, in real time.

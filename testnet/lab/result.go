@@ -1,11 +1,14 @@
 package lab
 
 import (
+	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,6 +132,9 @@ func (l *Lab) finish() {
 	if len(l.plan.Villains) == 0 && !slices.ContainsFunc(l.plan.Events, func(e plan.Event) bool { return e.Do == plan.Corrupt }) && r.Breaches > 0 {
 		l.broken("honest nodes send nothing that others must end circuits or links for", "%d times", r.Breaches)
 	}
+	if r.Stopped {
+		return // what was expected had not the time to come
+	}
 	fail := func(format string, a ...any) { r.Failed = append(r.Failed, fmt.Sprintf(format, a...)) }
 	if n := len(r.Downloads); n > 0 {
 		if c := r.Share(func(d Download) bool { return d.Complete }); c < x.Complete {
@@ -143,7 +149,7 @@ func (l *Lab) finish() {
 		if s := slices.MaxFunc(r.Downloads, func(a, b Download) int { return cmp.Compare(a.Took, b.Took) }); x.Slowest > 0 && s.Took > time.Duration(x.Slowest) {
 			fail("slowest = %q: one took %v", x.Slowest, s.Took)
 		}
-	} else if len(l.plan.Loads) > 0 && !r.Stopped {
+	} else if len(l.plan.Loads) > 0 {
 		fail("no download came to its end")
 	}
 	if r.Missed > x.MissedPeriods {
@@ -197,6 +203,9 @@ func (l *Lab) finish() {
 // missed counts the periods without a consensus, from the first one that anybody saw to the end of the run.
 func (l *Lab) missed() int {
 	r := &l.result
+	if r.Stopped {
+		return 0
+	}
 	if len(r.Periods) == 0 {
 		return max(1, int(time.Duration(l.plan.Length)/time.Duration(l.plan.Period)))
 	}
@@ -204,9 +213,6 @@ func (l *Lab) missed() int {
 	first := r.Periods[0].ValidAfter
 	last := time.Now().Add(-period / 2) // the newest may not have been looked at
 	want := int(last.Sub(first)/period) + 1
-	if r.Stopped {
-		want = 0
-	}
 	return max(0, want-len(r.Periods))
 }
 
@@ -284,8 +290,11 @@ func (r *Result) Digest() string {
 func (r *Result) String() string {
 	var b strings.Builder
 	verdict := "ok"
-	if !r.OK() {
+	switch {
+	case !r.OK():
 		verdict = "FAILED"
+	case r.Stopped:
+		verdict = "stopped before its end"
 	}
 	fmt.Fprintf(&b, "%s: %s (seed %d, %v)\n", r.Plan.Name, verdict, r.Plan.Seed, r.Plan.Length)
 	for _, k := range r.Broken {
@@ -315,11 +324,48 @@ func (r *Result) String() string {
 	return b.String()
 }
 
+// watching is the label of goroutines that belong to those who watch.
+const watching = "watching"
+
+// Watch runs do, whose goroutines, and those that they start, are no part of a run that goes on meanwhile.
+func Watch(ctx context.Context, do func(context.Context)) {
+	pprof.Do(ctx, pprof.Labels(watching, "yes"), do)
+}
+
+// goroutines is how many there are, but those of Watch.
+func goroutines() int {
+	if runtime.NumGoroutine() > mostProfiled {
+		return runtime.NumGoroutine()
+	}
+	var text bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&text, 1); err != nil {
+		return runtime.NumGoroutine()
+	}
+	return unwatched(text.String())
+}
+
+// unwatched counts the goroutines of a profile, but those of Watch.
+func unwatched(profile string) (all int) {
+	alike := 0 // in the profile stands how many are alike, and then their labels
+	for line := range strings.Lines(profile) {
+		if n, _, found := strings.Cut(line, " @ "); found {
+			alike, _ = strconv.Atoi(n)
+			all += alike
+		} else if strings.HasPrefix(line, "# labels: ") && strings.Contains(line, `"`+watching+`"`) {
+			all -= alike
+		}
+	}
+	return all
+}
+
+// mostProfiled bounds what is looked at goroutine by goroutine: more are there while a network runs.
+const mostProfiled = 2000
+
 // Left says what of a run is still there; "": nothing. Goroutines of the runtime may take a moment to go.
 func (l *Lab) Left() string {
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > l.baseline; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); goroutines() > l.baseline; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			return fmt.Sprintf("%d goroutines, and %d before", runtime.NumGoroutine(), l.baseline)
+			return fmt.Sprintf("%d goroutines, and %d before", goroutines(), l.baseline)
 		}
 	}
 	return ""

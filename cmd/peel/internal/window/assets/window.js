@@ -206,6 +206,13 @@ function showStory() {
   }
 }
 
+// deeds says what villains do (docs/testnet.md).
+const deeds = {
+  tag: "flips a bit in every 20th cell", drop: "leaves cells out", replay: "sends cells twice", reorder: "sends cells in another order", inject: "adds cells of its own", stall: "takes cells, and sends none on",
+  delay: "waits before each record", flood: "sends or asks for more than it may", boast: "offers 1 GB/s", lie: "hands out nonsense for relay lists", mute: "answers nothing", stale: "answers with an old list",
+  equivocate: "votes in two ways", circles: "builds circuits that go round",
+};
+
 function nodeStory(n, through) {
   const acts = [], can = (what) => !report && !now.over && now.can.includes(what) && (n.role === "relay" || n.role === "authority");
   const button = (what, name) => acts.push(el("button", { "data-key": what, onclick: (e) => act("/" + what + "?" + new URLSearchParams({ node: n.name }), e.currentTarget) }, name));
@@ -214,7 +221,7 @@ function nodeStory(n, through) {
   if (can("restore") && (n.state === "down" || n.state === "frozen")) button("restore", "Restore");
   return [
     el("h2", {}, n.name, sign(n.state), n.villain ? el("span", { class: "sign bad" }, "villain") : null, close()),
-    pairs([["role", n.role], ["does", n.villain], ["place", n.place], ["address", n.addr], ["flags", (n.flags ?? []).join(" ")], ["bandwidth", n.bandwidth ? bytes(n.bandwidth) + "/s" : ""],
+    pairs([["role", n.role], ["does", n.villain && n.villain + (deeds[n.villain] ? ": " + deeds[n.villain] : "")], ["place", n.place], ["address", n.addr], ["flags", (n.flags ?? []).join(" ")], ["bandwidth", n.bandwidth ? bytes(n.bandwidth) + "/s" : ""],
       ["cells", n.role === "server" || n.role === "client" ? "" : `${short(n.cells)}, ${short(n.rate)} a second`]]),
     n.role === "relay" || n.role === "authority" ? spark(lines?.rates) : null,
     acts.length ? el("div", { class: "acts" }, ...acts) : null,
