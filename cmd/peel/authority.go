@@ -112,6 +112,7 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 		return err
 	}
 	authorityView(window, a)
+	bad.window(window)
 	reload := reloading(cfg.Log, func() error {
 		renewed := renew(a, f.Keys)
 		if renewed != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peel/cmd/peel/internal/admin"
 	"peel/relay"
 	"peel/testnet/plan"
 	"peel/testnet/villain"
@@ -17,6 +18,7 @@ import (
 type misdeeds struct {
 	script string
 	seed   uint64
+	mind   *villain.Mind // nil: it is honest
 }
 
 // flags adds what peel testnet run starts villains with. It is not for people, and nothing that works in a network of theirs.
@@ -39,7 +41,14 @@ func (m *misdeeds) villain(role string) (*relay.Villain, error) {
 	if known := plan.Scripts[role]; !slices.Contains(known, m.script) || m.script == "equivocate" {
 		return nil, &usageError{fmt.Errorf("--villain %q: give one of %s", m.script, strings.Join(known, ", "))}
 	}
-	mind := villain.NewMind(m.seed, time.Sleep)
-	mind.Set(m.script)
-	return &relay.Villain{Cells: mind.Cells, Directory: mind.Directory}, nil
+	m.mind = villain.NewMind(m.seed, time.Sleep)
+	m.mind.Set(m.script)
+	return &relay.Villain{Cells: m.mind.Cells, Directory: m.mind.Directory}, nil
+}
+
+// window shows how often the node misbehaved, if it does.
+func (m *misdeeds) window(s *admin.Server) {
+	if m.mind != nil {
+		s.Metric(admin.Metric{Name: "peel_villain_deeds_total", Help: "Misdeeds of a node of a test network.", Rise: true, Value: counted(&m.mind.Deeds)})
+	}
 }

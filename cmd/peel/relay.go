@@ -148,6 +148,7 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 		return err
 	}
 	relayView(window, r)
+	bad.window(window)
 	asks := cfg.Resolver
 	reload := reloading(cfg.Log, func() error {
 		signer, err := nextSigner(r, f.Keys)

@@ -35,7 +35,7 @@ func TestANetworkOfProcessesBearsWhatAPlanSays(t *testing.T) {
 		p.Events = append(p.Events, plan.Event{Do: plan.Fill, Node: "authority2", At: s, For: 3 * s})
 	}
 	p.Villains = []plan.Villain{{Node: "authority3", Script: "stale"}, {Node: "client1", Script: "circles"}}
-	p.Expect.MissedPeriods = 100 // of which a busy machine may miss some
+	p.Expect.MissedPeriods, p.Expect.Deeds = 100, 1 // of which a busy machine may miss some
 	p.Fill()
 	text, err := p.Encode()
 	if err != nil {

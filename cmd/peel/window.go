@@ -57,7 +57,6 @@ func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 				return map[string]float64{"connected": float64(t.Exits.Load()), "failed": float64(t.ExitsFailed.Load())}
 			}},
 		admin.Metric{Name: "peel_relay_links_refused_total", Help: "Links not taken, rounded down to 8.", Rise: true, Round: 8, Value: counted(&t.LinksRefused)},
-		admin.Metric{Name: "peel_relay_breaches_total", Help: "Circuits ended for what came on them, which no honest node sends, rounded down to 8.", Rise: true, Round: 8, Value: counted(&t.Breaches)},
 		admin.Metric{Name: "peel_relay_panics_total", Help: "Panics that were contained: each is a bug.", Rise: true, Value: counted(&t.Panics)},
 		admin.Metric{Name: "peel_relay_unwritten_total", Help: "Files of its state that could not be replaced: the disk is full, or broken.", Rise: true, Value: counted(&t.Unwritten)},
 	)

@@ -192,7 +192,7 @@ func (l *Lab) kill(name string) error {
 	l.say(story.OfNode, name, "is killed")
 	n.stop(true)
 	if n.role == roleRelay && l.plan.Expect.Reconnect > 0 {
-		l.running.Go(func() { l.reconnect(time.Now()) })
+		l.running.Go(func() { l.reconnect(name, time.Now()) })
 	}
 	return nil
 }

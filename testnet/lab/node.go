@@ -53,6 +53,7 @@ type life struct {
 // counts are what a node counted.
 type counts struct {
 	breaches, panics, faults, cells uint64 // faults are of links, by the other end
+	deeds                           uint64 // of a villain that is a process
 }
 
 func (l *life) stats() []*relay.Stats {

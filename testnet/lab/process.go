@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/link"
 	"peel/directory"
 	"peel/directory/authority"
 	"peel/relay"
@@ -311,9 +312,10 @@ func (c *counts) plus(o counts) {
 	c.panics += o.panics
 	c.faults += o.faults
 	c.cells += o.cells
+	c.deeds += o.deeds
 }
 
-// metrics reads counts out of a node's metrics.
+// metrics reads counts out of a node's metrics, which are rounded down: few breaches are not seen from outside.
 func metrics(text []byte) (c counts) {
 	for line := range bytes.Lines(text) {
 		name, value, ok := strings.Cut(strings.TrimSpace(string(line)), " ")
@@ -327,10 +329,17 @@ func metrics(text []byte) (c counts) {
 		switch name {
 		case "peel_relay_panics_total", "peel_client_panics_total":
 			c.panics = uint64(f)
-		case "peel_relay_breaches_total":
+		case `peel_relay_drops_total{reason="breach"}`:
 			c.breaches = uint64(f)
 		case "peel_relay_cells_total":
 			c.cells = uint64(f)
+		case "peel_villain_deeds_total":
+			c.deeds = uint64(f)
+		}
+		for r := link.ReasonRecord; r <= link.ReasonFlood; r++ {
+			if name == `peel_links_ended_total{reason="`+r.String()+`"}` {
+				c.faults += uint64(f)
+			}
 		}
 	}
 	return c

@@ -95,7 +95,7 @@ func (l *Lab) collect() {
 			r.Breaches += int(c.breaches + c.faults)
 			r.Ended += int(c.faults)
 		}
-		deeds := n.mind.Deeds.Load()
+		deeds := n.mind.Deeds.Load() + c.deeds
 		r.Deeds += int(deeds)
 		l.idle(n.name, deeds)
 	}

@@ -267,7 +267,7 @@ func stateOf(closing bool) string {
 }
 
 // reconnect waits for a new connection to work after a relay was killed.
-func (l *Lab) reconnect(at time.Time) {
+func (l *Lab) reconnect(killed string, at time.Time) {
 	k := &kill{at: at}
 	l.mu.Lock()
 	l.kills = append(l.kills, k)
@@ -284,9 +284,13 @@ func (l *Lab) reconnect(at time.Time) {
 		c, err := l.clients[0].DialContext(ctx, "tcp", s.at().String())
 		if err == nil {
 			c.Close()
+			took := time.Since(at)
 			l.mu.Lock()
-			k.took = time.Since(at)
+			k.took = took
 			l.mu.Unlock()
+			if took > time.Duration(l.plan.Expect.Reconnect) {
+				l.say(story.OfNode, "client1", "has a new connection only %v after the end of %s", took.Round(time.Millisecond), killed)
+			}
 			return
 		}
 	}
