@@ -63,9 +63,10 @@ export class Chart {
   newest() {
     const u = this.plot;
     if (!u || (u.cursor.left >= 0 && u.cursor.idx !== null) || !u.data[0].length) return;
-    let i = u.data[0].length - 1;
-    while (i > 0 && u.data.slice(1).every((d) => d[i] === null || d[i] === undefined)) i--;
-    u.setLegend({ idx: i }, false);
+    const last = u.data[0].length - 1;
+    let i = last;
+    while (i >= 0 && u.data.slice(1).every((d) => d[i] === null || d[i] === undefined)) i--;
+    u.setLegend({ idx: i < 0 ? last : i }, false);
   }
 
   // drawMarks draws a line at each mark, below the curves.

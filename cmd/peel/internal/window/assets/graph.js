@@ -122,6 +122,8 @@ export class Graph {
     this.parts = new Map(); // of nodes, by name
     this.exits = new Set();
     this.cells = []; // that are drawn
+    this.pictures = new Map(); // of cells
+    this.small = 1; // how large a cell is drawn: the smaller, the more circuits there are
     this.due = new Map(); // by circuit and direction: parts of a cell that wait to be drawn
     this.still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.who = "";
@@ -149,6 +151,7 @@ export class Graph {
   tint() {
     this.tints = [1, 2, 3, 4, 5, 6].map((i) => colour("--plot-" + i));
     this.card = colour("--card");
+    this.pictures.clear();
   }
 
   // show draws a snapshot.
@@ -169,6 +172,7 @@ export class Graph {
       this.canvas.height = height * scale;
       this.canvas.getContext("2d").setTransform(scale, 0, 0, scale, 0, 0);
       this.cells = [];
+      this.pictures.clear();
       this.nodes.replaceChildren();
       this.parts.clear();
     }
@@ -257,6 +261,12 @@ export class Graph {
       if (!over) touch.push(svg("path", { d, class: "touch", onclick: () => this.choose({ circuit: c.key }) }, svg("title", {}, document.createTextNode(`circuit ${c.id}: ${c.path.join(" → ")}`))));
     }
     this.links.replaceChildren(...drawn, ...touch);
+    const used = v.circuits.filter((c) => c.streams > 0).length, small = used > 20 ? 0.6 : used > 10 ? 0.8 : 1;
+    if (small !== this.small) {
+      this.small = small;
+      this.pictures.clear();
+    }
+    this.host.classList.toggle("many", small < 1);
     this.dimmed = drawn.some((p) => p.classList.contains("chosen"));
     this.host.classList.toggle("focused", this.dimmed);
   }
@@ -305,20 +315,35 @@ export class Graph {
     const dim = this.dimmed && !(this.chosen.circuit === cell.key || way.c.path.includes(this.chosen.node));
     g.globalAlpha = dim ? 0.15 : 1;
     const layers = Math.max(0, way.relays - cell.hop); // one for each relay that still peels it, or has wrapped it
+    const { picture, r } = this.drawn(tint(way.c), layers);
+    g.drawImage(picture, x - r, y - r, 2 * r, 2 * r);
+    g.globalAlpha = 1;
+    return true;
+  }
+
+  // drawn is the picture of a cell of a circuit with a tint, and with so many layers: drawn once, and shown often.
+  drawn(tint, layers) {
+    const key = tint + 10 * layers;
+    const there = this.pictures.get(key);
+    if (there) return there;
+    const r = (2.1 + 1.75 * layers) * this.small + 1, scale = 2 * (devicePixelRatio || 1), picture = document.createElement("canvas");
+    picture.width = picture.height = Math.ceil(2 * r * scale);
+    const g = picture.getContext("2d");
+    g.scale(picture.width / (2 * r), picture.width / (2 * r));
     for (let i = layers; i >= 0; i--) {
       g.beginPath();
-      g.arc(x, y, 2.1 + 1.75 * i, 0, 2 * Math.PI);
-      g.fillStyle = i === 0 ? this.tints[1] : i % 2 ? this.card : this.tints[tint(way.c)];
-      if (i === 1 && layers % 2 === 0) g.fillStyle = this.card;
+      g.arc(r, r, (2.1 + 1.75 * i) * this.small, 0, 2 * Math.PI);
+      g.fillStyle = i === 0 ? this.tints[1] : i % 2 || (i === 1 && layers % 2 === 0) ? this.card : this.tints[tint];
       g.fill();
       if (i === layers) {
-        g.lineWidth = 1;
-        g.strokeStyle = this.tints[tint(way.c)];
+        g.lineWidth = this.small;
+        g.strokeStyle = this.tints[tint];
         g.stroke();
       }
     }
-    g.globalAlpha = 1;
-    return true;
+    const made = { picture, r };
+    this.pictures.set(key, made);
+    return made;
   }
 
   rove(name) {
