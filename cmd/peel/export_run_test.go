@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,9 +25,17 @@ import (
 
 // A process is one of a node, which ends with the test.
 type process struct {
-	name   string
-	within []string // the command that runs it elsewhere
-	args   []string
+	name string
+	on   *netns.Space // nil: here
+	args []string
+}
+
+// startOn starts a command on a machine; nil: here.
+func startOn(on *netns.Space, cmd *exec.Cmd) error {
+	if on != nil {
+		return on.Start(cmd)
+	}
+	return cmd.Start()
 }
 
 // runAll runs the nodes until the test ends, and waits until the client in a folder is ready.
@@ -43,12 +52,11 @@ func runAll(t *testing.T, client string, all ...process) {
 		}
 	})
 	for _, p := range all {
-		args := append(append([]string(nil), p.within...), p.args...)
-		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+		cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGKILL) } // nothing is kept
 		var log bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &log, &log
-		if err := cmd.Start(); err != nil {
+		if err := startOn(p.on, cmd); err != nil {
 			t.Fatal(err)
 		}
 		started++
@@ -73,20 +81,25 @@ func runAll(t *testing.T, client string, all ...process) {
 }
 
 // fetch gets the page of the scripts through a client's port.
-func fetch(t *testing.T, within []string, socks, url string) {
+func fetch(t *testing.T, on *netns.Space, within []string, socks, url string) {
 	t.Helper()
 	args := append(append([]string(nil), within...), "get", url)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "PEEL_SOCKS="+socks)
-	out, err := cmd.CombinedOutput()
-	if want := "sha256 " + pageSum() + "\n"; err != nil || string(out) != want {
-		t.Fatalf("%v: %q, want %q", err, out, want)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := startOn(on, cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if want := "sha256 " + pageSum() + "\n"; err != nil || out.String() != want {
+		t.Fatalf("%v: %q, want %q", err, &out, want)
 	}
 }
 
 // machines are network namespaces at addresses, joined by lines with a delay; nil: there are none here. web serves the page of the scripts.
-func machines(t *testing.T, web string, hosts ...string) map[string][]string {
-	n, within := netns.New(1), make(map[string][]string)
+func machines(t *testing.T, web string, hosts ...string) map[string]*netns.Space {
+	n, all := netns.New(1), make(map[string]*netns.Space)
 	n.SetWays(func(_, _ netip.Addr) memnet.Way {
 		return memnet.Way{Delay: 10 * time.Millisecond, Jitter: time.Millisecond}
 	})
@@ -107,8 +120,7 @@ func machines(t *testing.T, web string, hosts ...string) map[string][]string {
 			}
 			webAt(t, l)
 		}
-		args := s.Command("").Args
-		within[host] = args[:len(args)-1]
+		all[host] = s
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
@@ -122,7 +134,7 @@ func machines(t *testing.T, web string, hosts ...string) map[string][]string {
 			t.Errorf("the network did not go over the lines: %+v", c)
 		}
 	})
-	return within
+	return all
 }
 
 // webAt serves the page of the scripts until the test ends.
@@ -144,8 +156,8 @@ func TestExportForSystemdRuns(t *testing.T) {
 	}
 	t.Parallel()
 	hosts, web := []string{"10.41.0.1", "10.42.0.1", "10.43.0.1"}, "10.44.0.1:80"
-	within := machines(t, "10.44.0.1", hosts...)
-	if within == nil {
+	on := machines(t, "10.44.0.1", hosts...)
+	if on == nil {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -175,7 +187,7 @@ func TestExportForSystemdRuns(t *testing.T) {
 			}
 			_, line, _ := strings.Cut(string(unit), "\nExecStart=/usr/bin/")
 			line, _, _ = strings.Cut(line, "\n")
-			all = append(all, process{name, within[host], strings.Fields(strings.ReplaceAll(line, "/var/lib/peel-testnet/%i", own))})
+			all = append(all, process{name, on[host], strings.Fields(strings.ReplaceAll(line, "/var/lib/peel-testnet/%i", own))})
 			if kind == "client" {
 				client, clientHost = own, host
 			}
@@ -185,7 +197,7 @@ func TestExportForSystemdRuns(t *testing.T) {
 		t.Fatalf("%d nodes", len(all))
 	}
 	runAll(t, client, all...)
-	fetch(t, within[clientHost], socks, "http://"+web+"/")
+	fetch(t, on[clientHost], nil, socks, "http://"+web+"/")
 }
 
 // The nodes as Kubernetes would start them, at the addresses of their services, are a network: all in one network namespace.
@@ -217,17 +229,17 @@ func TestExportForKubernetesRuns(t *testing.T) {
 	}
 	dir := exportTo(t, "--kubernetes", "--authorities", "1", "--relays", "5", "--exits", "2", "--address", "10.43.0.100", "--period", "6s", "--exit", "accept 127.0.0.1:*")
 	var client string
-	all := []process{{"web server", within, []string{"serve-page", "127.0.0.1:80"}}}
+	all := []process{{"web server", nil, append(slices.Clone(within), "serve-page", "127.0.0.1:80")}}
 	for _, p := range pods(t, dir) {
-		args := []string{"peel"}
+		args := append(slices.Clone(within), "peel")
 		for _, a := range p.args {
 			args = append(args, strings.ReplaceAll(a, "/var/lib/peel", p.dir))
 		}
-		all = append(all, process{p.name, within, args})
+		all = append(all, process{p.name, nil, args})
 		if p.name == "client" {
 			client = p.dir
 		}
 	}
 	runAll(t, client, all...)
-	fetch(t, within, "127.0.0.1:9250", "http://127.0.0.1/")
+	fetch(t, nil, within, "127.0.0.1:9250", "http://127.0.0.1/")
 }

@@ -38,6 +38,8 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 		cfg.Ground = lab.Namespaces(cfg.Plan)
 	case groundProcesses:
 		cfg.Ground = lab.Apart(cfg.Plan)
+	}
+	if r.ground != groundLoopback {
 		if cfg.Processes, err = thisProgram(); err != nil {
 			return nil, nil, "", err
 		}

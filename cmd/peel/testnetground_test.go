@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 
 	"peel/testnet/lab"
+	"peel/testnet/netns"
 	"peel/testnet/plan"
 )
 
@@ -37,6 +40,42 @@ func TestANetworkOfProcessesBearsWhatAPlanSays(t *testing.T) {
 	p.Villains = []plan.Villain{{Node: "authority3", Script: "stale"}, {Node: "client1", Script: "circles"}}
 	p.Expect.MissedPeriods, p.Expect.Deeds = 100, 1 // of which a busy machine may miss some
 	p.Fill()
+	runPlan(t, groundProcesses, p, "downloads: 16, complete 100.00 %")
+}
+
+// Nodes that are processes on machines of their own bear weather as well, and a divided network.
+func TestANetworkOfNamespacesBearsWhatAPlanSays(t *testing.T) {
+	if os.Getenv("PEEL_SLOW") == "" {
+		t.Skip("needs half a minute, and root: PEEL_SLOW=1 runs it")
+	}
+	space, err := netns.NewSpace(netip.MustParseAddr("10.1.0.1"))
+	if err != nil {
+		t.Skipf("notice: network namespaces cannot be had here, so no plan is run in them: %v", err)
+	}
+	space.Close()
+	p, s := plan.Default(), plan.Duration(1e9)
+	p.Name, p.Authorities, p.Relays, p.Length = "spaces", 3, plan.Relays{Count: 6, Exits: 3}, 8*s
+	p.Weathers = []plan.Weather{{Name: "windy", Map: 0.5, Jitter: plan.Duration(2e6), Loss: 0.005, Rate: 2_500_000}}
+	p.Weather, p.Voting = "windy", 2*s
+	p.Services = []plan.Service{{Name: "web", Kind: "web"}, {Name: "sink", Kind: "sink"}}
+	p.Loads = []plan.Load{{To: "web", Count: 12, AtOnce: 2, Size: 100_000, Tries: 20}, {To: "sink", Count: 4, AtOnce: 1, Size: 50_000, Tries: 20}}
+	p.Events = []plan.Event{
+		{Do: plan.Kill, Node: "relay1", At: s, For: 2 * s}, {Do: plan.Freeze, Node: "relay2", At: 2 * s, For: 2 * s}, {Do: plan.Restart, Node: "relay3", At: 3 * s},
+		{Do: plan.Limit, Node: "relay4", Rate: 500_000, At: s, For: 2 * s}, {Do: plan.Part, Nodes: []string{"relay5", "relay6"}, At: 4 * s, For: s},
+		{Do: plan.Freeze, Node: "sink", At: s, For: s}, {Do: plan.Change, Weather: plan.Calm, At: 6 * s},
+	}
+	p.Expect.MissedPeriods = 100 // of which a busy machine may miss some
+	p.Fill()
+	out := runPlan(t, groundNamespaces, p, "downloads: 16, complete 100.00 %")
+	if m := regexp.MustCompile(`packets: ([0-9]+) arrived, ([0-9]+) were lost, [0-9]+ dropped by full queues, ([0-9]+) unheard`).FindStringSubmatch(out); m == nil ||
+		len(m[1]) < 4 || m[2] == "0" || m[3] == "0" {
+		t.Errorf("packets did not meet the weather: %s", out)
+	}
+}
+
+// runPlan runs a plan by the verb, and wants something said in the end.
+func runPlan(t *testing.T, ground string, p *plan.Plan, want string) string {
+	t.Helper()
 	text, err := p.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -50,17 +89,18 @@ func TestANetworkOfProcessesBearsWhatAPlanSays(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "peel", "testnet", "run", "-q", "--ground", groundProcesses, file)
+	cmd := exec.CommandContext(t.Context(), "peel", "testnet", "run", "-q", "--ground", ground, file)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs // so that Wait waits for all processes
 	out, err := cmd.Output()
-	if err != nil || !strings.Contains(string(out), "downloads: 16, complete 100.00 %") {
+	if err != nil || !strings.Contains(string(out), want) {
 		t.Errorf("%v\n%s%s", err, out, errs.String())
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "peel-lab-*")); len(left) > 0 {
 		t.Errorf("%v is left", left)
 	}
+	return string(out)
 }
 
 func TestWhatProcessesCannotDoIsRefused(t *testing.T) {

@@ -59,8 +59,8 @@ loopback    sockets of this machine, in real time, all nodes in this process; wh
             sent takes its time, and is held up, on a line in memory
 processes   sockets of this machine, in real time, each node a process: nothing lies
             between them, and kill, freeze and restart are signals
-namespaces  machines with kernels' networks of their own, in real time, between which
-            packets are delayed and lost; Linux and root only
+namespaces  processes as well, each on a machine with a kernel's network of its own;
+            between them packets are delayed and lost; Linux and root only
 
 The window, a web page, shows it meanwhile, and after it if you give --web; --pace has
 virtual time pass slowly enough to watch.`,

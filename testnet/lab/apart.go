@@ -27,8 +27,11 @@ func Apart(p *plan.Plan) Outside {
 
 // Traits gives each process a while to start.
 func (g *apart) Traits() Traits {
-	return Traits{Name: "as processes, over loopback", Settling: 2*time.Second + time.Duration(g.machines)*100*time.Millisecond, Real: true, Shared: true}
+	return Traits{Name: "as processes, over loopback", Settling: timeToStart(g.machines), Real: true, Shared: true}
 }
+
+// timeToStart is what so many processes may need.
+func timeToStart(n int) time.Duration { return 2*time.Second + time.Duration(n)*100*time.Millisecond }
 
 // errLoopbackAsItIs is why what befalls lines is refused.
 var errLoopbackAsItIs = errors.New("processes are joined by the machine's loopback as it is: use --ground namespaces (as root), loopback or virtual")
@@ -65,10 +68,10 @@ func (g *apart) Dial(ctx context.Context, from netip.Addr, network, addr string)
 	return d.DialContext(ctx, network, addr)
 }
 
-// Command gives the process its port.
-func (g *apart) Command(on netip.Addr, name string, args ...string) *exec.Cmd {
+// Start gives the process its port.
+func (g *apart) Start(on netip.Addr, cmd *exec.Cmd) error {
 	g.release(on)
-	return exec.Command(name, args...)
+	return cmd.Start()
 }
 
 func (g *apart) SetWays(func(from, to netip.Addr) memnet.Way) error { return nil } // calm: Refuse has seen to it

@@ -46,8 +46,8 @@ type Ground interface {
 // Outside is a ground on which authorities, relays and clients are processes of their own, if Config.Processes is given.
 type Outside interface {
 	Ground
-	// Command is a command that, when it is started, runs on the machine with the address.
-	Command(on netip.Addr, name string, args ...string) *exec.Cmd
+	// Start starts a process on the machine with the address. The thread that calls it is the one that starts the process.
+	Start(on netip.Addr, cmd *exec.Cmd) error
 }
 
 // Machine is one machine of a ground.

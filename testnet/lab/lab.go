@@ -257,7 +257,11 @@ func (l *Lab) end(cancel context.CancelCauseFunc) error {
 		s.stop()
 	}
 	l.running.Wait()
-	return l.ground.End()
+	err := l.ground.End()
+	if g, ok := l.ground.(*namespaces); ok {
+		l.result.Packets = g.packets.Counts()
+	}
+	return err
 }
 
 func sleepUntil(ctx context.Context, at time.Time) bool {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
-	"sync"
 	"time"
 
 	"peel/testnet/memnet"
@@ -15,31 +14,28 @@ import (
 	"peel/testnet/plan"
 )
 
-// namespaces is the ground of real kernels: each machine is a network namespace of Linux, and between them lines carry packets.
+// namespaces is the ground of processes on machines that are network namespaces of Linux: between them lines carry packets.
 type namespaces struct {
-	calm    bool
-	packets *netns.Net
-	spaces  map[netip.Addr]*netns.Space
-	cancel  context.CancelFunc
-	carried chan error // of the lines, when they have ended
-
-	mu        sync.Mutex
-	listeners map[*spaceListener]struct{}
-	conns     map[*spaceConn]struct{}
+	calm     bool
+	machines int
+	packets  *netns.Net
+	spaces   map[netip.Addr]*netns.Space
+	cancel   context.CancelFunc
+	carried  chan error // of the lines, when they have ended
 }
 
-// Namespaces makes a ground of network namespaces, in real time. It needs Linux, and root.
+// Namespaces makes a ground of network namespaces for nodes that are processes of their own (Config.Processes), in real time. It needs
+// Linux, and root.
 func Namespaces(p *plan.Plan) Outside {
 	return &namespaces{
-		calm: p.Weather == plan.Calm, packets: netns.New(p.Seed), spaces: make(map[netip.Addr]*netns.Space),
-		listeners: make(map[*spaceListener]struct{}), conns: make(map[*spaceConn]struct{}),
+		calm: p.Weather == plan.Calm, machines: p.Authorities + p.Relays.Count + p.Clients, packets: netns.New(p.Seed), spaces: make(map[netip.Addr]*netns.Space),
 	}
 }
 
 func (g *namespaces) Traits() Traits {
-	t := Traits{Name: "in network namespaces", Settling: time.Second, Real: true}
+	t := Traits{Name: "as processes, in network namespaces", Settling: timeToStart(g.machines), Real: true}
 	if !g.calm { // relays are in the first consensus, though they are far from all authorities
-		t.Settling = 4 * time.Second
+		t.Settling += 3 * time.Second
 	}
 	return t
 }
@@ -95,15 +91,7 @@ func (g *namespaces) Listen(at netip.AddrPort) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.Listen(at)
-	if err != nil {
-		return nil, err
-	}
-	sl := &spaceListener{Listener: l, ground: g, on: at.Addr()}
-	g.mu.Lock()
-	g.listeners[sl] = struct{}{}
-	g.mu.Unlock()
-	return sl, nil
+	return s.Listen(at)
 }
 
 func (g *namespaces) Dial(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) {
@@ -111,20 +99,15 @@ func (g *namespaces) Dial(ctx context.Context, from netip.Addr, network, addr st
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	return g.keep(c, from), nil
+	return s.DialContext(ctx, network, addr)
 }
 
-// Command is that of Outside.
-func (g *namespaces) Command(on netip.Addr, name string, args ...string) *exec.Cmd {
+func (g *namespaces) Start(on netip.Addr, cmd *exec.Cmd) error {
 	s, err := g.space(on)
 	if err != nil {
-		return &exec.Cmd{Path: name, Err: err}
+		return err
 	}
-	return s.Command(name, args...)
+	return s.Start(cmd)
 }
 
 func (g *namespaces) SetWays(way func(from, to netip.Addr) memnet.Way) error {
@@ -147,38 +130,10 @@ func (g *namespaces) Freeze(a netip.Addr, frozen bool) error {
 	return nil
 }
 
-// Cut ends the machine's connections that are this process's as a kernel does when a process is killed that has not read all.
-func (g *namespaces) Cut(a netip.Addr) {
-	var ls []*spaceListener
-	var cs []*spaceConn
-	g.mu.Lock()
-	for l := range g.listeners {
-		if l.on == a {
-			ls = append(ls, l)
-		}
-	}
-	for c := range g.conns {
-		if c.on == a {
-			cs = append(cs, c)
-		}
-	}
-	g.mu.Unlock()
-	for _, l := range ls {
-		l.Close()
-	}
-	for _, c := range cs {
-		c.SetLinger(0)
-		c.Close()
-	}
-}
-
-// Counts are of the packets up to now.
-func (g *namespaces) Counts() netns.Counts { return g.packets.Counts() }
+// Cut has nothing to do: what a process had ends with it.
+func (g *namespaces) Cut(netip.Addr) {}
 
 func (g *namespaces) End() error {
-	for a := range g.spaces {
-		g.Cut(a)
-	}
 	var errs []error
 	if g.cancel != nil {
 		g.cancel()
@@ -188,52 +143,4 @@ func (g *namespaces) End() error {
 		errs = append(errs, s.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// spaceListener is one on a machine.
-type spaceListener struct {
-	net.Listener
-	ground *namespaces
-	on     netip.Addr
-}
-
-// Accept implements net.Listener.
-func (l *spaceListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return l.ground.keep(c, l.on), nil
-}
-
-// Close implements net.Listener.
-func (l *spaceListener) Close() error {
-	l.ground.mu.Lock()
-	delete(l.ground.listeners, l)
-	l.ground.mu.Unlock()
-	return l.Listener.Close()
-}
-
-// spaceConn is a connection of a machine's that this process has.
-type spaceConn struct {
-	*net.TCPConn
-	ground *namespaces
-	on     netip.Addr
-}
-
-// keep remembers a connection until it is closed.
-func (g *namespaces) keep(c net.Conn, on netip.Addr) net.Conn {
-	sc := &spaceConn{c.(*net.TCPConn), g, on}
-	g.mu.Lock()
-	g.conns[sc] = struct{}{}
-	g.mu.Unlock()
-	return sc
-}
-
-// Close implements net.Conn.
-func (c *spaceConn) Close() error {
-	c.ground.mu.Lock()
-	delete(c.ground.conns, c)
-	c.ground.mu.Unlock()
-	return c.TCPConn.Close()
 }

@@ -137,13 +137,11 @@ func (p *program) start() error {
 		return fmt.Errorf("lab: %w", err)
 	}
 	defer log.Close()
-	cmd := p.lab.outside.Command(p.on.Addr.Addr(), p.lab.cfg.Processes.Program, p.args...)
-	if cmd.Args[0] == p.lab.cfg.Processes.Program {
-		cmd.Args[0] = os.Args[0] // by which this one was called
-	}
+	cmd := exec.Command(p.lab.cfg.Processes.Program, p.args...)
+	cmd.Args[0] = os.Args[0] // by which this one was called
 	cmd.Stdout, cmd.Stderr = log, log
 	bench.EndWithParent(cmd)
-	if err := p.lab.starter.do(cmd.Start); err != nil {
+	if err := p.lab.starter.do(func() error { return p.lab.outside.Start(p.on.Addr.Addr(), cmd) }); err != nil {
 		return fmt.Errorf("lab: starting %s: %w", p.name, err)
 	}
 	done := make(chan struct{})

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"peel/testnet/netns"
 	"peel/testnet/plan"
 	"peel/testnet/story"
 )
@@ -38,6 +39,7 @@ type Result struct {
 	Prompt    int           // of these, after which it came in time
 	Stopped   bool          // before its end
 	ByHand    int           // what those who watched did to the network
+	Packets   netns.Counts  // that a ground carried which carries packets
 
 	end  time.Time // of the timetable
 	acts []string
@@ -316,6 +318,10 @@ func (r *Result) String() string {
 	}
 	if r.Kills > 0 {
 		fmt.Fprintf(&b, "  kills: %d; a new connection worked in time after %d\n", r.Kills, r.Prompt)
+	}
+	if k := r.Packets; k.Carried > 0 {
+		fmt.Fprintf(&b, "  packets: %d arrived, %d were lost, %d dropped by full queues, %d unheard, %d ended their connection\n",
+			k.Carried, k.Lost, k.Full, k.Unheard, k.Broken)
 	}
 	if r.ByHand > 0 {
 		fmt.Fprintf(&b, "  done by hand: %d; so the trace is not what the seed decides alone\n", r.ByHand)

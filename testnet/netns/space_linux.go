@@ -113,12 +113,29 @@ func (s *Space) Addr() netip.Addr { return s.addr }
 // Do calls f on a thread that is in the namespace: sockets that it makes itself and processes that it starts are there. f must not
 // leave such things to goroutines.
 func (s *Space) Do(f func() error) error {
-	return onThread(func() error {
-		if err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("netns: entering a network namespace: %w", err)
-		}
-		return f()
-	})
+	return onThread(func() error { return s.enter(f) })
+}
+
+// enter calls f on this thread, which is then left in the namespace.
+func (s *Space) enter(f func() error) error {
+	if err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("netns: entering a network namespace: %w", err)
+	}
+	return f()
+}
+
+// here calls f on this thread, to which the goroutine is locked, and goes back.
+func (s *Space) here(f func() error) error {
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return fmt.Errorf("netns: %w", err)
+	}
+	defer home.Close()
+	err = s.enter(f)
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		panic(fmt.Sprintf("netns: a thread cannot leave a namespace: %v", back)) // it was there before, and may be everywhere
+	}
+	return err
 }
 
 // onThread calls f on a thread of its own, which is in this program's namespace again when it has returned.
@@ -140,9 +157,11 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// Command is a command that, when it is started by this process, runs in the namespace: nsenter, of util-linux, becomes it.
-func (s *Space) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), s.file.Fd()), "--", name}, args...)...)
+// Start starts a process in the namespace. It is the calling thread that does it, for processes may end with the thread that started them.
+func (s *Space) Start(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return s.here(cmd.Start)
 }
 
 // Listen listens for TCP in the namespace.

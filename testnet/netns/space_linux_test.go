@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
@@ -266,9 +267,14 @@ func TestProcessesAreOnTheirMachine(t *testing.T) {
 		t.Fatalf("%v: in %s, as before", err, inside)
 	}
 	for range 20 {
-		cmd := s[0].Command("readlink", "/proc/self/ns/net")
-		if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != inside {
-			t.Errorf("%v: a process is in %q, not in %s", err, out, inside)
+		cmd := exec.Command("readlink", "/proc/self/ns/net")
+		var out bytes.Buffer
+		cmd.Stdout = &out
+		if err := s[0].Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil || strings.TrimSpace(out.String()) != inside {
+			t.Errorf("%v: a process is in %q, not in %s", err, out.String(), inside)
 		}
 		var wg sync.WaitGroup
 		for range 8 {

@@ -28,8 +28,8 @@ func (s *Space) Addr() netip.Addr { return netip.Addr{} }
 // Do fails.
 func (s *Space) Do(func() error) error { return errNotLinux }
 
-// Command is one that does not run in it.
-func (s *Space) Command(name string, args ...string) *exec.Cmd { return exec.Command(name, args...) }
+// Start fails.
+func (s *Space) Start(*exec.Cmd) error { return errNotLinux }
 
 // Listen fails.
 func (s *Space) Listen(netip.AddrPort) (net.Listener, error) { return nil, errNotLinux }

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -67,28 +68,31 @@ func BenchmarkTransfer(b *testing.B) {
 		b.Run(w.name, func(b *testing.B) {
 			n, s := spaces(b, 2)
 			n.SetWays(fixed(w.way))
-			end := func(s *Space, what string) *exec.Cmd {
-				cmd := s.Command(os.Args[0])
+			end := func(what string) *exec.Cmd {
+				cmd := exec.Command(os.Args[0])
 				cmd.Env = append(os.Environ(), endVariable+"="+what, endVariable+"_SIZE="+strconv.Itoa(b.N<<20))
 				cmd.Stderr = os.Stderr
 				return cmd
 			}
 			at := s[1].Addr().String() + ":5000"
-			in := end(s[1], "L"+at)
+			in := end("L" + at)
 			listens, err := in.StdoutPipe()
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := in.Start(); err != nil {
+			if err := s[1].Start(in); err != nil {
 				b.Fatal(err)
 			}
 			io.Copy(io.Discard, listens)
 			b.SetBytes(1 << 20)
 			b.ResetTimer()
 			before := used()
-			err = end(s[0], "S"+at).Run()
-			if e := in.Wait(); err != nil || e != nil {
-				b.Fatal(err, e)
+			out := end("S" + at)
+			if err := s[0].Start(out); err != nil {
+				b.Fatal(err)
+			}
+			if err := errors.Join(out.Wait(), in.Wait()); err != nil {
+				b.Fatal(err)
 			}
 			cpu, packets := used()-before, n.Counts().Carried
 			b.ReportMetric(float64(cpu)/float64(packets), "cpu-ns/packet")
