@@ -43,7 +43,12 @@ type running struct {
 // start starts a peel, and ends it with the test.
 func start(t *testing.T, env []string, args ...string) *running {
 	t.Helper()
-	p := &running{name: strings.Join(args, " "), cmd: exec.Command("peel", args...), gone: make(chan struct{}), wrote: make(chan struct{})}
+	return startProgram(t, "peel", env, args...)
+}
+
+func startProgram(t *testing.T, program string, env []string, args ...string) *running {
+	t.Helper()
+	p := &running{name: strings.Join(args, " "), cmd: exec.Command(program, args...), gone: make(chan struct{}), wrote: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p // so that Wait waits for all that it started
 	if err := p.cmd.Start(); err != nil {
