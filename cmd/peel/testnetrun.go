@@ -170,6 +170,7 @@ func (r *labRun) all(ctx context.Context, plans []*plan.Plan) (failed int, err e
 		if err != nil {
 			return failed, err
 		}
+		told.Conclude(res.OK(), res.String())
 		if r.report != "" {
 			if err := writeReport(r.report, told); err != nil {
 				return failed, err

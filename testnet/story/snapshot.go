@@ -13,6 +13,7 @@ type Snapshot struct {
 	Started   time.Time  `json:"started"`
 	Now       time.Time  `json:"now"`
 	Over      bool       `json:"over"`
+	Outcome   *Outcome   `json:"outcome,omitempty"`
 	Run       int        `json:"run,omitempty"` // of those that a window shows one after the other
 	Pace      string     `json:"pace,omitempty"`
 	Paces     []string   `json:"paces,omitempty"` // that can be asked for
@@ -34,7 +35,7 @@ func (s *Story) Snapshot(after uint64) Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := Snapshot{
-		Network: s.network, Ground: s.ground, Started: s.started, Now: s.now, Over: s.over, Weather: s.weather, Weathers: []string{}, Can: []string{},
+		Network: s.network, Ground: s.ground, Started: s.started, Now: s.now, Over: s.over, Outcome: s.outcome, Weather: s.weather, Weathers: []string{}, Can: []string{},
 		Nodes: []Node{}, Links: []Link{}, Circuits: []Circuit{}, Series: s.series.clone(),
 		Periods: tail(s.periods, mostPeriods), Downloads: tail(s.downloads, mostDownloads), Marks: tail(s.marks, mostMarks),
 	}

@@ -26,6 +26,7 @@ const (
 	mostDownloads = 200
 	mostMarks     = 200
 	mostText      = 400 // bytes of a text
+	mostOutcome   = 8000
 )
 
 // Roles of a node.
@@ -141,6 +142,12 @@ type Download struct {
 	Err       string        `json:"error,omitempty"`
 }
 
+// Outcome is what came of a run.
+type Outcome struct {
+	Well bool   `json:"well"` // what was expected came, and what must always hold did
+	Text string `json:"text"`
+}
+
 // Mark is a moment that belongs beside the curves: a change of weather, a node that was killed.
 type Mark struct {
 	At   time.Time `json:"at"`
@@ -179,6 +186,7 @@ type Story struct {
 	started   time.Time
 	now       time.Time
 	over      bool
+	outcome   *Outcome
 	weather   string
 	seq       uint64
 	events    []Event // the newest last
@@ -382,6 +390,16 @@ func (s *Story) Villain(at time.Time, node, does string) {
 	}
 	s.mark(Mark{at, OfVillain, node + " " + text})
 	s.tell(Event{At: at, Node: node, Kind: OfVillain, Text: text})
+}
+
+// Conclude says what came of the run, in some lines, and whether that is what was expected.
+func (s *Story) Conclude(well bool, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(text) > mostOutcome {
+		text = strings.ToValidUTF8(text[:mostOutcome], "") + "…"
+	}
+	s.outcome = &Outcome{Well: well, Text: text}
 }
 
 // End says that the run is over: nodes and circuits stay as they are, whatever is told of them.

@@ -300,3 +300,16 @@ func TestHowANetworkIsTakenDownIsNoPartOfItsStory(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// What came of a run is told when it is over, within bounds.
+func TestWhatCameOfARunIsTold(t *testing.T) {
+	s := New("local", "in a test", begin)
+	if o := s.Snapshot(0).Outcome; o != nil {
+		t.Errorf("before the end: %v", o)
+	}
+	s.End(after(1))
+	s.Conclude(true, strings.Repeat("ä", mostOutcome))
+	if o := s.Snapshot(0).Outcome; o == nil || !o.Well || len(o.Text) > mostOutcome+len("…") || !strings.HasSuffix(o.Text, "ä…") {
+		t.Errorf("after it: %.80v", o)
+	}
+}

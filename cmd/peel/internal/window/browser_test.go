@@ -142,6 +142,7 @@ func TestInABrowserAReportNeedsNothingElse(t *testing.T) {
 	slow(t)
 	s := network()
 	s.End(after(10))
+	s.Conclude(false, "local: FAILED (seed 1)\n  expected <b>more\n")
 	name := filepath.Join(t.TempDir(), "report.html")
 	f, err := os.Create(name)
 	if err != nil {
@@ -157,6 +158,7 @@ func TestInABrowserAReportNeedsNothingElse(t *testing.T) {
 	ctx := t.Context()
 	p.Until(ctx, `document.querySelectorAll("#graph .node").length === 8 && document.querySelectorAll(".uplot canvas").length === 3`)
 	p.Until(ctx, `document.querySelector("#about").textContent.includes("over after 0:10") && !document.querySelector("#tools button")`)
+	p.Until(ctx, `document.querySelector("#outcome li").textContent === "expected <b>more" && document.querySelector("#outcome .bad")`)
 	if err := p.Eval(`document.querySelector('[data-node="relay1"]').dispatchEvent(new MouseEvent("click", {bubbles: true}))`, nil); err != nil {
 		t.Fatal(err)
 	}

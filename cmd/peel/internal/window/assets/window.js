@@ -90,6 +90,7 @@ function show(v) {
   events = events.concat(v.events.filter((e) => e.seq > known)).slice(-500);
   document.title = "Peel test network " + v.network;
   $("about").textContent = [v.network, v.ground, v.weather && "weather: " + v.weather, v.over && "over after " + clock(since(v.now))].filter(Boolean).join(" · ");
+  showOutcome();
   showTiles();
   showTools();
   graph.show(v);
@@ -118,6 +119,17 @@ function anew() {
   [now, events, chosen, lines, beats] = [null, [], null, null, []];
   before.clear();
   graph.anew();
+}
+
+// showOutcome shows what came of the run, when it is over.
+function showOutcome() {
+  const o = now.outcome, place = $("outcome");
+  place.hidden = !o;
+  put(place, JSON.stringify(o ?? null), () => {
+    if (!o) return [];
+    const [first, ...more] = o.text.trimEnd().split("\n");
+    return [el("h2", {}, first, el("span", { class: "sign " + (o.well ? "good" : "bad") }, o.well ? "as expected" : "not as expected")), el("ul", {}, ...more.map((line) => el("li", {}, line.trim())))];
+  });
 }
 
 const many = () => now.nodes.filter((n) => n.role === "client").length > 1;
