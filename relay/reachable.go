@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"time"
 
 	"peel/cell/link"
 	"peel/directory"
@@ -45,6 +46,7 @@ func (r *Relay) withReach(directory http.Handler) http.Handler {
 // oneEach lets every address ask for one try at a time.
 func (r *Relay) oneEach(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(authority.AskedWithin)) // the web server reads what we do not
 		from, _ := req.Context().Value(callerKey{}).(netip.Addr)
 		p := &place{owner: owner{of: sourceOf(from)}}
 		r.mu.Lock()

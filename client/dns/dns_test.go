@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -427,6 +428,97 @@ func TestSlowConnections(t *testing.T) {
 	if n := s.Stats().Evicted; n != 21 {
 		t.Errorf("%d made room", n)
 	}
+}
+
+// Five thousand connections that say a byte and no more are there 64 at a time, each for its time at most and 8 KiB, and keep nobody out.
+func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Lookup: new(book).lookup}
+		ln := &pipes{make(chan net.Conn), make(chan struct{})}
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := s.ServeListener(ctx, ln); err != nil {
+				t.Error(err)
+			}
+		})
+		const n = 5000
+		near, far := make([]net.Conn, n), make([]net.Conn, n)
+		for i := range n {
+			near[i], far[i] = net.Pipe()
+		}
+		before := inUse()
+		began := time.Now()
+		for i := range n {
+			ln.in <- far[i]
+			near[i].Write([]byte{0})
+			if i == mostConns-1 {
+				synctest.Wait()
+				each := (int64(inUse()) - int64(before)) / mostConns
+				if t.Logf("%d bytes each", each); each > 8<<10 && !underRace {
+					t.Errorf("%d bytes each", each)
+				}
+			}
+		}
+		synctest.Wait()
+		s.mu.Lock()
+		there := len(s.conns)
+		s.mu.Unlock()
+		if there != mostConns {
+			t.Errorf("%d are there", there)
+		}
+		for range 3 {
+			a, b := net.Pipe()
+			ln.in <- b
+			in := ask(t, "both.example.", dnsmessage.TypeA, 0)
+			a.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(in))), in...))
+			var length [2]byte
+			if _, err := io.ReadFull(a, length[:]); err != nil {
+				t.Errorf("an honest question: %v", err)
+			}
+			a.Close()
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("three honest questions took %v", took)
+		}
+		for _, c := range near {
+			io.Copy(io.Discard, c)
+		}
+		if took := time.Since(began); took > connTime {
+			t.Errorf("the last was there for %v", took)
+		}
+		stop()
+		wg.Wait()
+	})
+}
+
+// pipes is a listener of connections in memory.
+type pipes struct {
+	in   chan net.Conn
+	done chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.in:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.done); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
+
+// underRace: the race detector makes everything larger.
+var underRace bool
+
+// inUse is the memory of objects and stacks.
+func inUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
 }
 
 func TestSilentConnectionsEnd(t *testing.T) {

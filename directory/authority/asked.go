@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"peel/cell/link"
 	"peel/directory"
@@ -18,6 +19,9 @@ const PathReach = "/peel/reach"
 // TriesAtATime is how many relays a node tries for others at a time; one more is told to come again.
 const TriesAtATime = 16
 
+// AskedWithin is how long the body of such a request may take: it is one cell's.
+const AskedWithin = 5 * time.Second
+
 // TryFor answers requests to try a relay: 204 if it was reached, 424 and a word why not, 403 and a sentence if may, which is told the
 // request and the address, has an error. Each takes reachTimeout at most.
 func TryFor(reach func(context.Context, *directory.Descriptor, netip.AddrPort) error, may func(*http.Request, netip.AddrPort) error) http.Handler {
@@ -28,6 +32,7 @@ func TryFor(reach func(context.Context, *directory.Descriptor, netip.AddrPort) e
 			http.Error(w, "to be asked by POST", http.StatusMethodNotAllowed)
 			return
 		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(AskedWithin)) // where there are none, the connection's end bounds it
 		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, directory.MaxReach))
 		if err != nil {
 			http.Error(w, "the body ended early, or is too large", http.StatusBadRequest)

@@ -22,7 +22,7 @@ import (
 // Bounds of the notice (spec/exit.md, section 6).
 const (
 	MostNotice  = 64 << 10 // bytes of a page
-	noticeConns = 64       // at a time, all listeners together; one more is closed at once
+	noticeConns = 64       // at a time, all listeners together; one more takes the place of another (visitors.enter)
 	noticeHead  = 4 << 10
 	noticeRead  = 5 * time.Second
 	noticeWrite = 10 * time.Second
@@ -30,8 +30,8 @@ const (
 
 // Notice is a page that says to who looks at an exit's address what it is: whoever traces something back to it will.
 type Notice struct {
-	page   atomic.Pointer[[]byte]
-	places chan struct{}
+	page atomic.Pointer[[]byte]
+	here visitors
 }
 
 // NewNotice takes a page of HTML.
@@ -39,7 +39,7 @@ func NewNotice(page []byte) (*Notice, error) {
 	if len(bytes.TrimSpace(page)) == 0 || len(page) > MostNotice || !utf8.Valid(page) {
 		return nil, fmt.Errorf("exit: an exit notice must be a page of 1 to %d bytes in UTF-8", MostNotice)
 	}
-	n := &Notice{places: make(chan struct{}, noticeConns)}
+	n := new(Notice)
 	page = bytes.Clone(page)
 	n.page.Store(&page)
 	return n, nil
@@ -110,6 +110,7 @@ func (n *Notice) Run(ctx context.Context, ls []net.Listener) error {
 	s := &http.Server{
 		Handler: http.HandlerFunc(n.serve), ReadHeaderTimeout: noticeRead, ReadTimeout: noticeRead, WriteTimeout: noticeWrite,
 		MaxHeaderBytes: noticeHead, ErrorLog: log.New(io.Discard, "", 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, visitorKey{}, c) },
 		ConnState: func(_ net.Conn, now http.ConnState) {
 			switch now {
 			case http.StateNew:
@@ -124,7 +125,7 @@ func (n *Notice) Run(ctx context.Context, ls []net.Listener) error {
 	defer fail(nil)
 	for _, l := range ls {
 		serving.Go(func(p *contain.Panic) { fail(&noticeError{p}) }, func() {
-			if err := s.Serve(&placed{l, n.places}); !errors.Is(err, http.ErrServerClosed) {
+			if err := s.Serve(&door{l, &n.here}); !errors.Is(err, http.ErrServerClosed) {
 				fail(&noticeError{fmt.Errorf("exit: no longer serving the notice on %v: %w", l.Addr(), err)})
 			}
 		})
@@ -143,6 +144,9 @@ func (n *Notice) Run(ctx context.Context, ls []net.Listener) error {
 type noticeError struct{ error }
 
 func (n *Notice) serve(w http.ResponseWriter, r *http.Request) {
+	if v, ok := r.Context().Value(visitorKey{}).(*visitor); ok {
+		n.here.asked(v)
+	}
 	h := w.Header()
 	h["Date"] = nil // what time it is here is nobody's business
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:")
@@ -159,37 +163,4 @@ func (n *Notice) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet {
 		w.Write(page)
 	}
-}
-
-// placed is a listener whose connections take a place each.
-type placed struct {
-	net.Listener
-	places chan struct{}
-}
-
-func (l *placed) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.places <- struct{}{}:
-			return &placedConn{Conn: c, places: l.places}, nil
-		default:
-			c.Close()
-		}
-	}
-}
-
-// placedConn gives its place back when it is closed.
-type placedConn struct {
-	net.Conn
-	once   sync.Once
-	places chan struct{}
-}
-
-func (c *placedConn) Close() error {
-	defer c.once.Do(func() { <-c.places })
-	return c.Conn.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -154,6 +155,33 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 		})
 	}
 }
+
+// The web server takes up to 16 KiB for a connection that has not asked, so that all there may be take a MiB.
+func TestASlowConnectionIsSmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inUse := func() int64 {
+			runtime.GC()
+			runtime.GC()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return int64(m.HeapAlloc + m.StackInuse)
+		}
+		inBubble(t, server(t), func(dial func() net.Conn) {
+			before := inUse()
+			for range page.MostConns {
+				io.WriteString(dial(), "GET /status HTTP/1.1\r\nHost: peel\r\n")
+			}
+			synctest.Wait()
+			each := (inUse() - before) / page.MostConns
+			if t.Logf("%d bytes each", each); each > 16<<10 && !underRace {
+				t.Errorf("%d bytes each", each)
+			}
+		})
+	})
+}
+
+// underRace: the race detector makes everything larger.
+var underRace bool
 
 // When all places are taken by requests that are being answered, one more is closed.
 func TestConnectionsHaveABound(t *testing.T) {

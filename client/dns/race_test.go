@@ -1,0 +1,5 @@
+//go:build race
+
+package dns
+
+func init() { underRace = true }

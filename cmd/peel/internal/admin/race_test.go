@@ -1,0 +1,5 @@
+//go:build race
+
+package admin
+
+func init() { underRace = true }

@@ -1,0 +1,5 @@
+//go:build race
+
+package exit
+
+func init() { underRace = true }
