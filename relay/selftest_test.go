@@ -123,7 +123,9 @@ func TestARelayBehindARouterIsPublished(t *testing.T) {
 		r := newTested(emptyWorld(t, 6), new(sync.Map), func(w *world, cfg *Config) {
 			outside = port(listenerAddrs(cfg.Listeners)[0], 443)
 			inside := w.listen(netip.MustParseAddrPort("10.0.0.7:9001"))
+			w.mu.Lock()
 			w.listeners[outside.String()] = inside
+			w.mu.Unlock()
 			cfg.Listeners, cfg.Addrs = []net.Listener{inside}, []netip.AddrPort{outside}
 		})
 		time.Sleep(time.Second)
@@ -200,7 +202,9 @@ func TestEachAddressIsTestedForItself(t *testing.T) {
 			w := emptyWorld(t, 6, dirtest.Relays(func(i int, d *directory.Descriptor) { d.Addrs = append(d.Addrs, six(i)) }))
 			r := newTested(w, new(sync.Map), func(w *world, cfg *Config) {
 				if broken >= 0 {
+					w.mu.Lock()
 					delete(w.listeners, cfg.Addrs[broken].String())
+					w.mu.Unlock()
 				}
 			}, func(_ int, cfg *Config) {
 				for j := range w.net.Relays {
@@ -257,8 +261,11 @@ func TestTheFirstRelaysOfANetworkComeUp(t *testing.T) {
 			if d, v := r.published(), r.verdict(0); d == nil || v.Verdict != c.want || !v.Announced {
 				t.Errorf("%s: published %+v; %+v", c.name, d, v)
 			}
-			if c.young && len(w.said) != c.relays {
-				t.Errorf("%d of %d relays came up", len(w.said), c.relays)
+			w.mu.Lock()
+			up := len(w.said)
+			w.mu.Unlock()
+			if c.young && up != c.relays {
+				t.Errorf("%d of %d relays came up", up, c.relays)
 			}
 		})
 	}
