@@ -130,7 +130,7 @@ func TestAClockThatIsSetBackIsToldOf(t *testing.T) {
 	made := dirtest.New(1, 3)
 	for _, kept := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			right := made.Consensus.ValidAfter.Add(time.Minute).Sub(time.Now())
+			right := time.Until(made.Consensus.ValidAfter.Add(time.Minute))
 			var wrong, asked, told atomic.Int64
 			c, err := New(Config{Network: made.Network, Now: func() time.Time { return time.Now().Add(right + time.Duration(wrong.Load())) }})
 			if err != nil {
