@@ -24,7 +24,7 @@ type pacer struct {
 
 	mu     sync.Mutex
 	pace   float64 // virtual seconds a real one; 0: none, +Inf: as many as the machine can
-	orders []order // of those who watch; as many as the window takes actions at a time
+	orders []order // of those who watch, mostOrders at most
 	over   bool
 }
 
@@ -41,11 +41,15 @@ const (
 
 var (
 	errRunOver = errors.New("the run is over")
+	errFull    = errors.New("what was asked for before has not been done yet: wait for it")
 	errSlow    = errors.New("it will be done when the next second of virtual time begins, which takes a while")
 )
 
-// mostReply is how long those who watch wait for what they asked for.
-const mostReply = 5 * time.Second
+// What those who watch may ask for at a time, and how long they wait for it.
+const (
+	mostOrders = 8
+	mostReply  = 5 * time.Second
+)
 
 func paceName(n float64) string {
 	if math.IsInf(n, 1) {
@@ -184,6 +188,10 @@ func (p *pacer) ask(do func(story.Actions) error) error {
 	if p.over {
 		p.mu.Unlock()
 		return errRunOver
+	}
+	if len(p.orders) >= mostOrders {
+		p.mu.Unlock()
+		return errFull
 	}
 	p.orders = append(p.orders, o)
 	p.mu.Unlock()

@@ -88,3 +88,24 @@ func TestARunThatStandsStillCanBeEnded(t *testing.T) {
 		}
 	})
 }
+
+// Of what the run does not come to do, only so much waits.
+func TestOrdersThatNobodyTakesAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPacer(t.Context(), 0)
+		kill := p.actions(nil).Kill
+		for range mostOrders {
+			if err := kill("relay1"); !errors.Is(err, errSlow) {
+				t.Errorf("with room: %v", err)
+			}
+		}
+		if err := kill("relay1"); !errors.Is(err, errFull) {
+			t.Errorf("without: %v", err)
+		}
+		done := 0
+		p.second(story.Actions{Kill: func(string) error { done++; return nil }}, func() {})
+		if err := kill("relay1"); done != mostOrders || !errors.Is(err, errSlow) {
+			t.Errorf("%d done, and then %v", done, err)
+		}
+	})
+}

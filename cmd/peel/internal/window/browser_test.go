@@ -80,6 +80,19 @@ func TestInABrowserTheWindowShowsANetworkAndKillsARelay(t *testing.T) {
 	p.Press("Enter")
 	p.Until(ctx, `document.activeElement.dataset.node !== "client" && document.querySelector("#story h2").textContent.startsWith(document.activeElement.dataset.node)`)
 	p.Press("Escape")
+	if err := p.Eval(`document.querySelector('[data-node="relay2"]').focus()`, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.Press("Enter")
+	p.Until(ctx, `document.querySelector("#story [data-key=kill]")`)
+	p.Press("Tab")
+	p.Press("Tab")
+	p.Until(ctx, `document.activeElement.dataset.key === "kill"`)
+	p.Press("Enter")
+	p.Until(ctx, `document.activeElement.dataset.key === "restore"`)
+	p.Press("Enter")
+	p.Until(ctx, `document.activeElement.dataset.key === "kill"`)
+	p.Press("Escape")
 
 	for _, v := range looks {
 		p.Look(v)

@@ -25,19 +25,20 @@ function put(place, key, make) {
   const top = place.scrollTop;
   place.replaceChildren(...[make()].flat().filter((c) => c !== null));
   place.scrollTop = top;
-  if (focus) place.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
+  if (focus) (place.querySelector(`[data-key="${CSS.escape(focus)}"]`) ?? place.querySelector(".acts button"))?.focus(); // Restore is where Kill was
 }
 
 // act asks for something to be done to the network, and shows how it is then.
 async function act(path, button) {
-  button?.setAttribute("disabled", "");
+  if (button?.getAttribute("aria-disabled") === "true") return;
+  button?.setAttribute("aria-disabled", "true"); // it keeps the focus
   try {
     await ask(path, { method: "POST" });
     trouble(null);
   } catch (e) {
     trouble(e, true);
   }
-  button?.removeAttribute("disabled");
+  button?.removeAttribute("aria-disabled");
   turn();
 }
 
