@@ -67,7 +67,10 @@ func try[T any](c *Client, ctx context.Context, u path.Usage, do func(context.Co
 	}
 	r := request{usage: u, token: c.token, era: c.pool.nowEra()}
 	var last error
-	for range dialAttempts {
+	for attempt := range dialAttempts {
+		if attempt > 0 {
+			c.pool.anew()
+		}
 		h, err := c.pool.get(ctx, r)
 		if err != nil {
 			var end *stream.EndError

@@ -121,8 +121,8 @@ func TestDialTriesWhereItMayHelp(t *testing.T) {
 			if got := w.hosts(); len(got) != x.tries {
 				t.Errorf("%s: %d tries instead of %d", x.host, len(got), x.tries)
 			}
-			if len(w.asked()) != x.tries {
-				t.Errorf("%s: tried on %d circuits", x.host, len(w.asked()))
+			if len(w.asked()) != x.tries || c.Again() != uint64(x.tries-1) {
+				t.Errorf("%s: tried on %d circuits, and %d times again", x.host, len(w.asked()), c.Again())
 			}
 			if err := dialAndEcho(c, "www.example:443"); err != nil {
 				t.Errorf("after %s: %v", x.host, err)

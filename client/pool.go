@@ -67,6 +67,7 @@ type pool struct {
 	noted   *relays            // this consensus was said to have expired
 
 	races, racesWon uint64 // streams asked for on a second circuit; those whose second answered first
+	again           uint64 // streams that were asked for on another circuit, as one had failed them
 }
 
 func newPool(c *core, guards *guard.Set, f *guardFile) *pool {

@@ -197,6 +197,13 @@ func (p *pool) mayRace() bool {
 	return true
 }
 
+// anew notes that a stream is asked for on another circuit, as one has failed it.
+func (p *pool) anew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.again++
+}
+
 // won counts the time of an answer.
 func (p *pool) won(took time.Duration, second bool) {
 	p.mu.Lock()
@@ -218,6 +225,13 @@ func (p *pool) lost(h *held, took time.Duration, second bool) {
 	if !second {
 		p.kick()
 	}
+}
+
+// Again counts how often a stream was asked for on another circuit because one had failed it, before a byte of the caller's was sent.
+func (c *Client) Again() uint64 {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.pool.again
 }
 
 // Races counts the streams that were asked for on a second circuit because the first was late, and those of them

@@ -34,8 +34,9 @@ func clientWindow(s *admin.Server, c *client.Client) {
 			Streams  int    `json:"streams"`
 			Races    uint64 `json:"races"`
 			Won      uint64 `json:"races_won"`
+			Again    uint64 `json:"asked_again"`
 			Panics   uint64 `json:"panics"`
-		}{n.Circuits, n.Spare, n.Building, n.Streams, races, won, c.Panics()}
+		}{n.Circuits, n.Spare, n.Building, n.Streams, races, won, c.Again(), c.Panics()}
 	})
 	s.Page("circuits", func() any { return circuitsPage{circuitsShown(c.Circuits())} })
 	s.Action("newnym", c.NewIdentity)

@@ -180,6 +180,7 @@ func (l *Lab) addrOf(name string) netip.Addr {
 type kill struct {
 	at   time.Time
 	took time.Duration // until the next new connection of a client worked; 0: not yet
+	cut  bool          // the run was over before it was late
 }
 
 // kill ends a node at once, as kill -9 does.

@@ -54,6 +54,7 @@ type life struct {
 type counts struct {
 	breaches, panics, faults, cells uint64 // faults are of links, by the other end
 	deeds                           uint64 // of a villain that is a process
+	again                           uint64 // of a client that is a process
 }
 
 func (l *life) stats() []*relay.Stats {

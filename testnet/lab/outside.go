@@ -283,6 +283,12 @@ func (d *door) Panics() uint64 {
 	return all.panics
 }
 
+// Again is as the client's window has it.
+func (d *door) Again() uint64 {
+	_, all := d.known()
+	return all.again
+}
+
 func (d *door) pathOf(net.Conn) []string { return nil }
 
 // circuits tells of the circuits, and looks at the paths of those that are new.

@@ -31,7 +31,7 @@ type Processes struct {
 	Program string // that they are
 	// Write writes what a node needs into its folder, and returns the arguments of Program that run it.
 	Write func(dir string, n *Setup) (args []string, err error)
-	// Ask asks a node that runs, by its folder, for a page of its window: /metrics, /readyz, of an authority /authority, of a client /circuits.
+	// Ask asks a node that runs, by its folder, for a page of its window: /metrics, /readyz, of an authority /authority, of a client /circuits and /status.
 	Ask func(ctx context.Context, dir, page string) ([]byte, error)
 }
 
@@ -248,6 +248,16 @@ func (p *program) refresh(ctx context.Context) {
 			}
 		}
 	case roleClient:
+		if text, err := p.ask(ctx, "/status"); err == nil {
+			var status struct {
+				Use struct {
+					Again uint64 `json:"asked_again"`
+				} `json:"use"`
+			}
+			if json.Unmarshal(text, &status) == nil {
+				seen.counts.again = status.Use.Again
+			}
+		}
 		if text, err := p.ask(ctx, "/circuits"); err == nil {
 			var page struct {
 				Circuits []circuitSeen `json:"circuits"`
@@ -311,6 +321,7 @@ func (c *counts) plus(o counts) {
 	c.faults += o.faults
 	c.cells += o.cells
 	c.deeds += o.deeds
+	c.again += o.again
 }
 
 // metrics reads counts out of a node's metrics, which are rounded down: few breaches are not seen from outside.

@@ -24,22 +24,24 @@ type Result struct {
 	Plan      *plan.Plan
 	Ready     time.Duration // from the start of the nodes until the first client was ready; 0: none was
 	Downloads []Download
-	Periods   []Period      // that had a consensus, as they were seen
-	Accused   []string      // authorities that signed two things for one period
-	Broken    []Broken      // what must always hold, and did not
-	Failed    []string      // what was expected, and did not come
-	Breaches  int           // circuits that honest relays ended for what came on them, and links likewise
-	Ended     int           // of these, the links
-	Most      uint64        // bytes a second that a relay counted for, in any consensus
-	Behind    time.Duration // how old the list of a client was, at most
-	Refused   int           // requests of villains that were refused
-	Deeds     int           // of villains
-	Missed    int           // periods without a consensus
-	Kills     int           // of relays, after which a new connection was waited for
-	Prompt    int           // of these, after which it came in time
-	Stopped   bool          // before its end
-	ByHand    int           // what those who watched did to the network
-	Packets   netns.Counts  // that a ground carried which carries packets
+	Periods   []Period        // that had a consensus, as they were seen
+	Accused   []string        // authorities that signed two things for one period
+	Broken    []Broken        // what must always hold, and did not
+	Failed    []string        // what was expected, and did not come
+	Breaches  int             // circuits that honest relays ended for what came on them, and links likewise
+	Ended     int             // of these, the links
+	Most      uint64          // bytes a second that a relay counted for, in any consensus
+	Behind    time.Duration   // how old the list of a client was, at most
+	Refused   int             // requests of villains that were refused
+	Deeds     int             // of villains
+	Missed    int             // periods without a consensus
+	Again     int             // streams that clients asked for on another circuit by themselves, as one had failed them
+	Kills     int             // of relays, after which a new connection was waited for
+	Took      []time.Duration // until it worked, in order
+	Prompt    int             // of these, after which it came in time
+	Stopped   bool            // before its end
+	ByHand    int             // what those who watched did to the network
+	Packets   netns.Counts    // that a ground carried which carries packets
 
 	end  time.Time // of the timetable
 	acts []string
@@ -102,6 +104,7 @@ func (l *Lab) collect() {
 		l.idle(n.name, deeds)
 	}
 	for i, c := range l.clients {
+		r.Again += int(c.Again())
 		if p := c.Panics(); p > 0 {
 			l.broken("no node panics", "client%d: %d times", i+1, p)
 		}
@@ -191,11 +194,16 @@ func (l *Lab) finish() {
 		}
 	}
 	for _, k := range l.kills {
+		if k.took == 0 && k.cut {
+			continue
+		}
 		r.Kills++
+		r.Took = append(r.Took, cmp.Or(k.took, mostReconnect))
 		if k.took > 0 && k.took <= time.Duration(x.Reconnect) {
 			r.Prompt++
 		}
 	}
+	slices.Sort(r.Took)
 	if r.Kills > 0 && float64(r.Prompt) < x.ReconnectShare*float64(r.Kills) {
 		fail("reconnect = %q: a new connection worked in time after %d of %d kills", x.Reconnect, r.Prompt, r.Kills)
 	}
@@ -308,8 +316,8 @@ func (r *Result) String() string {
 	if n := len(r.Downloads); n > 0 {
 		retried := r.Share(func(d Download) bool { return d.Complete && d.Tries > 1 })
 		slow := slices.MaxFunc(r.Downloads, func(a, b Download) int { return cmp.Compare(a.Took, b.Took) })
-		fmt.Fprintf(&b, "  downloads: %d, complete %.2f %%, of these after another try %.2f %%; first byte after %v for half of them; the slowest took %v\n",
-			n, 100*r.Share(func(d Download) bool { return d.Complete }), 100*retried,
+		fmt.Fprintf(&b, "  downloads: %d, complete %.2f %%, of these after another try %.2f %% (clients tried another circuit %d times by themselves); first byte after %v for half of them; the slowest took %v\n",
+			n, 100*r.Share(func(d Download) bool { return d.Complete }), 100*retried, r.Again,
 			r.Median(func(d Download) time.Duration { return d.First }).Round(time.Millisecond), slow.Took.Round(time.Millisecond))
 	}
 	fmt.Fprintf(&b, "  periods: %d with a consensus, %d without\n", len(r.Periods), r.Missed)
@@ -317,7 +325,8 @@ func (r *Result) String() string {
 		fmt.Fprintf(&b, "  villains: %d misdeeds; honest relays ended %d circuits for what came, %d requests were refused; accused: %v\n", r.Deeds, r.Breaches, r.Refused, r.Accused)
 	}
 	if r.Kills > 0 {
-		fmt.Fprintf(&b, "  kills: %d; a new connection worked in time after %d\n", r.Kills, r.Prompt)
+		fmt.Fprintf(&b, "  kills: %d; a new connection worked in time after %d: within %v for half of them, %v for all\n", r.Kills, r.Prompt,
+			r.Took[len(r.Took)/2].Round(time.Millisecond), r.Took[len(r.Took)-1].Round(time.Millisecond))
 	}
 	if k := r.Packets; k.Carried > 0 {
 		fmt.Fprintf(&b, "  packets: %d arrived, %d were lost, %d dropped by full queues, %d unheard, %d ended their connection\n",

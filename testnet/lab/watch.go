@@ -235,6 +235,7 @@ type user interface {
 	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 	Consensus() *directory.Consensus
 	Panics() uint64
+	Again() uint64 // streams that it asked for on another circuit by itself
 	circuits(now time.Time) []story.Circuit
 	pathOf(net.Conn) []string // of a connection that DialContext made; nil: nobody can tell
 }
@@ -266,13 +267,16 @@ func stateOf(closing bool) string {
 	return story.Open
 }
 
+// mostReconnect is how long a new connection is waited for.
+const mostReconnect = time.Minute
+
 // reconnect waits for a new connection to work after a relay was killed.
 func (l *Lab) reconnect(killed string, at time.Time) {
 	k := &kill{at: at}
 	l.mu.Lock()
 	l.kills = append(l.kills, k)
 	l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(l.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(l.ctx, mostReconnect)
 	defer cancel()
 	var s *service
 	for _, any := range l.services {
@@ -293,5 +297,9 @@ func (l *Lab) reconnect(killed string, at time.Time) {
 			}
 			return
 		}
+		sleepUntil(ctx, time.Now().Add(10*time.Millisecond))
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k.cut = time.Since(at) < time.Duration(l.plan.Expect.Reconnect)
 }
