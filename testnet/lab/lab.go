@@ -58,7 +58,9 @@ type Lab struct {
 	machines    []Machine
 	clientAddrs []netip.AddrPort
 	clientHosts map[string]*host
-	said        []atomic.Bool // of plan.Expect.Says
+	looking     sync.Mutex             // held during a look; goes before mu
+	shown       []*directory.Consensus // that look saw last, of each client; guarded by looking
+	said        []atomic.Bool          // of plan.Expect.Says
 
 	mu       sync.Mutex
 	weather  plan.Weather
@@ -102,6 +104,7 @@ func New(cfg Config) (*Lab, error) {
 		places: make(map[netip.Addr]string), baseline: goroutines(), hand: make(chan struct{}, 1),
 	}
 	l.hand <- struct{}{}
+	l.shown = make([]*directory.Consensus, cfg.Plan.Clients)
 	l.clientHosts, l.said = make(map[string]*host), make([]atomic.Bool, len(cfg.Plan.Expect.Says))
 	l.result.Plan = cfg.Plan
 	l.result.seen = make(map[string]string)

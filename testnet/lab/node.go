@@ -40,6 +40,8 @@ type node struct {
 	live *life  // nil: not running
 	past counts // of lives that are over
 	born int    // how often it was started
+
+	shown [2]*directory.Consensus // that look saw last, of each face; guarded by the lab's looking
 }
 
 // life is a node from one start to its end.

@@ -322,7 +322,7 @@ func (r *Result) String() string {
 	}
 	fmt.Fprintf(&b, "  periods: %d with a consensus, %d without\n", len(r.Periods), r.Missed)
 	if r.Deeds > 0 {
-		fmt.Fprintf(&b, "  villains: %d misdeeds; honest relays ended %d circuits for what came, %d requests were refused; accused: %v\n", r.Deeds, r.Breaches, r.Refused, r.Accused)
+		fmt.Fprintf(&b, "  villains: %d misdeeds; honest nodes ended %d circuits and %d links for what came, %d requests were refused; accused: %v\n", r.Deeds, r.Breaches-r.Ended, r.Ended, r.Refused, r.Accused)
 	}
 	if r.Kills > 0 {
 		fmt.Fprintf(&b, "  kills: %d; a new connection worked in time after %d: within %v for half of them, %v for all\n", r.Kills, r.Prompt,

@@ -20,7 +20,7 @@ import (
 // watch looks at the network again and again: at its periods, its counters, and what must always hold.
 func (l *Lab) watch(ctx context.Context) {
 	period := time.Duration(l.plan.Period)
-	every := min(max(period/4, time.Second), time.Minute)
+	every := min(max(period/4, time.Second), max(time.Minute, period/60))
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -36,6 +36,8 @@ func (l *Lab) watch(ctx context.Context) {
 // look is one look at everything.
 func (l *Lab) look() {
 	l.refresh()
+	l.looking.Lock()
+	defer l.looking.Unlock()
 	now := time.Now()
 	best := make(map[time.Time]story.Period) // of what authorities know of each period, what that one has who has most
 	take := func(p story.Period) {
@@ -44,8 +46,11 @@ func (l *Lab) look() {
 		}
 	}
 	for _, n := range l.nodes {
-		for _, c := range n.consensus() {
-			l.saw(n.name, c)
+		for i, c := range n.consensus() {
+			if n.shown[i] != c {
+				n.shown[i] = c
+				l.saw(n.name, c)
+			}
 		}
 		if s := n.status(); s != nil {
 			for _, e := range s.Evidence {
@@ -65,7 +70,10 @@ func (l *Lab) look() {
 	}
 	for i, c := range l.clients {
 		if cons := c.Consensus(); cons != nil {
-			l.saw(fmt.Sprintf("client%d", i+1), cons)
+			if l.shown[i] != cons {
+				l.shown[i] = cons
+				l.saw(fmt.Sprintf("client%d", i+1), cons)
+			}
 			l.old(now, cons)
 		}
 		l.story.Circuits(now, fmt.Sprintf("client%d", i+1), c.circuits(now))
