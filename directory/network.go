@@ -125,37 +125,35 @@ func (n *Network) Authority(id cell.NodeID) (*AuthorityInfo, bool) {
 
 // Check returns what is wrong with the network, in words for the person who wrote it.
 func (n *Network) Check() error {
-	if err := n.check(); err != nil {
-		return fmt.Errorf("directory: network: %w", err)
+	if wrong := n.check(); len(wrong) > 0 {
+		return fmt.Errorf("directory: network: %w", wrong[0].err)
 	}
 	return nil
 }
 
-func (n *Network) check() error {
-	if err := checkNetworkName(n.Name); err != nil {
-		return err
-	}
+func (n *Network) check() (wrong faults) {
+	wrong.at("name", checkNetworkName(n.Name))
 	if err := n.Schedule.check(); err != nil {
-		return fmt.Errorf("schedule: %w", err)
+		wrong.at("schedule", fmt.Errorf("schedule: %w", err))
 	}
 	count := len(n.Authorities)
 	if count < 1 || count > MaxAuthorities {
-		return fmt.Errorf("%d authorities: a network has 1 to %d", count, MaxAuthorities)
+		wrong.at("authority", fmt.Errorf("%d authorities: a network has 1 to %d", count, MaxAuthorities))
+		return wrong
 	}
-	least := MinThreshold(count)
-	if n.Threshold < least {
-		return fmt.Errorf("threshold %d of %d authorities: with fewer than %d signatures %d dishonest of them could give two clients two different directories; set threshold = %d",
-			n.Threshold, count, least, max(1, Faults(count)), least)
+	if least := MinThreshold(count); n.Threshold < least {
+		wrong.at("threshold", fmt.Errorf("threshold %d of %d authorities: with fewer than %d signatures %d dishonest of them could give two clients two different directories; set threshold = %d",
+			n.Threshold, count, least, max(1, Faults(count)), least))
 	}
 	if n.Threshold > count {
-		return fmt.Errorf("threshold %d: there are only %d authorities", n.Threshold, count)
+		wrong.at("threshold", fmt.Errorf("threshold %d: there are only %d authorities", n.Threshold, count))
 	}
 	for i := range n.Authorities {
 		if err := n.checkAuthority(i); err != nil {
-			return fmt.Errorf("authority %d (%s): %w", i+1, clip(n.Authorities[i].Nickname), err)
+			wrong.at(fmt.Sprintf("authority[%d].", i), fmt.Errorf("authority %d (%s): %w", i+1, clip(n.Authorities[i].Nickname), err))
 		}
 	}
-	return nil
+	return wrong
 }
 
 func (n *Network) checkAuthority(i int) error {

@@ -44,65 +44,87 @@ func ParseNetwork(text []byte) (*Network, error) {
 	if err := strict.Decode(text, &f); err != nil {
 		return nil, fmt.Errorf("directory: network: %w", err)
 	}
-	n, err := f.network()
-	if err != nil {
-		return nil, fmt.Errorf("directory: network: %w", err)
+	n, wrong := f.network()
+	if len(wrong) == 0 {
+		wrong = n.check()
 	}
-	if err := n.Check(); err != nil {
-		return nil, err
+	if len(wrong) > 0 {
+		return nil, fmt.Errorf("directory: network: %w", wrong.in(text))
 	}
 	return n, nil
 }
 
-func (f *networkFile) network() (*Network, error) {
-	s, err := f.Schedule.schedule()
+// faults are what is wrong with a network, by the keys of its file.
+type faults []struct {
+	key string // as strict.At takes it; of an authority's table as a whole: ending in a point
+	err error
+}
+
+func (f *faults) at(key string, err error) {
 	if err != nil {
-		return nil, fmt.Errorf("schedule: %w", err)
+		*f = append(*f, struct {
+			key string
+			err error
+		}{key, err})
+	}
+}
+
+// in are they as mistakes in a file, each with its line.
+func (f faults) in(text []byte) error {
+	var all []*strict.Error
+	for _, x := range f[:min(len(f), strict.MostTold)] {
+		e := strict.At(text, x.key, x.err).(*strict.Error)
+		e.Text = x.err.Error()
+		all = append(all, e)
+	}
+	return strict.Together(all)
+}
+
+// network is what the file says, and what in it says nothing.
+func (f *networkFile) network() (*Network, faults) {
+	var wrong faults
+	s, key, err := f.Schedule.schedule()
+	if err != nil {
+		wrong.at("schedule."+key, fmt.Errorf("schedule: %w", err))
 	}
 	n := &Network{Name: f.Name, Threshold: f.Threshold, Schedule: s}
 	for i, t := range f.Authority {
-		a, err := t.info()
-		if err != nil {
-			return nil, fmt.Errorf("authority %d (%s): %w", i+1, clip(t.Nickname), err)
+		a := AuthorityInfo{Nickname: t.Nickname}
+		bad := func(key string, err error) {
+			if err != nil {
+				wrong.at(fmt.Sprintf("authority[%d].%s", i, key), fmt.Errorf("authority %d (%s): %s: %w", i+1, clip(t.Nickname), key, err))
+			}
+		}
+		a.ID, err = cell.ParseNodeID(t.Identity)
+		bad("identity", err)
+		a.LinkKey, err = cell.ParseKey(t.LinkKey)
+		bad("link_key", err)
+		for _, s := range t.Addresses {
+			addr, err := netip.ParseAddrPort(s)
+			if err != nil {
+				bad("addresses", fmt.Errorf("%q is not an address and a port, such as 192.0.2.1:9001 or [2001:db8::1]:9001", clip(s)))
+			}
+			a.Addrs = append(a.Addrs, addr)
 		}
 		n.Authorities = append(n.Authorities, a)
 	}
-	return n, nil
+	return n, wrong
 }
 
-func (t *authorityTable) info() (AuthorityInfo, error) {
-	a := AuthorityInfo{Nickname: t.Nickname}
-	var err error
-	if a.ID, err = cell.ParseNodeID(t.Identity); err != nil {
-		return a, fmt.Errorf("identity: %w", err)
-	}
-	if a.LinkKey, err = cell.ParseKey(t.LinkKey); err != nil {
-		return a, fmt.Errorf("link_key: %w", err)
-	}
-	for _, s := range t.Addresses {
-		addr, err := netip.ParseAddrPort(s)
-		if err != nil {
-			return a, fmt.Errorf("addresses: %q is not an address and a port, such as 192.0.2.1:9001 or [2001:db8::1]:9001", clip(s))
-		}
-		a.Addrs = append(a.Addrs, addr)
-	}
-	return a, nil
-}
-
-func (t *scheduleTable) schedule() (Schedule, error) {
-	s := Schedule{Start: t.Start}
+// schedule also says which key an error is about.
+func (t *scheduleTable) schedule() (s Schedule, key string, err error) {
+	s.Start = t.Start
 	if t.Period != "" {
 		p, err := time.ParseDuration(t.Period)
 		if err != nil || p <= 0 {
-			return s, fmt.Errorf("period: %q is not a duration, such as \"1h\"", clip(t.Period))
+			return s, "period", fmt.Errorf("period: %q is not a duration, such as \"1h\"", clip(t.Period))
 		}
 		s.Period = p
 	}
-	var err error
 	if s.Voting, err = voting(t.Voting, s.WithDefaults().Period); err != nil {
-		return s, err
+		return s, "voting", err
 	}
-	return s.WithDefaults(), nil
+	return s.WithDefaults(), "", nil
 }
 
 // voting reads a duration, or the fraction of the period that it is.

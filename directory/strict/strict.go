@@ -52,8 +52,8 @@ func Decode(text []byte, into any) error {
 	return nil
 }
 
-// mostTold is how many mistakes are told at once: each costs a walk through the text.
-const mostTold = 20
+// MostTold is how many mistakes are told at once: each costs a walk through the text.
+const MostTold = 20
 
 // together is the first of the mistakes in a text that is TOML, with the others: one of the kind for each key at the top, and
 // all keys that are not known, up to so many. One of them is given.
@@ -69,7 +69,7 @@ func together(known *Error, text string, into any) error {
 	for _, key := range md.Keys() { // in the order of the file
 		name := key[0]
 		part, here := parts[name]
-		if !here || len(all) > mostTold {
+		if !here || len(all) > MostTold {
 			continue
 		}
 		delete(parts, name)
@@ -82,7 +82,7 @@ func together(known *Error, text string, into any) error {
 		}
 	}
 	for _, key := range md.Undecoded() {
-		if !wrong[key[0]] && len(all) <= mostTold {
+		if !wrong[key[0]] && len(all) <= MostTold {
 			all = append(all, unknownKey(text, key, reflect.TypeOf(into)))
 		}
 	}
@@ -96,7 +96,7 @@ func Together(all []*Error) error {
 	}
 	slices.SortFunc(all, func(a, b *Error) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Text, b.Text)) })
 	all = slices.CompactFunc(all, func(a, b *Error) bool { return a.Line == b.Line && a.Text == b.Text })
-	all[0].More = all[1:min(len(all), mostTold)]
+	all[0].More = all[1:min(len(all), MostTold)]
 	return all[0]
 }
 

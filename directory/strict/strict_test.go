@@ -118,7 +118,7 @@ func TestSoManyMistakesAreToldAtOnce(t *testing.T) {
 		fmt.Fprintf(&b, "x%d = 1\n", i)
 	}
 	var e *Error
-	if err := Decode([]byte(b.String()), new(file)); !errors.As(err, &e) || e.Line != 1 || len(e.More) > mostTold {
+	if err := Decode([]byte(b.String()), new(file)); !errors.As(err, &e) || e.Line != 1 || len(e.More) > MostTold {
 		t.Errorf("%v, and %d more", err, len(e.More))
 	}
 }

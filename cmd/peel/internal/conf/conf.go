@@ -159,7 +159,7 @@ func (m *mistakes) at(key string, err error) {
 // in are they as mistakes in a text, the first by line with the others; nil: there is none.
 func (m mistakes) in(text []byte) error {
 	var all []*strict.Error
-	for _, x := range m {
+	for _, x := range m[:min(len(m), strict.MostTold)] {
 		all = append(all, inList(text, strict.At(text, x.key, x.err), x.err).(*strict.Error))
 	}
 	return strict.Together(all)
