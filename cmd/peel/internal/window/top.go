@@ -241,9 +241,15 @@ func (d *drawing) events() {
 		most = max(0, d.view.Height-len(d.lines))
 	}
 	all = all[max(0, len(all)-most):]
+	clients := 0
+	for _, n := range d.v.Nodes {
+		if n.Role == story.Client {
+			clients++
+		}
+	}
 	for _, e := range slices.Backward(all) {
 		who := e.Node
-		if e.Circuit != "" {
+		if e.Circuit != "" && clients < 2 {
 			who = "" // its text says which
 		} else if who != "" {
 			who += " "

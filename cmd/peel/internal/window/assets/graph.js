@@ -91,7 +91,7 @@ function place(nodes, exits, width, height) {
   if (council.length === 1) put(council[0], w / 2, h / 2, -Math.PI / 2);
   else around(council.length, w / 2, h / 2, Math.min(rx * 0.3, 96) * (0.5 + c / 2), Math.min(ry * 0.34, 70) * (0.6 + c / 2.5), -Math.PI / 2 - Math.PI / council.length)
     .forEach(([u, v, a], i) => put(council[i], u, v, a));
-  return { where, tall, ends, labels: rings === 1 && room > 30, biggest: Math.max(2.5, Math.min(14, room / 2 - 4, rings > 1 ? ry * 0.1 - 3 : 14)) };
+  return { where, tall, ends, crowd: relays.length, labels: rings === 1 && room > 30, biggest: Math.max(2.5, Math.min(14, room / 2 - 4, rings > 1 ? ry * 0.1 - 3 : 14)) };
 }
 
 // bend is the curve of one hop: a little towards the middle, and a little beside that of other circuits.
@@ -228,7 +228,8 @@ export class Graph {
       y = sin * far + 4;
     }
     Object.entries({ "text-anchor": anchor, x: x.toFixed(1), y: y.toFixed(1) }).forEach(([k, v]) => p.text.setAttribute(k, v));
-    if (n.role === "relay" ? this.labels : n.role === "authority" ? this.width > 560 : this.ends > (this.tall ? 58 : 46)) p.text.textContent = n.name;
+    const squeezed = this.tall && this.crowd > 14 && anchor === "middle"; // names at the ends of a narrow ring would lie on each other
+    if (n.role === "relay" ? this.labels && !squeezed : n.role === "authority" ? this.width > 560 : this.ends > (this.tall ? 58 : 46)) p.text.textContent = n.name;
     this.nodes.append(p.g);
     return p;
   }
