@@ -33,7 +33,7 @@ func checkFiles(files []string, kind string, out, errs io.Writer) error {
 		found, err := conf.Validate(name, kind)
 		if err != nil {
 			bad++
-			fmt.Fprintln(errs, err)
+			fmt.Fprintln(errs, conf.Plain(err))
 			var e *conf.Error
 			if errors.As(err, &e) {
 				for _, more := range e.More() {

@@ -143,10 +143,14 @@ func ReadLists(files []string) (*Lists, error) {
 			continue
 		}
 		var at *strict.Error
-		if errors.As(err, &at) && at.Line > 0 {
-			return nil, fmt.Errorf("%s:%d: %s", name, at.Line, at.Text)
+		if !errors.As(err, &at) || at.Line == 0 {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return nil, fmt.Errorf("%s: %w", name, err)
+		var all []error
+		for _, e := range append([]*strict.Error{at}, at.More...) {
+			all = append(all, fmt.Errorf("%s:%d: %s", name, e.Line, e.Text))
+		}
+		return nil, errors.Join(all...)
 	}
 	return l, nil
 }
@@ -171,6 +175,7 @@ func (l *Lists) parse(text []byte) error {
 	if err := strict.Decode(text, &f); err != nil {
 		return err
 	}
+	var wrong []*strict.Error
 	for _, part := range []struct {
 		name  string
 		rules []listsRule
@@ -181,12 +186,12 @@ func (l *Lists) parse(text []byte) error {
 			if err == nil {
 				err = l.add(part.to, r)
 			}
-			if err != nil {
-				return &strict.Error{Line: ruleLine(string(text), part.name, i, key), Text: fmt.Sprintf("%s: %v", strings.TrimSuffix(part.name+"."+key, "."), err)}
+			if err != nil && len(wrong) < strict.MostTold {
+				wrong = append(wrong, &strict.Error{Line: ruleLine(string(text), part.name, i, key), Text: fmt.Sprintf("%s: %v", strings.TrimSuffix(part.name+"."+key, "."), err)})
 			}
 		}
 	}
-	return nil
+	return strict.Together(wrong)
 }
 
 // rule checks a rule. With an error it says which key is wrong, "" for all of it.
