@@ -34,7 +34,8 @@ func TestChanceFromOutsideIsTheSameAgain(t *testing.T) {
 		t.Error("how many paths were drawn decides on guards")
 	}
 	var none Config
-	if th := none.throws(); th.guards(1<<62) == th.guards(1<<62) {
+	th := none.throws()
+	if first, second := th.guards(1<<62), th.guards(1<<62); first == second {
 		t.Error("the system's chance has drawn the same twice of 2^62")
 	}
 }
