@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"peel/testnet/lab"
 	"peel/testnet/netns"
@@ -49,11 +51,7 @@ func TestANetworkOfNamespacesBearsWhatAPlanSays(t *testing.T) {
 	if os.Getenv("PEEL_SLOW") == "" {
 		t.Skip("needs half a minute, and root: PEEL_SLOW=1 runs it")
 	}
-	space, err := netns.NewSpace(netip.MustParseAddr("10.1.0.1"))
-	if err != nil {
-		t.Skipf("notice: network namespaces cannot be had here, so no plan is run in them: %v", err)
-	}
-	space.Close()
+	needsNamespaces(t)
 	p, s := plan.Default(), plan.Duration(1e9)
 	p.Name, p.Authorities, p.Relays, p.Length = "spaces", 3, plan.Relays{Count: 6, Exits: 3}, 8*s
 	p.Weathers = []plan.Weather{{Name: "windy", Map: 0.5, Jitter: plan.Duration(2e6), Loss: 0.005, Rate: 2_500_000}}
@@ -72,6 +70,87 @@ func TestANetworkOfNamespacesBearsWhatAPlanSays(t *testing.T) {
 		len(m[1]) < 4 || m[2] == "0" || m[3] == "0" {
 		t.Errorf("packets did not meet the weather: %s", out)
 	}
+}
+
+func needsNamespaces(t *testing.T) {
+	t.Helper()
+	space, err := netns.NewSpace(netip.MustParseAddr("10.1.0.1"))
+	if err != nil {
+		t.Skipf("notice: network namespaces cannot be had here, so no plan is run in them: %v", err)
+	}
+	space.Close()
+}
+
+// However a network of namespaces ends, its processes do, and with them its namespaces, which have no names.
+func TestNothingIsLeftOfANetworkOfNamespaces(t *testing.T) {
+	if os.Getenv("PEEL_SLOW") == "" {
+		t.Skip("needs some seconds, and root: PEEL_SLOW=1 runs it")
+	}
+	needsNamespaces(t)
+	for _, with := range []os.Signal{os.Interrupt, os.Kill} {
+		t.Run(with.String(), func(t *testing.T) {
+			dir, err := os.MkdirTemp("", "peel-") // with a name that is short enough for sockets
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			cmd := exec.CommandContext(t.Context(), "peel", "testnet", "run", "-q", "--ground", groundNamespaces, "rolling-restart")
+			cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+			var said bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &said, &said
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			started := eventually(func() bool {
+				sockets, _ := filepath.Glob(filepath.Join(dir, "peel-lab-*", "*", "state", "admin.sock"))
+				return len(sockets) == 14
+			})
+			spaces := spacesOf(t, dir)
+			cmd.Process.Signal(with)
+			cmd.Wait()
+			if !started || len(spaces) != 14 {
+				t.Fatalf("%d of 14 nodes were in namespaces of their own: %s", len(spaces), &said)
+			}
+			if !eventually(func() bool { return len(spacesOf(t, dir)) == 0 }) {
+				t.Errorf("processes are left: %v", spacesOf(t, dir))
+			}
+		})
+	}
+}
+
+// eventually waits for something, for a minute at most; false: it was not.
+func eventually(is func() bool) bool {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); !is(); <-tick.C {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
+// spacesOf are the namespaces in which processes are that were started with a word.
+func spacesOf(t *testing.T, word string) (all []string) {
+	t.Helper()
+	home, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lines {
+		text, err := os.ReadFile(l)
+		if err != nil || len(text) == 0 || !strings.Contains(string(text), word) {
+			continue // it is gone, or another's
+		}
+		if in, err := os.Readlink(filepath.Join(filepath.Dir(l), "ns", "net")); err == nil && in != home && !slices.Contains(all, in) {
+			all = append(all, in)
+		}
+	}
+	return all
 }
 
 // runPlan runs a plan by the verb, and wants something said in the end.
