@@ -195,7 +195,7 @@ func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 			p.core.events.tell(Event{Kind: EventCircuitBuilt, Circuit: h.id, Path: h.path})
 			return
 		}
-		p.ended = append(p.ended, c)
+		p.putAside(h, c, now)
 		h.err = err
 		delete(p.circs, h)
 		return

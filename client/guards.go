@@ -205,10 +205,16 @@ var errBetter = errors.New("client: a guard that is preferred is to be tried aga
 // guardBuilt tells the guards of a circuit that was built; it fails if that is not to be used. The caller holds mu.
 func (p *pool) guardBuilt(h *held, now time.Time) error {
 	id := h.path[0].ID
-	verdict := p.guards.Succeeded(id, func(id cell.NodeID) bool { return h.skipped[id] }, p.core.cfg.Now(), p.core.chance.guards)
+	err := p.guardServes(h)
 	p.guards.Note(id, true, true, false, false)
 	p.warn(id)
-	if verdict == guard.Better {
+	return err
+}
+
+// guardServes tells the guards that one answers; it fails if others are to be tried first. The caller holds mu.
+func (p *pool) guardServes(h *held) error {
+	skip := func(id cell.NodeID) bool { return h.skipped[id] }
+	if p.guards.Succeeded(h.path[0].ID, skip, p.core.cfg.Now(), p.core.chance.guards) == guard.Better {
 		return errBetter
 	}
 	return nil

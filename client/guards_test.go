@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -455,6 +456,87 @@ func TestGuardsAreWrittenWhenTheyCanBe(t *testing.T) {
 		}
 		if set, err := guard.Parse(text, w.Network.ID()); err != nil || set.List()[0].ID != preferred(t, c).ID {
 			t.Errorf("%v", err)
+		}
+	})
+}
+
+// A circuit that was put aside while guards before its own were tried again is used when its own is the one to enter by, and is not
+// built anew.
+func TestWhatIsPutAsideIsUsedWhenItsGuardIsTheOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 60)
+		c := w.client(Config{})
+		begun := entered(c)
+		run(t, c)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second) // for spare circuits
+		p := c.pool
+		var kept *circuit.Circuit
+		p.mu.Lock()
+		for h := range p.circs {
+			if h.gone = true; kept == nil && h.isBuilt() && !h.taken {
+				kept = h.circuit
+				delete(p.circs, h)
+				p.putAside(&held{era: h.era, path: h.path, born: h.born}, kept, time.Now())
+			}
+		}
+		begun()
+		h, err := p.begin(request{usage: path.Usage{Port: 443}, era: p.era}, time.Now())
+		n := len(begun())
+		p.unlock()
+		if kept == nil || err != nil || h.circuit != kept || !h.isBuilt() || n != 0 {
+			t.Fatalf("%v, %v, and %d circuits were begun", h, err, n)
+		}
+		p.mu.Lock()
+		other, err := p.begin(request{usage: path.Usage{Port: 443}, era: p.era}, time.Now())
+		p.unlock()
+		if err != nil || other.circuit == kept {
+			t.Errorf("it is used twice: %v", err)
+		}
+	})
+}
+
+// What was put aside is closed when its time is over, when the client has a new identity, and when it ends.
+func TestWhatIsPutAsideIsNotKeptForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 60)
+		c := w.client(Config{})
+		run(t, c)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		put := func() *circuit.Circuit {
+			p := c.pool
+			p.mu.Lock()
+			defer p.unlock()
+			for h := range p.circs {
+				if h.isBuilt() && !h.taken {
+					delete(p.circs, h)
+					way := slices.Clone(h.path)
+					way[0] = h.path[1] // by which no circuit enters
+					p.putAside(&held{era: h.era, path: way, born: h.born}, h.circuit, time.Now())
+					return h.circuit
+				}
+			}
+			t.Fatal("no spare circuit")
+			return nil
+		}
+		for what, end := range map[string]func(){
+			"time": func() { time.Sleep(asideFor + time.Minute) }, "identity": func() { c.NewIdentity(t.Context()) }, "another": func() { put() },
+			"rules": func() { c.pool.retireAll() },
+		} {
+			time.Sleep(20 * time.Second) // for spare circuits
+			ci := put()
+			if ci.Err() != nil {
+				t.Fatal(ci.Err())
+			}
+			end()
+			synctest.Wait()
+			if ci.Err() == nil {
+				t.Errorf("after %s it is there still", what)
+			}
 		}
 	})
 }

@@ -62,6 +62,7 @@ func (c *Client) NewIdentity(ctx context.Context) error {
 func (p *pool) renew(now time.Time) {
 	p.era++
 	p.renewed = now
+	p.dropAside()
 	for h := range p.circs {
 		switch {
 		case !h.taken:

@@ -66,6 +66,7 @@ type pool struct {
 	awoke   time.Time          // when the machine last woke or moved: what was begun before says nothing of relays
 	noted   *relays            // this consensus was said to have expired
 
+	aside           *aside // nil: there is none
 	races, racesWon uint64 // streams asked for on a second circuit; those whose second answered first
 	again           uint64 // streams that were asked for on another circuit, as one had failed them
 }
@@ -117,6 +118,7 @@ func (p *pool) end() {
 	for h := range p.circs {
 		p.drop(h)
 	}
+	p.dropAside()
 	p.unlock()
 }
 
@@ -183,6 +185,7 @@ func (p *pool) ahead(now time.Time) {
 
 // clean drops what is dead or old, and counts the spare circuits that are left. The caller holds mu.
 func (p *pool) clean(now time.Time) (spare int) {
+	p.tendAside(now)
 	lost := make(map[cell.NodeID]bool) // first relays whose link broke: once each, however many circuits it carried
 	for h := range p.circs {
 		switch {
@@ -225,6 +228,7 @@ func (p *pool) retireAll() {
 	for h := range p.circs {
 		h.gone = true
 	}
+	p.dropAside()
 	p.clean(time.Now())
 }
 
@@ -413,6 +417,9 @@ func (p *pool) begin(r request, now time.Time) (*held, error) {
 	way, skipped, err := p.choose(relays, r.usage, r.excluded(), now)
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
+	}
+	if h := p.fromAside(r, way[0].ID, now); h != nil {
+		return h, nil
 	}
 	p.count++
 	h := &held{id: p.count, era: r.era, path: way, skipped: skipped, built: make(chan struct{}), born: now, last: now}
