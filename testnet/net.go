@@ -30,6 +30,7 @@ type Config struct {
 	Progress func(client.Progress)          // of the client's start
 	Watch    Watch                          // what tests and instruments see; zero: nothing
 	Plan     *plan.Plan                     // weather, events (Check says which) and villains; nil: nothing happens
+	Late     bool                           // there is no weather until SetWeather asks for some: plain sockets till then, after which all connections are made anew; authorities have none between them
 	Story    *story.Story                   // is told what happens while Run runs; nil: nobody is
 	Log      func(node string) *slog.Logger // by nickname; nil: silent
 }
@@ -82,6 +83,7 @@ type Net struct {
 	authorities []*node
 	listeners   []net.Listener
 	internet    *memnet.Net              // of weather; nil: there is none
+	plain       plain                    // connections that no weather meets, where it may come late
 	minds       map[string]*villain.Mind // of villains, by nickname
 	whole       bool                     // each node has an address of its own
 
@@ -146,7 +148,20 @@ func (n *Net) dialFrom(a netip.Addr) func(context.Context, string, string) (net.
 	if n.internet == nil {
 		return d.DialContext
 	}
-	return n.internet.Over(a, d.DialContext)
+	over := n.internet.Over(a, d.DialContext)
+	if !n.cfg.Late {
+		return over
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if !n.plain.over() {
+			c, err := d.DialContext(ctx, network, addr)
+			if err != nil || n.plain.add(c) {
+				return c, err
+			}
+			c.Close() // the weather came meanwhile
+		}
+		return over(ctx, network, addr)
+	}
 }
 
 func (n *Net) make() error {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"peel/relay"
@@ -94,6 +97,9 @@ func (n *Net) SetWeather(name string) error {
 func (n *Net) setWeather(name string) {
 	p := n.cfg.Plan
 	w, _ := p.WeatherCalled(name)
+	if name != plan.Calm {
+		defer n.plain.end() // when the ways are set
+	}
 	places := map[netip.Addr]string{ClientAddr: p.PlaceOf("client1", len(n.layout.Authorities)+len(n.layout.Relays))}
 	for i, a := range n.layout.Authorities {
 		places[a.Addr.Addr()] = p.PlaceOf(a.Nickname, i)
@@ -101,7 +107,17 @@ func (n *Net) setWeather(name string) {
 	for i, r := range n.layout.Relays {
 		places[r.Addr.Addr()] = p.PlaceOf(r.Nickname, len(n.layout.Authorities)+i)
 	}
+	var council map[netip.Addr]bool
+	if n.cfg.Late && n.whole { // authorities stay in one room: their schedule, which stands, leaves them no time to hear each other round the world
+		council = make(map[netip.Addr]bool)
+		for _, a := range n.layout.Authorities {
+			council[a.Addr.Addr()] = true
+		}
+	}
 	n.internet.SetWays(func(from, to netip.Addr) memnet.Way {
+		if council[from] && council[to] {
+			return memnet.Way{}
+		}
 		d := time.Duration(w.Delay)
 		if from, to := places[from], places[to]; w.Map > 0 && from != "" && to != "" {
 			d += time.Duration(w.Map * float64(plan.Delay(from, to)))
@@ -111,6 +127,56 @@ func (n *Net) setWeather(name string) {
 	if s := n.cfg.Story; s != nil {
 		s.Weather(time.Now(), name)
 	}
+}
+
+// plain are the connections of a network in which there is no weather yet.
+type plain struct {
+	mu    sync.Mutex
+	ended bool
+	conns []net.Conn
+	prune int // when there are so many, those that are closed are let go
+}
+
+func (p *plain) over() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
+// add takes a connection up; false: there is weather now.
+func (p *plain) add(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return false
+	}
+	if len(p.conns) >= max(p.prune, 64) {
+		p.conns = slices.DeleteFunc(p.conns, closed)
+		p.prune = 2 * len(p.conns)
+	}
+	p.conns = append(p.conns, c)
+	return true
+}
+
+// closed says whether a connection is closed at this end.
+func closed(c net.Conn) bool {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := tcp.SyscallConn()
+	return err != nil || errors.Is(raw.Control(func(uintptr) {}), net.ErrClosed)
+}
+
+// end closes them all: what comes after them meets the weather.
+func (p *plain) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
 }
 
 // befall does what the timetable says, from when the client is ready until ctx ends.

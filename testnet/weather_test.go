@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +59,97 @@ func TestWeatherOverLoopback(t *testing.T) {
 	fetch()
 	if err := n.SetWeather("hail"); err == nil {
 		t.Error("there is hail")
+	}
+}
+
+// Where the weather comes late there is none at first, nor what it costs; then all connections are made anew, and meet it.
+func TestWeatherThatComesLate(t *testing.T) {
+	if os.Getenv("PEEL_SLOW") == "" {
+		t.Skip("starts a network of its own: set PEEL_SLOW=1 to run it")
+	}
+	const delay = 20 * time.Millisecond
+	p := plan.Default()
+	p.Authorities, p.Relays.Count, p.Relays.Exits = small.Authorities, small.Relays, small.Exits
+	p.Weathers = []plan.Weather{{Name: "near", Delay: plan.Duration(delay)}}
+	p.Fill()
+	cfg := small
+	cfg.Plan, cfg.Late = p, true
+	n := run(t, cfg)
+	page := noise(100_000)
+	s := web(t, page)
+	fetch := func() (first time.Duration, err error) {
+		c, err := n.Client().DialContext(t.Context(), "tcp", strings.TrimPrefix(s.URL, "http://"))
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		asked := time.Now()
+		if _, err := fmt.Fprintf(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+			return 0, err
+		}
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			return 0, err
+		}
+		first = time.Since(asked)
+		if rest, err := io.ReadAll(c); err != nil || !bytes.HasSuffix(rest, page) {
+			return 0, fmt.Errorf("%w after %d bytes", err, len(rest))
+		}
+		return first, nil
+	}
+	if _, err := fetch(); err != nil {
+		t.Fatal(err)
+	}
+	n.plain.mu.Lock()
+	links := len(n.plain.conns)
+	n.plain.mu.Unlock()
+	if links == 0 {
+		t.Error("there are no plain connections")
+	}
+	if err := n.SetWeather("near"); err != nil {
+		t.Fatal(err)
+	}
+	for ends := time.Now().Add(time.Minute); ; {
+		first, err := fetch()
+		if err == nil {
+			if first < 6*delay { // three links, there and back
+				t.Errorf("the first byte came after %v", first)
+			}
+			break
+		}
+		if time.Now().After(ends) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Connections that have ended are let go of, so that there are not ever more of them.
+func TestPlainConnectionsThatEndedAreLetGo(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var p plain
+	var last net.Conn
+	for range 100 {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !p.add(c) {
+			t.Fatal("there is weather")
+		}
+		if last != nil {
+			last.Close()
+		}
+		last = c
+	}
+	if n := len(p.conns); n > 64 {
+		t.Errorf("%d connections are held, of which one is open", n)
+	}
+	p.end()
+	if !closed(last) || p.add(last) || !p.over() {
+		t.Error("connections are there after the end")
 	}
 }
 

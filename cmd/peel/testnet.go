@@ -194,6 +194,11 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	if err != nil {
 		return &usageError{err}
 	}
+	late := false
+	if trouble == nil && !noWindow(t.web) { // the window has weather, which costs nothing until somebody asks for it
+		trouble = calm(t.size)
+		late = trouble != nil
+	}
 	t.story = story.New("local", "in one process", t.started)
 	if t.report != "" {
 		if err := writeReport(t.report, t.story); err != nil { // better now than at the end
@@ -206,7 +211,7 @@ func (t *localnet) run(ctx context.Context) (end error) {
 		}()
 	}
 	n, err := testnet.New(testnet.Config{
-		Size: t.size, Plan: trouble, Dir: t.dir, Log: logs.open, Story: t.story,
+		Size: t.size, Plan: trouble, Late: late, Dir: t.dir, Log: logs.open, Story: t.story,
 		Progress: func(p client.Progress) {
 			if t.json || !t.screen.show(p) {
 				t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: p.String()})

@@ -38,8 +38,7 @@ func (r *trouble) plan(s testnet.Size) (*plan.Plan, error) {
 	if !r.any() {
 		return nil, nil
 	}
-	p := plan.Default()
-	p.Authorities, p.Relays.Count, p.Relays.Exits, p.Length = s.Authorities, s.Relays, s.Exits, plan.Duration(24*time.Hour)
+	p := sized(s)
 	if r.churn > 0 && r.churn < 5*time.Second {
 		return nil, errors.New("--churn: give at least 5s") // of which a day has as many as a plan may have
 	}
@@ -47,6 +46,23 @@ func (r *trouble) plan(s testnet.Size) (*plan.Plan, error) {
 		return nil, err
 	}
 	return p, testnet.CheckPlan(p)
+}
+
+// sized is a plan of a size in which nothing happens.
+func sized(s testnet.Size) *plan.Plan {
+	p := plan.Default()
+	p.Authorities, p.Relays.Count, p.Relays.Exits, p.Length = s.Authorities, s.Relays, s.Exits, plan.Duration(24*time.Hour)
+	return p
+}
+
+// calm is the plan of a network in which nothing happens but what those who watch do; nil: plans have no such size.
+func calm(s testnet.Size) *plan.Plan {
+	p := sized(s)
+	p.Fill()
+	if p.Check() != nil {
+		return nil
+	}
+	return p
 }
 
 // change changes a plan by the flags.

@@ -206,11 +206,9 @@ function showStory() {
   } else if (c) {
     put(place, JSON.stringify([c, lines]), () => circuitStory(c));
   } else {
-    const dry = !report && !now.over && now.can.includes("kill") && !now.can.includes("weather");
-    put(place, "none" + chosen + now.over + dry, () => [
+    put(place, "none" + chosen + now.over, () => [
       el("h2", {}, chosen ? "It is gone" : "How to look"),
-      el("p", {}, "Choose a node or a circuit, here or in the tables, to see its story" + (report || now.over ? "." : ", and to kill, freeze or restore a node.")),
-      dry ? el("p", { class: "soft" }, "For weather to change here, start the network with --weather calm.") : null,
+      el("p", {}, "Choose a node or a circuit, here or in the tables, to see its story" + (report || now.over ? "." : ", and to kill, freeze or restore a node." + (now.can.includes("weather") ? " Weather is what lies between all of them: far places, loss, broken lines." : ""))),
       el("h3", {}, "What moves"),
       el("p", {}, "Each dot stands for cells of a circuit. It has a ring for every layer of encryption: a relay peels one on the way out, and wraps one on the way back. Ten times the cells make a few more dots, not ten times as many."),
       el("h3", {}, "Keys"),
