@@ -14,7 +14,7 @@ import (
 // Space is a network namespace, which only Linux has.
 type Space struct{}
 
-var errNotLinux = errors.New("netns: only Linux has network namespaces: run this on Linux, as root, or take another ground")
+var errNotLinux = errors.New("netns: only Linux has network namespaces: run this on Linux, as root")
 
 // NewSpace fails.
 func NewSpace(netip.Addr) (*Space, error) { return nil, errNotLinux }
