@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -537,6 +539,44 @@ func TestWhatIsPutAsideIsNotKeptForLong(t *testing.T) {
 			if ci.Err() == nil {
 				t.Errorf("after %s it is there still", what)
 			}
+		}
+	})
+}
+
+// A client whose disk is full goes on with the guards that it has in memory, says so and counts it; with room again, they are written.
+func TestFullDiskEndsNoClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		var full atomic.Bool
+		full.Store(true)
+		dir := t.TempDir()
+		c := w.client(Config{Dir: dir, Write: func(name string, b []byte) error {
+			if full.Load() {
+				return &fs.PathError{Op: "write", Path: name, Err: errors.New("no space left on device")}
+			}
+			return cache.WriteFile(name, b)
+		}})
+		stop := run(t, c)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		if c.Unwritten() == 0 {
+			t.Error("nothing is counted")
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "guards*")); len(left) > 0 {
+			t.Errorf("written all the same: %v", left)
+		}
+		first := preferred(t, c).ID
+		full.Store(false)
+		time.Sleep(2 * time.Minute)
+		stop()
+		again := w.client(Config{Dir: dir})
+		run(t, again)
+		if err := dialAndEcho(again, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		if preferred(t, again).ID != first {
+			t.Error("another guard than before")
 		}
 	})
 }
