@@ -141,6 +141,7 @@ func (p *program) start() error {
 	cmd.Args[0] = os.Args[0] // by which this one was called
 	cmd.Stdout, cmd.Stderr = log, log
 	bench.EndWithParent(cmd)
+	apartFromTerminal(cmd)
 	if err := p.lab.starter.do(func() error { return p.lab.outside.Start(p.on.Addr.Addr(), cmd) }); err != nil {
 		return fmt.Errorf("lab: starting %s: %w", p.name, err)
 	}
