@@ -143,7 +143,7 @@ func placeWindow(s *admin.Server, r *relay.Relay) {
 			return "there is no directory yet: can the relay reach the authorities?"
 		case time.Now().After(p.ValidUntil):
 			return "the newest directory here is too old: can the relay reach the authorities, and do they work?"
-		case !p.Listed:
+		case !p.Listed && announces(r.Reach()) == nil: // else it cannot, and another warning says why
 			return "the directory does not list this relay, so clients do not use it: the log says what the authorities make of it"
 		}
 		return ""
