@@ -127,6 +127,7 @@ func (c *Cache) ask(ctx context.Context, from Sources, t *turns) (bool, error) {
 			err = wrong
 		}
 		t.note(true, cell.NodeID{}, changed, err)
+		t.doubt = t.late >= min(mostDoubt, len(c.cfg.Network.Authorities))
 		return changed, err
 	}
 	var id cell.NodeID
@@ -162,12 +163,15 @@ type turns struct {
 	row   int           // of these, the last ones in a row
 	stale int           // relays that had nothing newer, since an authority was asked
 	quiet bool          // an authority had nothing newer
+	late  int           // authorities in a row whose list, or what they left us with, is not of now
+	doubt bool          // so many of them that our clock is wrong, or nobody has a list of now
 	not   []cell.NodeID // relays asked before; at most maxNot
 }
 
 const (
 	relaysFirst = 3  // relays that are asked before an authority
 	maxNot      = 64 // then all may be asked again
+	mostDoubt   = 3  // authorities in a row whose time is wrong; one may be cut off, or lie
 )
 
 // authority says whether it is an authority's turn: when no consensus says which relays there are;
@@ -193,8 +197,11 @@ func (t *turns) note(authority bool, id cell.NodeID, changed bool, err error) {
 	if authority {
 		t.fails, t.row = 0, 0
 		var at *directory.TimeError
-		if err == nil && !changed || errors.As(err, &at) {
-			t.quiet = true // there is nothing newer anywhere, or our clock is wrong
+		if t.late++; !errors.As(err, &at) {
+			t.late = 0
+		}
+		if err == nil && !changed {
+			t.quiet = true // there is nothing newer anywhere
 		}
 		t.stale = 0
 		return
@@ -227,7 +234,7 @@ func (t *turns) avoid(id cell.NodeID) {
 // out yet, and what is hurried only does harm: then from a 64th to an eighth of a period.
 func (t *turns) pause(period time.Duration, client bool, rng func(uint64) uint64) time.Duration {
 	d := min(firstRetry<<min(max(t.asked-1, 0), 20), lastRetry, period/4)
-	if t.quiet || t.stale >= relaysFirst || client && t.stale > 0 {
+	if t.quiet || t.doubt || t.stale >= relaysFirst || client && t.stale > 0 {
 		d = max(d, min(period/64<<min(t.asked, 8), period/8))
 	}
 	return d/2 + time.Duration(rng(uint64(d/2)+1))

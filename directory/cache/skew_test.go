@@ -159,3 +159,48 @@ func TestAClockThatIsSetBackIsToldOf(t *testing.T) {
 		})
 	}
 }
+
+// Some authorities hand out a list with good signatures that has ended. While they are fewer than would make one doubt the own clock, who
+// has none asks on at once, and has it within a second; who is told so by three in a row asks as seldom as if none was out.
+func TestAnAuthorityThatIsCutOffKeepsNobodyOut(t *testing.T) {
+	for _, x := range []struct {
+		stale  int
+		client bool
+		most   time.Duration
+	}{
+		{1, true, time.Second}, {1, false, time.Second}, {2, true, time.Second}, {2, false, time.Second}, {3, true, 10 * time.Minute}, {3, false, 10 * time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			world := dirtest.New(1, 3, dirtest.Authorities(5), dirtest.At(time.Now().Truncate(time.Hour)))
+			later := *world.Consensus
+			later.ValidAfter = later.ValidAfter.Add(72 * time.Hour)
+			later.FreshUntil, later.ValidUntil = later.ValidAfter.Add(time.Hour), later.ValidAfter.Add(3*time.Hour)
+			old, now := open(t, world, ""), open(t, world, "")
+			if _, err := old.Put(world.Text, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(72 * time.Hour)
+			if _, err := now.Put(world.Sign(&later, 5), time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			c := open(t, world, "")
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+			defer cancel()
+			asked, told, begin, took := 0, 0, time.Now(), time.Duration(-1)
+			c.Follow(ctx, Sources{Client: x.client, Authority: func(ctx context.Context) (net.Conn, error) {
+				if asked++; asked <= x.stale {
+					return to(old)(ctx)
+				}
+				return to(now)(ctx)
+			}}, func(*directory.Consensus) { took = time.Since(begin); cancel() }, func(err error) {
+				if !errors.Is(err, directory.ErrExpired) {
+					t.Errorf("after %d: %v", asked, err)
+				}
+				told++
+			})
+			if took < 0 || took > x.most || x.most > time.Second && took < time.Minute/2 || asked != x.stale+1 || told != x.stale {
+				t.Errorf("%d that are stale, client %v: %d were asked, it was told %d times, and had one after %v", x.stale, x.client, asked, told, took)
+			}
+		})
+	}
+}
