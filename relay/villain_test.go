@@ -1,11 +1,15 @@
 package relay
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"peel/directory"
+	"peel/directory/authority"
+	"peel/directory/dirtest"
 )
 
 // Nobody makes a node of a real network misbehave with what test networks have.
@@ -31,6 +35,32 @@ func TestAVillainIsRefusedOutsideTestNetworks(t *testing.T) {
 		}
 		if err := (*Villain)(nil).check(c.n); err != nil {
 			t.Errorf("an honest node: %v", err)
+		}
+	}
+}
+
+// Neither a relay nor an authority can be made to misbehave in a network that people may use.
+func TestNobodyMisbehavesInANetworkOfPeople(t *testing.T) {
+	for addr, refused := range map[string]bool{"127.20.0.1:9001": false, "93.184.215.14:9001": true} {
+		n := dirtest.New(1, 0)
+		n.Network.Authorities[0].Addrs = []netip.AddrPort{netip.MustParseAddrPort(addr)}
+		a := n.Authorities[0]
+		cert, err := directory.Certificate{
+			Network: n.Network.ID(), SigningKey: a.Certificate.SigningKey, NotBefore: a.Certificate.NotBefore, NotAfter: a.Certificate.NotAfter,
+		}.Certify(a.Identity)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := Config{
+			Network: n.Network, Keys: someKeys(t), Listeners: []net.Listener{listens("198.51.100.1:9001")}, Nickname: "me", Villain: new(Villain),
+		}
+		_, relayErr := New(cfg)
+		cfg.Keys = Keys{Link: a.Link}
+		_, authorityErr := NewAuthority(cfg, authority.Config{Certificate: cert, SigningKey: a.Signing, Now: func() time.Time { return dirtest.ValidAfter }})
+		for role, err := range map[string]error{"relay": relayErr, "authority": authorityErr} {
+			if (err != nil) != refused || err != nil && !strings.Contains(err.Error(), "for test networks") {
+				t.Errorf("a %s that misbehaves where an authority is at %s: %v", role, addr, err)
+			}
 		}
 	}
 }
