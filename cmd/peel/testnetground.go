@@ -12,6 +12,7 @@ import (
 	"peel/cmd/peel/internal/conf"
 	"peel/testnet"
 	"peel/testnet/lab"
+	"peel/testnet/plan"
 	"peel/testnet/story"
 )
 
@@ -43,6 +44,9 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 		if cfg.Processes, err = thisProgram(); err != nil {
 			return nil, nil, "", err
 		}
+		if err := checkRates(cfg.Plan); err != nil {
+			return nil, nil, "", err
+		}
 	}
 	told = story.New(cfg.Plan.Name, cfg.Ground.Traits().Name, time.Now())
 	cfg.Story = told
@@ -58,6 +62,31 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 		return nil, nil, "", err
 	}
 	return res, told, l.Left(), nil
+}
+
+// rateText is bytes a second as a relay's file has them.
+func rateText(n uint64) string { return strconv.FormatFloat(float64(n)/1e3, 'f', -1, 64) + " kB/s" }
+
+// checkRates says which relay of a plan offers what a relay that is a process refuses in its file.
+func checkRates(p *plan.Plan) error {
+	check := func(whose string, n plan.Bytes) error {
+		if n == 0 {
+			return nil // as usual
+		}
+		if _, err := conf.ParseRate(rateText(uint64(n))); err != nil {
+			return fmt.Errorf("bandwidth of %s: %w for a relay that is a process: change it, or use --ground virtual or loopback", whose, err)
+		}
+		return nil
+	}
+	if err := check("[relays]", p.Relays.Bandwidth); err != nil {
+		return err
+	}
+	for _, r := range p.Relay {
+		if err := check(r.Name, r.Bandwidth); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // thisProgram is how nodes are processes of this program.
@@ -107,7 +136,7 @@ func writeSetup(dir string, s *lab.Setup) (args []string, err error) {
 			Network: network, Keys: keys, State: state, Nickname: s.Name, Listen: []string{at}, Exit: s.Exit, NoAddr: s.Shared, Log: level,
 		}
 		if s.Bandwidth > 0 {
-			f.Bandwidth = fmt.Sprintf("%g kB/s", float64(s.Bandwidth)/1e3)
+			f.Bandwidth = rateText(s.Bandwidth)
 		}
 		for _, id := range s.Family {
 			f.Family = append(f.Family, id.String())

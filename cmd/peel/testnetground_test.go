@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"peel/cmd/peel/internal/conf"
 	"peel/testnet/lab"
 	"peel/testnet/netns"
 	"peel/testnet/plan"
@@ -113,6 +114,9 @@ func TestNothingIsLeftOfANetworkOfNamespaces(t *testing.T) {
 			}
 			if !eventually(func() bool { return len(spacesOf(t, dir)) == 0 }) {
 				t.Errorf("processes are left: %v", spacesOf(t, dir))
+			}
+			if left, _ := filepath.Glob(filepath.Join(dir, "peel-*")); with == os.Interrupt && len(left) > 0 {
+				t.Errorf("%v is left", left)
 			}
 		})
 	}
@@ -215,8 +219,30 @@ func TestWhatProcessesCannotDoIsRefused(t *testing.T) {
 	}
 }
 
-// Nodes misbehave in networks for that only.
-func TestNobodyMisbehavesInANetworkOfPeople(t *testing.T) {
+// What a plan says of bandwidth is what a relay reads in its file, or is refused before anything is started.
+func TestARelaysProcessReadsItsBandwidth(t *testing.T) {
+	for _, n := range []uint64{1000, 1001, 1_234_567, 1_000_000_000, 40_000_000_000} {
+		if got, err := conf.ParseRate(rateText(n)); got > n || got+1 < n || err != nil { // a byte is lost in rounding
+			t.Errorf("%d became %s, and %d: %v", n, rateText(n), got, err)
+		}
+	}
+	for _, c := range []struct {
+		all, one plan.Bytes
+		want     string
+	}{
+		{0, 0, ""}, {1000, 1e9, ""}, {500, 0, `bandwidth of [relays]: "0.5 kB/s": must be a rate of at least 1 kB/s`}, {0, 999, "bandwidth of relay2"},
+	} {
+		p := plan.Default()
+		p.Relays.Bandwidth, p.Relay = c.all, []plan.Relay{{Name: "relay2", Bandwidth: c.one}}
+		p.Fill()
+		if err := checkRates(p); (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+}
+
+// A process misbehaves as its hidden flag says, as far as a process can (that it does so in test networks only, relay sees to).
+func TestAProcessMisbehavesAsItCan(t *testing.T) {
 	for role, script := range map[string]string{"relay": "tag", "authority": "lie"} {
 		bad := misdeeds{script: script}
 		if v, err := bad.villain(role); v == nil || err != nil {
