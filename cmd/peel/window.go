@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -190,19 +191,35 @@ func keysWindow(s *admin.Server, r *relay.Relay) {
 	}})
 }
 
+// lately is what f says, or what it said less than a second ago: the metrics of one scrape ask once.
+func lately[T any](f func() T) func() T {
+	var mu sync.Mutex
+	var at time.Time
+	var said T
+	return func() T {
+		mu.Lock()
+		defer mu.Unlock()
+		if at.IsZero() || time.Since(at) >= time.Second {
+			said, at = f(), time.Now()
+		}
+		return said
+	}
+}
+
 // authorityWindow shows how the voting goes.
 func authorityWindow(s *admin.Server, a *relay.Authority) {
 	s.Section("authority", func() any { return a.Status() })
 	s.Page("authority", func() any { return a.Status() })
+	now := lately(a.Status)
 	of := func(n func(authority.Status) int) func() float64 {
-		return func() float64 { return float64(n(a.Status())) }
+		return func() float64 { return float64(n(now())) }
 	}
 	s.Metric(
 		admin.Metric{Name: "peel_authority_certificate_end_seconds", Help: "When the certificate of the signing key ends, in seconds since 1970.",
-			Value: func() float64 { return float64(a.Status().Certificate.NotAfter.Unix()) }},
+			Value: func() float64 { return float64(now().Certificate.NotAfter.Unix()) }},
 		admin.Metric{Name: "peel_authority_certificate_warning", Help: "1: the certificate of the signing key needs a successor now (peel authority status says why); 0: it does not.",
 			Value: func() float64 {
-				if a.Status().Certificate.Warning != "" {
+				if now().Certificate.Warning != "" {
 					return 1
 				}
 				return 0
@@ -222,13 +239,13 @@ func authorityWindow(s *admin.Server, a *relay.Authority) {
 			return len(s.Before.Signatures)
 		})},
 		admin.Metric{Name: "peel_authority_consensus_valid_until_seconds", Help: "When the newest consensus here ends, in seconds since 1970; 0: there is none.", Value: func() float64 {
-			if c := a.Status().Consensus; c != nil {
+			if c := now().Consensus; c != nil {
 				return float64(c.ValidUntil.Unix())
 			}
 			return 0
 		}},
 		admin.Metric{Name: "peel_authority_relays", Help: "Relays that this authority gives a flag in its newest vote.", Label: "flag", Values: func() map[string]float64 {
-			s := a.Status()
+			s := now()
 			counts := s.Flags
 			if len(counts) == 0 && s.Before != nil {
 				counts = s.Before.Flags

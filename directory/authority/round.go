@@ -30,6 +30,7 @@ type heldVote struct {
 	vote   *directory.Vote
 	text   []byte
 	digest directory.Digest
+	flags  FlagCounts // of no name
 }
 
 type heldHeader struct {
@@ -49,7 +50,7 @@ func (r *round) addVote(v *directory.Vote, text []byte) bool {
 	if r.holdsVote(id, digest) {
 		return false
 	}
-	r.votes[id] = append(r.votes[id], heldVote{v, text, digest})
+	r.votes[id] = append(r.votes[id], heldVote{v, text, digest, countFlags(v)})
 	return true
 }
 

@@ -516,7 +516,7 @@ func (x *simTraitor) betray(p Period) {
 				s.fatal("%v", err)
 			}
 		}
-		x.votes[half] = heldVote{v, text, directory.DigestOf(text)}
+		x.votes[half] = heldVote{vote: v, text: text, digest: directory.DigestOf(text)}
 	}
 	one := s.rng.IntN(2) == 0 // it sends one vote only, and that perhaps to one only
 	late := p.Fetch.Add(-time.Second)

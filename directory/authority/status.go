@@ -20,7 +20,7 @@ type Status struct {
 	PhaseEnds time.Time  `json:"phase_ends"`
 	Next      time.Time  `json:"next_period"` // when the consensus after the one being voted on begins to hold
 	Relays    int        `json:"relays"`      // whose descriptors are here
-	Troubled  []Troubled `json:"troubled"`    // those of them that say they are paused or were overloaded, by nickname: mostTroubled at most
+	Troubled  []Troubled `json:"troubled"`    // those of them that say they are paused or were overloaded, by nickname: mostTroubled at most, looked for once in troubledFor
 	Lists     ListCounts `json:"lists"`       // rules in force
 	Outcome              // so far
 	Before    *Outcome   `json:"before,omitempty"` // the period before
@@ -39,8 +39,11 @@ type Troubled struct {
 	Overloaded *time.Time `json:"overloaded,omitempty"` // in this hour
 }
 
-// mostTroubled bounds how many of them a status shows.
-const mostTroubled = 100
+// What bounds Troubled: how many a status shows, and how long it shows the same.
+const (
+	mostTroubled = 100
+	troubledFor  = time.Minute
+)
 
 // Randomness is how far the making of the next shared random value came (spec/sharedrandom.md).
 type Randomness struct {
@@ -105,8 +108,8 @@ type FlagCounts struct {
 	Measured   int    `json:"measured"` // how many it measured the bandwidth of
 }
 
-func countFlags(authority string, v *directory.Vote) FlagCounts {
-	c := FlagCounts{Authority: authority, Relays: len(v.Relays)}
+func countFlags(v *directory.Vote) FlagCounts {
+	c := FlagCounts{Relays: len(v.Relays)}
 	for i := range v.Relays {
 		r := &v.Relays[i]
 		for _, x := range []struct {
@@ -205,7 +208,9 @@ func (r *round) outcome(n *directory.Network) *Outcome {
 			o.MissingVotes = append(o.MissingVotes, info.Nickname)
 		case 1:
 			o.Votes = append(o.Votes, info.Nickname)
-			o.Flags = append(o.Flags, countFlags(info.Nickname, r.votes[info.ID][0].vote))
+			flags := r.votes[info.ID][0].flags
+			flags.Authority = info.Nickname
+			o.Flags = append(o.Flags, flags)
 		default:
 			o.Equivocated = append(o.Equivocated, info.Nickname)
 		}

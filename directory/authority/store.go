@@ -58,6 +58,9 @@ type store struct {
 	text   int                              // bytes held
 	dirty  bool                             // not saved since it changed
 	past   *history                         // of all who were ever reached
+
+	trouble []Troubled // found last; nil: not yet
+	looked  time.Time  // when
 }
 
 // known is a relay.
@@ -326,27 +329,40 @@ func (s *store) len() int {
 	return len(s.relays)
 }
 
-// troubled are the relays that say of themselves that they are, by nickname, at most mostTroubled.
+// troubled are the relays that say of themselves that they are, by nickname, at most mostTroubled, as they were less than troubledFor
+// ago: anybody may ask, and looking at all relays takes a while.
 func (s *store) troubled(now time.Time) []Troubled {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []Troubled{}
+	if age := now.Sub(s.looked); s.trouble == nil || age < 0 || age >= troubledFor {
+		s.trouble, s.looked = s.findTroubled(now), now
+	}
+	return slices.Clone(s.trouble)
+}
+
+// findTroubled looks at all relays. The caller holds mu.
+func (s *store) findTroubled(now time.Time) []Troubled {
+	var found []*directory.Descriptor
 	for _, k := range s.relays {
-		t := Troubled{Nickname: k.desc.Nickname, Identity: k.desc.ID.String()}
-		if now.Before(k.desc.Paused) {
-			t.Paused = &k.desc.Paused
-		}
-		if !k.desc.Overloaded.IsZero() {
-			t.Overloaded = &k.desc.Overloaded
-		}
-		if t.Paused != nil || t.Overloaded != nil {
-			list = append(list, t)
+		if now.Before(k.desc.Paused) || !k.desc.Overloaded.IsZero() {
+			found = append(found, k.desc)
 		}
 	}
-	slices.SortFunc(list, func(a, b Troubled) int {
-		return cmp.Or(strings.Compare(a.Nickname, b.Nickname), strings.Compare(a.Identity, b.Identity))
+	slices.SortFunc(found, func(a, b *directory.Descriptor) int {
+		return cmp.Or(strings.Compare(a.Nickname, b.Nickname), bytes.Compare(a.ID[:], b.ID[:]))
 	})
-	return list[:min(len(list), mostTroubled)]
+	list := []Troubled{}
+	for _, d := range found[:min(len(found), mostTroubled)] {
+		t := Troubled{Nickname: d.Nickname, Identity: d.ID.String()}
+		if now.Before(d.Paused) {
+			t.Paused = &d.Paused
+		}
+		if !d.Overloaded.IsZero() {
+			t.Overloaded = &d.Overloaded
+		}
+		list = append(list, t)
+	}
+	return list
 }
 
 // A candidate is a relay that a vote may list.

@@ -233,7 +233,7 @@ func TestPausedRelaysAreNotRunning(t *testing.T) {
 	for _, c := range []struct {
 		after time.Duration
 		want  int
-	}{{0, 1}, {time.Hour - time.Second, 1}, {time.Hour, 2}} {
+	}{{0, 1}, {time.Hour - troubledFor, 1}, {time.Hour, 2}} {
 		n := 0
 		for _, x := range s.candidates(s.now, s.now.Add(c.after)) {
 			if x.running {
@@ -252,6 +252,32 @@ func TestPausedRelaysAreNotRunning(t *testing.T) {
 		}
 		if len(told) != 2 || told[0].Overloaded == nil || told[1].Overloaded == nil || paused != 2-c.want {
 			t.Errorf("%v later these are told of: %+v", c.after, told)
+		}
+	}
+}
+
+// Who asks for the status has the authority look at all its relays once a minute, and is shown a bounded number.
+func TestTroubledRelaysAreLookedForNowAndThen(t *testing.T) {
+	s := newShelf(t, mostTroubled+2)
+	trouble := func(d *directory.Descriptor) { d.Overloaded = s.now.Truncate(time.Hour) }
+	s.publish(0, 204, "", trouble)
+	for _, c := range []struct {
+		after time.Duration
+		want  int
+	}{{0, 1}, {troubledFor - 1, 1}, {troubledFor, 2}, {-time.Second, 3}, {0, 3}, {troubledFor, mostTroubled}} { // once it was set back
+		told := s.troubled(s.now.Add(c.after))
+		if len(told) != c.want || !slices.IsSortedFunc(told, func(a, b Troubled) int { return strings.Compare(a.Nickname, b.Nickname) }) {
+			t.Errorf("%v later: %d, want %d: %+v", c.after, len(told), c.want, told)
+		}
+		switch c.after {
+		case 0:
+			s.publish(1, 204, "", trouble)
+		case troubledFor:
+			s.publish(2, 204, "", trouble)
+		case -time.Second:
+			for i := 3; i < mostTroubled+2; i++ {
+				s.publish(i, 204, "", trouble)
+			}
 		}
 	}
 }

@@ -263,7 +263,7 @@ func (v *voter) voteMade(e voteMade) []action {
 	if !e.vote.ValidAfter.Equal(p.ValidAfter) || len(v.round.votes[v.self]) > 0 {
 		return nil // the clock was set meanwhile, or there is one
 	}
-	v.voting = &heldVote{e.vote, e.text, directory.DigestOf(e.text)}
+	v.voting = &heldVote{vote: e.vote, text: e.text, digest: directory.DigestOf(e.text)}
 	return []action{save{voteName(v.self, 0), e.text, true}}
 }
 
