@@ -255,15 +255,13 @@ func TestConnectionsInAStorm(t *testing.T) {
 // Processes and sockets are where they were asked to be, and this program stays where it is.
 func TestProcessesAreOnTheirMachine(t *testing.T) {
 	_, s := spaces(t, 1)
-	where := func() (at string) {
-		at, err := os.Readlink("/proc/thread-self/ns/net")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return at
+	where := func() (string, error) { return os.Readlink("/proc/thread-self/ns/net") }
+	home, err := where()
+	if err != nil {
+		t.Fatal(err)
 	}
-	home, inside := where(), ""
-	if err := s[0].Do(func() error { inside = where(); return nil }); err != nil || inside == home {
+	inside := ""
+	if err := s[0].Do(func() (err error) { inside, err = where(); return err }); err != nil || inside == home {
 		t.Fatalf("%v: in %s, as before", err, inside)
 	}
 	for range 20 {
@@ -279,8 +277,8 @@ func TestProcessesAreOnTheirMachine(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				if at := where(); at != home {
-					t.Errorf("a thread of ours is in %s", at)
+				if at, err := where(); err != nil || at != home {
+					t.Errorf("a thread of ours is in %s: %v", at, err)
 				}
 			})
 		}
