@@ -25,7 +25,7 @@ func (l *Lab) act(ctx context.Context) {
 		<-l.hand
 		err := l.do(ctx, a)
 		l.hand <- struct{}{}
-		if err != nil {
+		if err != nil && l.ctx.Err() == nil { // else it was not done as the run is over
 			l.broken("what befalls the network can be done", "%s: %v", a.String(), err)
 		}
 	}
@@ -225,7 +225,9 @@ func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) error {
 		state, kind, text = story.Frozen, "freeze", "is frozen"
 	}
 	l.story.Mark(story.Mark{At: time.Now(), Kind: kind, Text: name + " " + text})
-	l.story.State(name, state)
+	if l.up(name) {
+		l.story.State(name, state)
+	}
 	l.say(story.OfNode, name, "%s", text)
 	return nil
 }
@@ -236,6 +238,15 @@ func (l *Lab) hold(name string, addr netip.Addr, held bool) error {
 		return p.freeze(held)
 	}
 	return l.ground.Freeze(addr, held)
+}
+
+// up says whether a node, a client or a service runs.
+func (l *Lab) up(name string) bool {
+	if n := l.byName[name]; n != nil {
+		return n.up()
+	}
+	p := l.programOf(name)
+	return p == nil || p.up()
 }
 
 func (l *Lab) node(name string) (*node, error) {

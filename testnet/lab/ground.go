@@ -12,7 +12,8 @@ import (
 )
 
 // Ground is what a network stands on: machines, each with an address, and what lies between them. Refuse and Place are called by New, and
-// begin nothing; then Begin, the other methods, from any goroutine and at any time, and End, once, by Run.
+// begin nothing; then Begin, the other methods, from any goroutine and at any time, and End, once, by Run, or by New if it
+// fails after Place.
 type Ground interface {
 	// Traits say what it is.
 	Traits() Traits

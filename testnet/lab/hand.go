@@ -9,11 +9,14 @@ import (
 	"peel/testnet/story"
 )
 
-var errOver = errors.New("the run is over")
+var (
+	errOver  = errors.New("the run is over")
+	errEarly = errors.New("the network has not started yet: try again in a moment")
+)
 
 // Actions are what those who watch may do, while it runs. Each is told, and stands in the trace.
 func (l *Lab) Actions() story.Actions {
-	return story.Actions{
+	a := story.Actions{
 		Kill: func(name string) error {
 			return l.byHand("kill", name, func(n *node) error {
 				if !n.up() {
@@ -34,17 +37,34 @@ func (l *Lab) Actions() story.Actions {
 			return l.byHand("restore", name, func(*node) error { return nil }, func(*node) error { return l.restore(name) })
 		},
 		SetWeather: func(name string) error {
-			if !slices.Contains(l.plan.WeatherNames(), name) {
-				return fmt.Errorf("there is no weather %q", name)
+			if err := l.refuseWeather(name); err != nil {
+				return err
 			}
 			return l.byHand("weather "+name, "", func(*node) error { return nil }, func(*node) error { return l.setWeather(name) })
 		},
-		Weathers: l.plan.WeatherNames(),
+		Weathers: slices.DeleteFunc(l.plan.WeatherNames(), func(name string) bool { return l.refuseWeather(name) != nil }),
 	}
+	if len(a.Weathers) < 2 { // there is nothing to choose from
+		a.SetWeather, a.Weathers = nil, nil
+	}
+	return a
+}
+
+// refuseWeather says why the weather cannot be had: the plan does not know it, or the ground has no such.
+func (l *Lab) refuseWeather(name string) error {
+	if !slices.Contains(l.plan.WeatherNames(), name) {
+		return fmt.Errorf("there is no weather %q", name)
+	}
+	p := l.plan.Clone()
+	p.Weather = name
+	return l.ground.Refuse(p)
 }
 
 // byHand does what somebody who watches asked for, to a node or, if it has no name, to all, if it can be done.
 func (l *Lab) byHand(what, name string, can, do func(*node) error) error {
+	if !l.started.Load() {
+		return errEarly
+	}
 	if _, goesOn := <-l.hand; !goesOn {
 		return errOver
 	}

@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"runtime/pprof"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/testnet/memnet"
 	"peel/testnet/plan"
 	"peel/testnet/story"
 )
@@ -82,6 +84,37 @@ func TestWhoWatchesCanKillRestoreAndEnd(t *testing.T) {
 			t.Errorf("told %d of 3:\n%s", told, r)
 		}
 	})
+}
+
+// Before a network has started nothing can be done to it, and who asks is told so at once.
+func TestNothingIsDoneToANetworkThatHasNotStarted(t *testing.T) {
+	p := plan.Default()
+	p.Fill()
+	l, err := New(Config{Plan: p, Ground: memory{memnet.New(1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	can := l.Actions()
+	for _, err := range []error{can.Kill("relay1"), can.Freeze("relay1"), can.Restore("relay1"), can.SetWeather("storm")} {
+		if !errors.Is(err, errEarly) {
+			t.Errorf("refused with %v", err)
+		}
+	}
+}
+
+// Weather is offered where it can be had.
+func TestWeatherIsOfferedWhereThereIsSome(t *testing.T) {
+	p := plan.Default()
+	p.Weather = plan.Calm
+	p.Fill()
+	l := &Lab{plan: p, ground: Namespaces(p)}
+	if can := l.Actions(); can.SetWeather == nil || !slices.Contains(can.Weathers, "storm") {
+		t.Errorf("between namespaces: %v", can.Weathers)
+	}
+	l.ground = Apart(p)
+	if can := l.Actions(); can.SetWeather != nil || len(can.Weathers) > 0 || l.refuseWeather("storm") == nil {
+		t.Errorf("over loopback as it is: %v", can.Weathers)
+	}
 }
 
 // Goroutines of those who watch are not taken for some that a run left behind.

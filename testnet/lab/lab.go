@@ -67,7 +67,9 @@ type Lab struct {
 	kills    []*kill
 	result   Result
 	running  sync.WaitGroup // of all that Run starts and waits for
-	hand     chan struct{}  // of who does something to the network: one at a time, the timetable or somebody who watches; closed: it is over
+	hand     chan struct{}  // of who does something to the network, from when it has started: one at a time, the timetable or somebody who watches; closed: it is over
+	started  atomic.Bool    // all there is on the ground, or it is over
+	fell     chan string    // of a node that ended by itself, the first: how
 	ctx      context.Context
 	baseline int // goroutines before
 }
@@ -101,9 +103,8 @@ func New(cfg Config) (*Lab, error) {
 	}
 	l := &Lab{
 		cfg: cfg, plan: cfg.Plan, ground: cfg.Ground, outside: outside, byName: make(map[string]*node), services: make(map[string]*service),
-		places: make(map[netip.Addr]string), baseline: goroutines(), hand: make(chan struct{}, 1),
+		places: make(map[netip.Addr]string), baseline: goroutines(), hand: make(chan struct{}, 1), fell: make(chan string, 1),
 	}
-	l.hand <- struct{}{}
 	l.shown = make([]*directory.Consensus, cfg.Plan.Clients)
 	l.clientHosts, l.said = make(map[string]*host), make([]atomic.Bool, len(cfg.Plan.Expect.Says))
 	l.result.Plan = cfg.Plan
@@ -112,7 +113,7 @@ func New(cfg Config) (*Lab, error) {
 		l.story = story.New(cfg.Plan.Name, cfg.Ground.Traits().Name, time.Now())
 	}
 	if err := l.lay(time.Now()); err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.ground.End())
 	}
 	return l, nil
 }
@@ -122,9 +123,20 @@ func (l *Lab) Run(ctx context.Context) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	l.ctx = ctx
-	if err := l.start(ctx); err != nil {
-		return nil, errors.Join(err, l.end(cancel))
+	err := l.start(ctx)
+	l.hand <- struct{}{} // end takes it too
+	if err != nil {
+		if ctx.Err() == nil {
+			return nil, errors.Join(err, l.end(cancel))
+		}
+		l.stopped() // what it was at then could not be done any more
+		if err := l.end(cancel); err != nil {
+			return nil, err
+		}
+		l.finish()
+		return &l.result, nil
 	}
+	l.started.Store(true)
 	started := time.Now()
 	l.running.Go(func() { l.watch(ctx) })
 	if l.cfg.Second != nil {
@@ -145,7 +157,7 @@ func (l *Lab) Run(ctx context.Context) (*Result, error) {
 			l.say(story.OfStart, "client1", "is ready after %v", took.Round(time.Millisecond))
 		}
 	})
-	err := l.play(ctx)
+	err = l.play(ctx)
 	if err := errors.Join(err, l.end(cancel)); err != nil {
 		return nil, err
 	}
@@ -229,11 +241,21 @@ func (l *Lab) stopped() {
 // mostWait is how long the first client may need to be ready, in real time.
 const mostWait = 2 * time.Minute
 
-// await waits for the first client, and has the timetable begin then.
+// await waits for the first client, and has the timetable begin then. It waits no longer when a node ends by itself.
 func (l *Lab) await(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, mostWait)
-	defer cancel()
-	if err := l.clients[0].Ready(wait); err != nil {
+	ready := make(chan error, 1)
+	go func() { ready <- l.clients[0].Ready(wait) }()
+	var err error
+	select {
+	case err = <-ready:
+		cancel()
+	case how := <-l.fell:
+		cancel()
+		<-ready
+		return fmt.Errorf("lab: the network is not ready: a node ended by itself: %s", how)
+	}
+	if err != nil {
 		return fmt.Errorf("lab: the network is not ready after %v: client1: %w", mostWait, err)
 	}
 	l.setBegin(time.Now())
@@ -249,6 +271,7 @@ func (l *Lab) setBegin(t time.Time) { l.beginAt.Store(t.UnixNano()) }
 func (l *Lab) end(cancel context.CancelCauseFunc) error {
 	<-l.hand // nobody does anything to it from here on
 	close(l.hand)
+	l.started.Store(true)
 	l.collect()
 	l.story.End(time.Now()) // how the network is taken down is no part of it
 	cancel(nil)

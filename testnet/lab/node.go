@@ -189,7 +189,7 @@ func (n *node) start() error {
 		for _, run := range runs {
 			wg.Go(func() {
 				if err := run(ctx); err != nil && ctx.Err() == nil {
-					n.lab.broken("a node ended by itself", "%s: %v", n.name, err)
+					n.lab.endedByItself("%s: %v", n.name, err)
 				}
 			})
 		}

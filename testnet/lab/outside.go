@@ -69,6 +69,7 @@ func (n *node) startAgain() error {
 func (n *node) stopProgram(atOnce bool) {
 	with, within := syscall.SIGTERM, drainTime
 	if atOnce {
+		n.program.kills.Add(1)
 		with, within = syscall.SIGKILL, endTime
 	} else {
 		n.program.turn.Lock()
@@ -81,17 +82,22 @@ func (n *node) stopProgram(atOnce bool) {
 	n.lab.story.Unlink(n.name)
 }
 
-// restartProgram ends the process with SIGTERM, which lets what runs on it end first, and starts it again. It does not wait for that.
+// restartProgram ends the process with SIGTERM, which lets what runs on it end first, and starts it again, unless it was killed meanwhile.
+// It does not wait for that.
 func (n *node) restartProgram() {
+	kills := n.program.kills.Load()
 	n.lab.running.Go(func() {
 		n.stopProgram(false)
 		n.program.turn.Lock()
 		defer n.program.turn.Unlock()
-		if n.lab.ctx.Err() != nil || n.program.up() {
+		if n.lab.ctx.Err() != nil || n.program.up() || n.program.kills.Load() != kills {
 			return
 		}
-		if err := n.startAgain(); err != nil {
+		if err := n.startAgain(); err != nil && n.lab.ctx.Err() == nil {
 			n.lab.broken("what befalls the network can be done", "restart %s: %v", n.name, err)
+		}
+		if n.program.kills.Load() != kills { // just before it was there
+			n.stopProgram(true)
 		}
 	})
 }
@@ -185,6 +191,9 @@ const ballast = "ballast" // what fills a disk
 
 // fill fills the disk that the process's folder is on, or makes room on it again.
 func (p *program) fill(full bool) error {
+	if !p.disk {
+		return fmt.Errorf("lab: the folder of %s is on no disk of its own, which could be filled", p.name)
+	}
 	name := filepath.Join(p.dir, ballast)
 	if !full {
 		return os.Remove(name)

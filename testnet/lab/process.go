@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -54,7 +55,7 @@ type Setup struct {
 // What is waited for from a process.
 const (
 	askTime   = 3 * time.Second  // an answer
-	endTime   = 5 * time.Second  // its end, when the run is over
+	endTime   = 30 * time.Second // its end, when the run is over
 	drainTime = 40 * time.Second // its end, when it is restarted: it lets what runs on it end first
 	mostAsked = 8                // at a time
 )
@@ -79,6 +80,8 @@ type program struct {
 	seen   look // in the last of its answers
 	past   counts
 	age    time.Time // of the file with its consensus
+
+	kills atomic.Int64 // how often it was ended at once
 
 	turn sync.Mutex // of who ends it, starts it, or does one after the other
 }
@@ -114,6 +117,9 @@ func (l *Lab) newProgram(s *Setup) (*program, error) {
 	}
 	var err error
 	if p.args, err = l.cfg.Processes.Write(p.dir, s); err != nil {
+		if p.disk {
+			err = errors.Join(err, unmount(p.dir))
+		}
 		return nil, fmt.Errorf("lab: %s: %w", s.Name, err)
 	}
 	return p, nil
@@ -139,7 +145,7 @@ func (p *program) start() error {
 	defer log.Close()
 	cmd := exec.Command(p.lab.cfg.Processes.Program, p.args...)
 	cmd.Args[0] = os.Args[0] // by which this one was called
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, ownEnv(os.Environ())
 	bench.EndWithParent(cmd)
 	apartFromTerminal(cmd)
 	if err := p.lab.starter.do(func() error { return p.lab.outside.Start(p.on.Addr.Addr(), cmd) }); err != nil {
@@ -153,11 +159,25 @@ func (p *program) start() error {
 		told := p.told
 		p.mu.Unlock()
 		if !told {
-			p.lab.broken("a node ended by itself", "%s: %v: %s", p.name, ended(err), lastLines(p.logFile()))
+			p.lab.endedByItself("%s: %v: %s", p.name, ended(err), lastLines(p.logFile()))
 		}
 		close(done)
 	})
 	return nil
+}
+
+// ofUnit are variables that a service manager gives to this process, and to none that it starts: folders and sockets are its own.
+var ofUnit = []string{
+	"RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CACHE_DIRECTORY", "LOGS_DIRECTORY", "CONFIGURATION_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET",
+	"WATCHDOG_USEC", "WATCHDOG_PID",
+}
+
+// ownEnv is an environment without these.
+func ownEnv(all []string) []string {
+	return slices.DeleteFunc(all, func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(ofUnit, name)
+	})
 }
 
 func ended(err error) string {
@@ -204,11 +224,11 @@ func (p *program) end(with os.Signal, within time.Duration) error {
 		<-done
 	}
 	p.mu.Lock()
-	if p.cmd == cmd {
+	if p.cmd == cmd { // and nobody else has waited for the same
 		p.cmd = nil
+		p.past.plus(p.seen.counts)
+		p.seen = look{}
 	}
-	p.past.plus(p.seen.counts)
-	p.seen = look{}
 	p.mu.Unlock()
 	return late
 }
@@ -230,7 +250,7 @@ func (p *program) freeze(frozen bool) error {
 // refresh asks the process, if it can answer, what there is to know of it.
 func (p *program) refresh(ctx context.Context) {
 	p.mu.Lock()
-	asleep, seen, age := p.cmd == nil || p.frozen, p.seen, p.age
+	cmd, asleep, seen, age := p.cmd, p.cmd == nil || p.frozen, p.seen, p.age
 	p.mu.Unlock()
 	if asleep {
 		return
@@ -273,7 +293,7 @@ func (p *program) refresh(ctx context.Context) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cmd != nil {
+	if p.cmd == cmd { // else what it said is of one that is gone
 		p.seen, p.age = seen, age
 	}
 }

@@ -44,6 +44,7 @@ type Result struct {
 	Packets   netns.Counts    // that a ground carried which carries packets
 
 	end  time.Time // of the timetable
+	over time.Time // when the network was taken down
 	acts []string
 	seen map[string]string
 	idle []string // villains
@@ -79,6 +80,15 @@ func (l *Lab) broken(rule, format string, a ...any) {
 	l.say(story.OfInvariant, "", "BROKEN: %s: %s", rule, text)
 }
 
+// endedByItself notes a node that did, which await waits for too.
+func (l *Lab) endedByItself(format string, a ...any) {
+	l.broken("a node ended by itself", format, a...)
+	select {
+	case l.fell <- fmt.Sprintf(format, a...):
+	default: // it is not the first
+	}
+}
+
 // trace adds a line to the trace.
 func (l *Lab) trace(format string, a ...any) {
 	l.mu.Lock()
@@ -88,8 +98,9 @@ func (l *Lab) trace(format string, a ...any) {
 
 // collect gathers what the nodes counted, while they still run.
 func (l *Lab) collect() {
-	l.look()
 	r := &l.result
+	r.over = time.Now()
+	l.look()
 	for _, n := range l.nodes {
 		c := n.counted()
 		if c.panics > 0 {
@@ -221,7 +232,7 @@ func (l *Lab) missed() int {
 	}
 	period := time.Duration(l.plan.Period)
 	first := r.Periods[0].ValidAfter
-	last := time.Now().Add(-period / 2) // the newest may not have been looked at
+	last := r.over.Add(-period / 2) // the newest may not have been looked at
 	want := int(last.Sub(first)/period) + 1
 	return max(0, want-len(r.Periods))
 }

@@ -1,0 +1,101 @@
+package lab
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"peel/testnet/plan"
+	"peel/testnet/story"
+)
+
+// shells is a lab of one relay, which is a process that runs a script.
+func shells(t *testing.T, script string) (*Lab, *node) {
+	t.Helper()
+	p := plan.Default()
+	l := &Lab{plan: p, ground: Apart(p), story: story.New("shells", "as processes", time.Now()), starter: newStarter(), fell: make(chan string, 1)}
+	l.outside = l.ground.(Outside)
+	l.cfg.Processes, l.cfg.Progress = &Processes{Program: "/bin/sh"}, func(string) {}
+	ctx, cancel := context.WithCancel(t.Context())
+	l.ctx = ctx
+	n := &node{lab: l, name: "relay1", role: roleRelay}
+	n.program = &program{lab: l, name: n.name, dir: t.TempDir() + "/relay1", args: []string{"-c", script}}
+	l.nodes, l.byName = []*node{n}, map[string]*node{n.name: n}
+	t.Cleanup(func() {
+		cancel()
+		n.stopProgram(true)
+		l.running.Wait()
+		l.starter.end()
+	})
+	if err := n.startProgram(); err != nil {
+		t.Fatal(err)
+	}
+	return l, n
+}
+
+// until waits, for a minute at most, until something is so.
+func until(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for !so() {
+		if !sleepUntil(ctx, time.Now().Add(5*time.Millisecond)) {
+			t.Fatalf("waited a minute until %s", what)
+		}
+	}
+}
+
+func (n *node) wrote(text string) bool {
+	log, err := os.ReadFile(n.program.logFile())
+	return err == nil && strings.Contains(string(log), text)
+}
+
+func (n *node) asked() bool {
+	n.program.mu.Lock()
+	defer n.program.mu.Unlock()
+	return n.program.told
+}
+
+// Who is killed while a restart waits for its end stays down.
+func TestARelayThatIsKilledWhileItRestartsStaysDown(t *testing.T) {
+	l, n := shells(t, `trap "" TERM; echo ready; exec sleep 600`)
+	until(t, "it does not heed SIGTERM", func() bool { return n.wrote("ready") })
+	n.restartProgram()
+	until(t, "it was asked to end", n.asked)
+	n.stop(true)
+	l.running.Wait()
+	if n.up() {
+		t.Error("it is back")
+	}
+	if len(l.result.Broken) > 0 {
+		t.Error(l.result.Broken)
+	}
+	if err := n.start(); err != nil || !n.up() {
+		t.Errorf("it cannot be restored: %v", err)
+	}
+}
+
+// A network is not waited for, of which a node has ended; what the node said is told.
+func TestANodeThatEndsAtItsStartEndsTheWait(t *testing.T) {
+	l, _ := shells(t, `echo no room; exit 3`)
+	l.clients = []user{never{}}
+	if err := l.await(l.ctx); err == nil || !strings.Contains(err.Error(), "relay1: exit status 3: no room") {
+		t.Error(err)
+	}
+}
+
+// never is a client that is never ready.
+type never struct{ user }
+
+func (never) Ready(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// A process that a service manager's unit starts is no unit of its own.
+func TestProcessesDoNotTakeTheFoldersOfTheUnitThatStartsThem(t *testing.T) {
+	got := ownEnv([]string{"HOME=/root", "STATE_DIRECTORY=/var/lib/peel", "NOTIFY_SOCKET=@x", "PATH=/bin", "WATCHDOG_USEC=1"})
+	if !slices.Equal(got, []string{"HOME=/root", "PATH=/bin"}) {
+		t.Error(got)
+	}
+}
