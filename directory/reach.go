@@ -11,7 +11,7 @@ import (
 const MaxReach = 512
 
 // A ReachRequest asks a node to make a link handshake with a relay at an address (spec/relay.md, section 11). It is not signed: what
-// may be asked does not depend on who says it.
+// may be asked depends on the link on which it comes.
 type ReachRequest struct {
 	ID      cell.NodeID
 	LinkKey cell.Key
@@ -61,12 +61,13 @@ const (
 	UnreachedSilent  Unreached = "silent"  // nothing answered in time
 	UnreachedNoWay   Unreached = "no-way"  // no way leads there
 	UnreachedOther   Unreached = "other"   // what answers is not this relay
+	UnreachedNot     Unreached = "not"     // one of these: who may not know what is at that address
 )
 
 // ParseUnreached parses what a node says.
 func ParseUnreached(s string) (Unreached, error) {
 	switch u := Unreached(s); u {
-	case UnreachedRefused, UnreachedSilent, UnreachedNoWay, UnreachedOther:
+	case UnreachedRefused, UnreachedSilent, UnreachedNoWay, UnreachedOther, UnreachedNot:
 		return u, nil
 	}
 	return "", fmt.Errorf("directory: %q is no reason for which a relay is not reached", clip(s))

@@ -12,6 +12,7 @@ import (
 	"peel/cell"
 	"peel/cell/contain"
 	"peel/circuit/stream"
+	"peel/directory/authority"
 	"peel/relay/exit"
 )
 
@@ -234,7 +235,7 @@ type directoryStream struct {
 	*stream.Stream
 	once   sync.Once
 	closed chan struct{}
-	caller netip.Addr // callerOf
+	caller authority.Caller
 }
 
 func (d *directoryStream) Close() error {
@@ -243,7 +244,7 @@ func (d *directoryStream) Close() error {
 }
 
 // serveDirectory hands a stream to the directory's web server and waits until that has closed it.
-func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream, caller netip.Addr) {
+func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream, caller authority.Caller) {
 	s.Connected(cell.Connected{})
 	d := &directoryStream{Stream: s, closed: make(chan struct{}), caller: caller}
 	select {

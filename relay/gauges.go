@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"peel/cell/link"
+	"peel/directory/authority"
 )
 
 // Gauges say what a relay holds now, of how much that it may, and what went over its links since it began. They name nobody.
@@ -79,7 +80,7 @@ func (w *Waits) Counts() (n []uint64, sum time.Duration) {
 var documents = [...]struct{ path, name string }{
 	{"/peel/consensus/header", "header"}, {"/peel/consensus/diff/", "diff"}, {"/peel/consensus/relays/", "relays"}, {"/peel/consensus", "consensus"},
 	{"/peel/descriptor", "descriptor"}, {"/peel/vote", "vote"}, {"/peel/signature", "signature"}, {"/peel/relay/", "relay"},
-	{measurePath, "measurement"}, {"", "other"},
+	{measurePath, "measurement"}, {authority.PathReach, "reach"}, {"", "other"},
 }
 
 // Asked counts requests to the directory by document.

@@ -24,7 +24,6 @@ import (
 	"peel/cell/link"
 	"peel/circuit/stream"
 	"peel/directory"
-	"peel/directory/authority"
 	"peel/directory/cache"
 	"peel/relay/exit"
 )
@@ -222,7 +221,7 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.chance = cfg.dice()
 	r.unproved.oldest = true
-	r.doors = doors{of: make(map[netip.AddrPort]*tested), none: make(chan struct{}), bind: plain, tries: newCrowd(authority.TriesAtATime, 1)}
+	r.doors = doors{of: make(map[netip.AddrPort]*tested), none: make(chan struct{}), bind: plain}
 	r.doors.announced.Store(&announced{replaced: make(chan struct{})})
 	r.quota = quota{most: cfg.Quota, daily: cfg.QuotaDaily}
 	if err := r.quota.load(cfg.Dir, cfg.Now()); err != nil {

@@ -72,8 +72,6 @@ type doors struct {
 	once      sync.Once                 // closes none
 	bind      bool                      // links for tests are to come from the address they are about, if it is this machine's
 
-	tries *crowd // those made for others, of addresses; guarded by Relay.mu
-
 	mu    sync.Mutex
 	of    map[netip.AddrPort]*tested // guarded by mu, as all below
 	heard [2]time.Time               // when a link came by IPv4, and by IPv6
@@ -411,11 +409,15 @@ func (t *tally) remedy(at netip.AddrPort) string {
 			most = u
 		}
 	}
+	if len(t.why) == 1 && t.why[directory.UnreachedNot] > 0 {
+		most = directory.UnreachedNot
+	}
 	s := map[directory.Unreached]string{
 		directory.UnreachedRefused: fmt.Sprintf("connections are refused: let TCP port %d through the firewall, or forward it on the router to where listen says", at.Port()),
 		directory.UnreachedSilent:  fmt.Sprintf("nothing answers: let TCP port %d through the firewall of this machine and of its provider, or forward it on the router to where listen says", at.Port()),
 		directory.UnreachedNoWay:   "no way leads there: is it the address of this machine, and does that have such an address at all? Else take it out of advertise",
 		directory.UnreachedOther:   fmt.Sprintf("what answers there is not this relay: does another program have port %d, or does the router forward it to another machine or port?", at.Port()),
+		directory.UnreachedNot:     fmt.Sprintf("let TCP port %d through the firewall of this machine and of its provider, or forward it on the router to where listen says", at.Port()),
 	}[most]
 	if t.seen.IsValid() {
 		s += fmt.Sprintf("; others see this relay come from %v: if that is its address, say so in advertise", t.seen)

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -74,7 +75,12 @@ func (w *world) start(each ...func(i int, cfg *Config)) *world {
 	if _, err := docs.Put(w.net.Text, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	tries := authority.TryFor(authority.ReachByLink(link.Config{Network: w.net.Network.ID()}, w.dial), func(*http.Request, netip.AddrPort) error { return nil })
+	tries := authority.TryFor(authority.ReachByLink(link.Config{Network: w.net.Network.ID()}, w.dial), func(r *http.Request, q *directory.ReachRequest) error {
+		if authority.CallerOf(r).Key != q.LinkKey {
+			return errors.New("not its key")
+		}
+		return nil
+	}, authority.WhyNot)
 	w.run(Config{
 		Network: w.net.Network, Keys: Keys{Link: a.Link}, ID: a.Info.ID, Listeners: []net.Listener{w.listen(a.Info.Addrs[0])},
 		Dial: w.dial, Directory: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

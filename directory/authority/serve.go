@@ -28,7 +28,7 @@ func (a *Authority) routes() *http.ServeMux {
 	m := http.NewServeMux()
 	m.Handle(cache.Path, a.cache)
 	m.Handle(cache.Path+"/", a.cache)
-	m.Handle(PathReach, TryFor(a.cfg.Reach, a.mayTry))
+	m.Handle(PathReach, TryFor(a.cfg.Reach, a.mayTry, justNot))
 	m.HandleFunc("POST "+pathDescriptor, take(a.small, directory.MaxDescriptor, a.postDescriptor))
 	m.HandleFunc("POST "+pathVote, a.whileVoting(take(a.large, directory.MaxVote, a.postVote)))
 	m.HandleFunc("POST "+pathSignature, take(a.small, directory.MaxHeader, a.postSignature))
