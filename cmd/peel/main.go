@@ -57,7 +57,7 @@ func run() int {
 }
 
 // rooms are those whose names begin the errors of their packages.
-var rooms = regexp.MustCompile(`(?m)^(?:(?:relay|authority|admin|client|testnet|circuit|stream|link|exit|dns|guard|cache): )+`)
+var rooms = regexp.MustCompile(`(?m)^(?:(?:relay|authority|admin|client|testnet|lab|circuit|stream|link|exit|dns|guard|cache): )+`)
 
 // plainly is an error as its user reads it.
 func plainly(err error) string { return rooms.ReplaceAllString(conf.Plain(err), "") }

@@ -45,7 +45,7 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 			return nil, nil, "", err
 		}
 		if err := checkRates(cfg.Plan); err != nil {
-			return nil, nil, "", err
+			return nil, nil, "", &refusal{err}
 		}
 	}
 	told = story.New(cfg.Plan.Name, cfg.Ground.Traits().Name, time.Now())
@@ -53,7 +53,7 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 	defer func(s *story.Story) { s.End(time.Now()) }(told)
 	l, err := lab.New(cfg)
 	if err != nil {
-		return nil, nil, "", err
+		return nil, nil, "", &refusal{err}
 	}
 	if watched && r.window != nil {
 		r.window.Show(told, l.Actions())
@@ -63,6 +63,11 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 	}
 	return res, told, l.Left(), nil
 }
+
+// refusal is why a plan cannot run on a ground: nothing of it has been started.
+type refusal struct{ error }
+
+func (e *refusal) Unwrap() error { return e.error }
 
 // rateText is bytes a second as a relay's file has them.
 func rateText(n uint64) string { return strconv.FormatFloat(float64(n)/1e3, 'f', -1, 64) + " kB/s" }

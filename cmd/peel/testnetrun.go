@@ -90,6 +90,15 @@ virtual time pass slowly enough to watch.`,
 	return c
 }
 
+// scenario is a file that comes with the program.
+func scenario(name string) ([]byte, error) {
+	text, err := scenarios.Files.ReadFile(name + ".toml")
+	if err != nil {
+		text, err = scenarios.Long.ReadFile("long/" + name + ".toml")
+	}
+	return text, err
+}
+
 // plans are those that the arguments name, by the names.
 func (r *labRun) plans(args []string) ([]*plan.Plan, error) {
 	if len(args) == 1 && args[0] == "all" {
@@ -108,7 +117,7 @@ func (r *labRun) plans(args []string) ([]*plan.Plan, error) {
 		var err error
 		if strings.ContainsAny(a, `./\`) {
 			text, err = os.ReadFile(a)
-		} else if text, err = scenarios.Files.ReadFile(a + ".toml"); err != nil {
+		} else if text, err = scenario(a); err != nil {
 			err = fmt.Errorf("testnet run: no scenario is called %q: give a file, as in ./%s.toml, or one of those in docs/testnet.md", a, a)
 		}
 		if err != nil {
@@ -143,37 +152,66 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	if math.IsNaN(r.pace) || r.pace < 0 || r.pace > 0 && r.pace < 0.01 || r.pace > 1e6 {
 		return &usageError{errors.New("--pace: give a number from 0.01 to 1000000, or 0")}
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	out := r.untilNobodyReads(cancel)
 	end, err := r.show(ctx, plans[0])
 	if err != nil {
 		return err
 	}
 	defer end()
-	failed, err := r.all(ctx, plans)
-	if err != nil {
+	done, err := r.all(ctx, plans)
+	if err = errors.Join(err, out.broken()); err != nil {
 		return err
 	}
 	if r.window != nil && r.stays && ctx.Err() == nil {
 		fmt.Fprintln(r.out, "the window stays until Ctrl-C")
 		<-ctx.Done()
 	}
-	if failed > 0 {
-		return &exitError{code: 1, err: fmt.Errorf("testnet run: %d of %d failed", failed, len(plans))}
-	}
-	return nil
+	return done.err(len(plans))
 }
 
-// all runs the plans, one after the other, and says how many failed.
-func (r *labRun) all(ctx context.Context, plans []*plan.Plan) (failed int, err error) {
+// tally is what became of plans.
+type tally struct{ ran, failed, refused int }
+
+// err says what there is to say of so many plans that did not all go well. That some were refused has been said; if it is all of them, nothing ran.
+func (t tally) err(all int) error {
+	var what []string
+	for _, c := range []struct {
+		n    int
+		does string
+	}{{t.failed, "failed"}, {t.refused, "cannot run here"}, {all - t.ran - t.refused, "did not run"}} {
+		if c.n > 0 {
+			what = append(what, fmt.Sprintf("%d of %d %s", c.n, all, c.does))
+		}
+	}
+	if t.failed == 0 && t.ran > 0 && t.ran+t.refused == all {
+		return nil
+	}
+	return &exitError{code: 1, err: fmt.Errorf("testnet run: %s", strings.Join(what, ", "))}
+}
+
+// all runs the plans, one after the other, until ctx ends. Of several, those that cannot run on the ground are left out.
+func (r *labRun) all(ctx context.Context, plans []*plan.Plan) (done tally, err error) {
 	for _, p := range plans {
+		if ctx.Err() != nil {
+			break
+		}
 		begun := time.Now()
 		res, told, err := r.one(ctx, p, true)
-		if err != nil {
-			return failed, err
+		if no := new(refusal); errors.As(err, &no) && len(plans) > 1 {
+			done.refused++
+			fmt.Fprintf(r.out, "%s: cannot run here: %s\n", p.Name, plainly(err))
+			continue
 		}
+		if err != nil {
+			return done, err
+		}
+		done.ran++
 		told.Conclude(res.OK(), res.String())
 		if r.report != "" {
 			if err := writeReport(r.report, told); err != nil {
-				return failed, err
+				return done, err
 			}
 		}
 		fmt.Fprint(r.out, res)
@@ -182,16 +220,13 @@ func (r *labRun) all(ctx context.Context, plans []*plan.Plan) (failed int, err e
 			fmt.Fprintln(r.out, strings.Join(res.Trace(), "\n"))
 		}
 		if !res.OK() {
-			failed++
+			done.failed++
 			if err := r.smallest(ctx, p, res); err != nil {
-				return failed, err
+				return done, err
 			}
 		}
-		if ctx.Err() != nil {
-			break
-		}
 	}
-	return failed, nil
+	return done, nil
 }
 
 // show opens the window, if there shall be one. The func returned closes it.

@@ -7,3 +7,8 @@ import "embed"
 //
 //go:embed *.toml
 var Files embed.FS
+
+// Long are those that take minutes of CPU, by the same names in the folder long.
+//
+//go:embed long/*.toml
+var Long embed.FS
