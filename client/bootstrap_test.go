@@ -246,6 +246,32 @@ func TestExpiredConsensusIsUsedForADay(t *testing.T) {
 	})
 }
 
+// Of an old list that one directory hands out nobody is told, while the one in hand is of use.
+func TestAnOldListIsToldOfOnlyWhenThereIsNone(t *testing.T) {
+	var log bytes.Buffer
+	world := dirtest.New(1, 0)
+	now := world.Consensus.ValidAfter
+	c, err := New(Config{Network: world.Network, Now: func() time.Time { return now }, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.cache.Put(world.Text, now); err != nil {
+		t.Fatal(err)
+	}
+	old := &directory.TimeError{Err: directory.ErrExpired, ValidAfter: now.Add(-51 * time.Hour), ValidUntil: now.Add(-48 * time.Hour), Now: now}
+	c.tellStale(old)
+	if log.Len() != 0 {
+		t.Errorf("told, though there is one to use:\n%s", &log)
+	}
+	now = world.Consensus.ValidUntil.Add(directory.Grace + time.Second)
+	c.tellStale(errors.New("no answer"))
+	c.tellStale(old)
+	c.tellStale(old)
+	if n := strings.Count(log.String(), "no relay list that holds now"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, &log)
+	}
+}
+
 func TestStagesGoForward(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 6)

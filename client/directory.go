@@ -61,10 +61,12 @@ func (c *core) followDirectory(ctx context.Context) {
 	c.cache.Follow(ctx, cache.Sources{Authority: c.dialDirectory, Relay: c.dialRelay, Client: true}, c.use, c.tellStale)
 }
 
-// tellStale notes why there is no newer relay list, and says once, until there is one, if that is for the time.
+// tellStale notes why there is no newer relay list, and says once, until there is one, if that is for the time, and the one here is of no
+// use either: one that was asked may have been cut off.
 func (c *core) tellStale(err error) {
 	var t *directory.TimeError
-	tell := errors.As(err, &t) && !c.stale.Swap(true)
+	_, _, none := c.cache.Usable(c.cfg.Now())
+	tell := errors.As(err, &t) && none != nil && !c.stale.Swap(true)
 	if tell && t.Err == directory.ErrFuture && c.cache.Consensus() != nil { // it held when it came: our clock was set back
 		c.clock.Forget()
 	}

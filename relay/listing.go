@@ -91,10 +91,11 @@ func (r *Relay) dialed(p link.Peer, conn *link.Conn) {
 	}
 }
 
-// tellStale says once, until there is another, that no consensus is of use, and why.
+// tellStale says once, until there is another, that no consensus is of use, and why: not when one that was asked has none, for it may have
+// been cut off, while the one here may be used.
 func (r *Relay) tellStale(err error) {
 	var t *directory.TimeError
-	if errors.As(err, &t) && !r.listing.stale.Swap(true) {
+	if _, _, none := r.cache.Usable(r.cfg.Now()); errors.As(err, &t) && none != nil && !r.listing.stale.Swap(true) {
 		if t.Err == directory.ErrFuture && r.cache.Consensus() != nil { // it held when it came: our clock was set back
 			r.clock.Forget()
 		}

@@ -13,6 +13,7 @@ import (
 	"peel/cell"
 	"peel/cell/link"
 	"peel/directory"
+	"peel/directory/cache"
 	"peel/directory/dirtest"
 )
 
@@ -73,12 +74,26 @@ func TestForeignAddressIsTold(t *testing.T) {
 // A relay whose clock is wrong, or that gets no consensus, tells its operator which of both it is.
 func TestStaleDirectoryIsExplainedOnce(t *testing.T) {
 	var b strings.Builder
-	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil)), cfg: Config{Network: dirtest.New(1, 0).Network}}
+	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
+	world := dirtest.New(1, 0, dirtest.At(now))
+	clock := now
+	c, err := cache.New(cache.Config{Network: world.Network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil)), cache: c, cfg: Config{Network: world.Network, Now: func() time.Time { return clock }}}
 	for i := range 3 {
 		r.clock.Heard(cell.NodeID{byte(i)}, -50*time.Hour)
 	}
-	now := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
-	err := &directory.TimeError{Err: directory.ErrExpired, ValidAfter: now.Add(-51 * time.Hour), ValidUntil: now.Add(-48 * time.Hour), Now: now}
+	err = &directory.TimeError{Err: directory.ErrExpired, ValidAfter: now.Add(-51 * time.Hour), ValidUntil: now.Add(-48 * time.Hour), Now: now}
+	if _, err := c.Put(world.Text, now); err != nil {
+		t.Fatal(err)
+	}
+	r.tellStale(err) // by one that is cut off: what is here may be used
+	if b.Len() != 0 {
+		t.Errorf("told, though there is one to use:\n%s", b.String())
+	}
+	clock = world.Consensus.ValidUntil.Add(directory.Grace + time.Second)
 	r.tellStale(errors.New("no answer"))
 	for range 3 {
 		r.tellStale(err)
