@@ -76,6 +76,7 @@ type program struct {
 	cmd    *exec.Cmd     // nil: it does not run
 	done   chan struct{} // closed when it has ended
 	told   bool          // to end
+	asked  bool          // to, by a signal that it heeds
 	frozen bool
 	seen   look // in the last of its answers
 	past   counts
@@ -152,14 +153,17 @@ func (p *program) start() error {
 		return fmt.Errorf("lab: starting %s: %w", p.name, err)
 	}
 	done := make(chan struct{})
-	p.cmd, p.done, p.told, p.frozen, p.seen = cmd, done, false, false, look{}
+	p.cmd, p.done, p.told, p.asked, p.frozen, p.seen = cmd, done, false, false, false, look{}
 	p.lab.running.Go(func() {
 		err := cmd.Wait()
 		p.mu.Lock()
-		told := p.told
+		told, asked := p.told, p.asked
 		p.mu.Unlock()
-		if !told {
+		switch {
+		case !told:
 			p.lab.endedByItself("%s: %v: %s", p.name, ended(err), lastLines(p.logFile()))
+		case asked && cmd.ProcessState.ExitCode() > 0: // a second signal, or one before it heeds any, ends it without a status
+			p.lab.broken("a node ends well when it is asked to", "%s: %v: %s", p.name, ended(err), lastLines(p.logFile()))
 		}
 		close(done)
 	})
@@ -202,6 +206,7 @@ func (p *program) end(with os.Signal, within time.Duration) error {
 	p.mu.Lock()
 	cmd, done := p.cmd, p.done
 	p.told = true
+	p.asked = p.asked || with != syscall.SIGKILL
 	p.mu.Unlock()
 	if cmd == nil {
 		return nil

@@ -22,6 +22,7 @@ func shells(t *testing.T, script string) (*Lab, *node) {
 	ctx, cancel := context.WithCancel(t.Context())
 	l.ctx = ctx
 	n := &node{lab: l, name: "relay1", role: roleRelay}
+	l.story.Node(story.Node{Name: n.name, State: story.Starting})
 	n.program = &program{lab: l, name: n.name, dir: t.TempDir() + "/relay1", args: []string{"-c", script}}
 	l.nodes, l.byName = []*node{n}, map[string]*node{n.name: n}
 	t.Cleanup(func() {
@@ -75,6 +76,57 @@ func TestARelayThatIsKilledWhileItRestartsStaysDown(t *testing.T) {
 	}
 	if err := n.start(); err != nil || !n.up() {
 		t.Errorf("it cannot be restored: %v", err)
+	}
+}
+
+// What a process said of itself does not count for the one that came after it.
+func TestCountsAreOfTheProcessThatGaveThem(t *testing.T) {
+	l, n := shells(t, `exec sleep 60`)
+	again := true
+	l.cfg.Processes.Ask = func(context.Context, string, string) ([]byte, error) {
+		if again {
+			n.stop(true)
+			if err := n.start(); err != nil {
+				t.Error(err)
+			}
+		}
+		return []byte("peel_relay_cells_total 5"), nil
+	}
+	for _, want := range []uint64{0, 5} {
+		l.refresh()
+		if c := n.counted().cells; c != want {
+			t.Errorf("%d cells, want %d", c, want)
+		}
+		again = false
+	}
+}
+
+// A node that is down stays so, whatever is frozen and thawed.
+func TestANodeThatIsDownIsNotShownAsUpWhenItIsThawed(t *testing.T) {
+	l, n := shells(t, `exec sleep 60`)
+	for _, want := range []string{story.Up, story.Down} {
+		for _, frozen := range []bool{true, false} {
+			if err := l.freeze(n.name, n.addr, frozen); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := l.story.Snapshot(0).Nodes[0].State; got != want {
+			t.Errorf("it is %s, not %s", got, want)
+		}
+		n.stop(true)
+	}
+}
+
+// How a process ends that was asked to is looked at; a signal is no status.
+func TestANodeThatEndsBadlyWhenItIsAskedToIsReported(t *testing.T) {
+	for do, want := range map[string]int{"exit 1": 1, "exit 0": 0, "trap - TERM; kill -TERM $$": 0} {
+		l, n := shells(t, `sleep 60 & trap "kill $!; `+do+`" TERM; echo ready; wait`)
+		until(t, "it heeds SIGTERM", func() bool { return n.wrote("ready") })
+		n.stop(false)
+		l.running.Wait()
+		if n.up() || len(l.result.Broken) != want {
+			t.Errorf("%s: %v", do, l.result.Broken)
+		}
 	}
 }
 
