@@ -13,12 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"peel/testnet/bench"
 	"peel/testnet/memnet"
 	"peel/testnet/netns"
 )
@@ -43,7 +44,9 @@ func runAll(t *testing.T, client string, all ...process) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, started := make(chan string, len(all)), 0
+	runtime.LockOSThread() // with which the processes end
 	t.Cleanup(func() {
+		defer runtime.UnlockOSThread()
 		cancel()
 		for range started {
 			if said := <-ended; t.Failed() {
@@ -53,7 +56,7 @@ func runAll(t *testing.T, client string, all ...process) {
 	})
 	for _, p := range all {
 		cmd := exec.CommandContext(ctx, p.args[0], p.args[1:]...)
-		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGKILL) } // nothing is kept
+		bench.EndWithParent(cmd)
 		var log bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &log, &log
 		if err := startOn(p.on, cmd); err != nil {
