@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -191,26 +190,11 @@ func keysWindow(s *admin.Server, r *relay.Relay) {
 	}})
 }
 
-// lately is what f says, or what it said less than a second ago: the metrics of one scrape ask once.
-func lately[T any](f func() T) func() T {
-	var mu sync.Mutex
-	var at time.Time
-	var said T
-	return func() T {
-		mu.Lock()
-		defer mu.Unlock()
-		if at.IsZero() || time.Since(at) >= time.Second {
-			said, at = f(), time.Now()
-		}
-		return said
-	}
-}
-
 // authorityWindow shows how the voting goes.
 func authorityWindow(s *admin.Server, a *relay.Authority) {
 	s.Section("authority", func() any { return a.Status() })
 	s.Page("authority", func() any { return a.Status() })
-	now := lately(a.Status)
+	now := recent(a.Status)
 	of := func(n func(authority.Status) int) func() float64 {
 		return func() float64 { return float64(n(now())) }
 	}
