@@ -46,7 +46,7 @@ func TestTheDescriptorSaysWhatWasObserved(t *testing.T) {
 		r := w.relays[0]
 		r.stats.Cells.Add(1000)
 		time.Sleep(observeSpan + time.Second)
-		text, err := r.descriptor(time.Now())
+		text, err := r.describe(&r.settled.Load().Settings, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -135,12 +135,17 @@ func (r *Relay) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cel
 	return nc, e.ID, err
 }
 
+// errUntested is of settings that came just now: their addresses are not tested yet.
+var errUntested = errors.New("relay: it is not known yet whether others reach the addresses in the settings")
+
 // descriptor is what this relay says of itself now, signed.
 func (r *Relay) descriptor(now time.Time) ([]byte, error) {
 	s := r.settled.Load().Settings
-	if a := r.doors.announced.Load(); len(a.addrs) > 0 && slices.Equal(a.of, s.Addrs) {
-		s.Addrs = a.addrs // those where others reach it
+	a := r.doors.announced.Load()
+	if len(a.addrs) == 0 || !slices.Equal(a.of, s.Addrs) {
+		return nil, errUntested
 	}
+	s.Addrs = a.addrs // those where others reach it
 	return r.describe(&s, now)
 }
 
@@ -218,6 +223,9 @@ func (r *Relay) keepPublished(ctx context.Context) {
 						err = r.publish(ctx, a, d.text)
 					}
 				})
+				if errors.Is(err, errUntested) {
+					continue
+				}
 				var wait time.Duration
 				if err != nil {
 					r.log.Log(ctx, refusal(err), "descriptor not taken", "authority", a.Nickname, "why", err)

@@ -27,8 +27,7 @@ const (
 	leastHelpers = 3 // other relays that could be asked, else none is
 	enoughNo     = 3 // relays that did not reach it, so that it is not reached
 	enoughAway   = 2 // relays that see it come from elsewhere, so that authorities are asked
-	mostAsked    = 8 // relays in one test
-	askedOfThose = 3 // authorities in one test
+	askedOfThose = 3 // authorities in one test, at a time
 	enoughNoOf   = 2 // of them that did not reach it; where there is one, it
 
 	askTimeout  = 25 * time.Second // one of them: link, circuit, and the try
@@ -36,6 +35,9 @@ const (
 	lastRetest  = 20 * time.Minute
 	leastSilent = 2 * time.Hour // and two periods: after so long without a link that came, it is tested again
 )
+
+// relaysAtATime are how many relays are asked at a time in one test, one after another until something is known.
+var relaysAtATime = [...]int{2, 3, 3}
 
 // A Verdict is what is known of whether others reach a relay at an address.
 type Verdict string
@@ -332,33 +334,37 @@ func (r *Relay) test(ctx context.Context, at netip.AddrPort) (Verdict, string) {
 	}
 	var t tally
 	avoid := func(id cell.NodeID) bool { return !helpers[id].IsValid() }
-	for n := 0; n < mostAsked && t.no < enoughNo && t.away < enoughAway; n++ {
-		e := cache.Pick(c, avoid, r.chance)
-		if e == nil {
+	for _, n := range relaysAtATime {
+		if t.no >= enoughNo || t.away >= enoughAway {
 			break
 		}
-		door := helpers[e.ID]
-		delete(helpers, e.ID)
-		if t.add(r.askRelay(ctx, e, door, at)) {
+		var asks []func(context.Context) error
+		for range n {
+			if e := cache.Pick(c, avoid, r.chance); e != nil {
+				door := helpers[e.ID]
+				delete(helpers, e.ID)
+				asks = append(asks, func(ctx context.Context) error { return r.askRelay(ctx, e, door, at) })
+			}
+		}
+		if r.askAll(ctx, &t, asks) {
 			return Reached, ""
 		}
 	}
-	if t.no >= enoughNo {
-		return Unreached, t.remedy(at)
-	}
-	if t.away > 0 { // relays try nothing but where one comes from; authorities do, as they will when the descriptor is theirs
+	relays := t.no
+	if relays >= enoughNo || t.away > 0 { // relays can lie, and try nothing but where one comes from; authorities have the last word anyway
 		as := slices.Clone(r.cfg.Network.Authorities)
 		for i := len(as) - 1; i > 0; i-- {
 			j := int(r.chance(uint64(i + 1)))
 			as[i], as[j] = as[j], as[i]
 		}
-		t.no = 0
+		var asks []func(context.Context) error
 		for _, a := range as[:min(len(as), askedOfThose)] {
-			if t.add(r.askAuthority(ctx, a, at)) {
-				return Reached, ""
-			}
+			asks = append(asks, func(ctx context.Context) error { return r.askAuthority(ctx, a, at) })
 		}
-		if t.no >= min(enoughNoOf, len(as)) {
+		if r.askAll(ctx, &t, asks) {
+			return Reached, ""
+		}
+		if relays >= enoughNo || t.no-relays >= min(enoughNoOf, len(as)) {
 			return Unreached, t.remedy(at)
 		}
 	}
@@ -396,6 +402,28 @@ func (t *tally) add(err error) (reached bool) {
 			}
 			t.no++
 			t.why[u]++
+		}
+	}
+	return false
+}
+
+// askAll asks all at a time and counts the answers, until one has reached the relay.
+func (r *Relay) askAll(ctx context.Context, t *tally, asks []func(context.Context) error) (reached bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan error, len(asks))
+	var wg contain.Group
+	defer wg.Wait()
+	for _, ask := range asks {
+		wg.Go(func(p *contain.Panic) {
+			r.panicked("reachability", p)
+			answers <- p
+		}, func() { answers <- ask(ctx) })
+	}
+	for range asks {
+		if t.add(<-answers) {
+			cancel()
+			return true
 		}
 	}
 	return false

@@ -35,6 +35,7 @@ type testedRelay struct {
 func newTested(w *world, dropped *sync.Map, change func(w *world, cfg *Config), each ...func(int, *Config)) *testedRelay {
 	last := len(w.net.Relays) - 1
 	t := &testedRelay{world: w, log: new(lockedLog), was: w.net.Relays[last].Descriptor}
+	w.dropped = dropped
 	w.start(append(each, func(i int, cfg *Config) {
 		if i == last {
 			cfg.Log = slog.New(slog.NewTextHandler(t.log, nil))
@@ -168,28 +169,30 @@ func TestARelayIsPublishedOnceOthersReachIt(t *testing.T) {
 	})
 }
 
-// Two relays of five that say no to everything keep nobody out.
+// Relays that say no to everything keep nobody out: neither two of five nor all.
 func TestLiarsKeepNoRelayOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		no := func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == authority.PathReach {
-					http.Error(w, "silent", http.StatusFailedDependency)
-					return
+	for _, liars := range []int{2, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			no := func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == authority.PathReach {
+						http.Error(w, "silent", http.StatusFailedDependency)
+						return
+					}
+					next.ServeHTTP(w, r)
+				})
+			}
+			r := newTested(emptyWorld(t, 6), new(sync.Map), func(*world, *Config) {}, func(i int, cfg *Config) {
+				if i < liars {
+					cfg.Villain = &Villain{Directory: no}
 				}
-				next.ServeHTTP(w, r)
 			})
-		}
-		r := newTested(emptyWorld(t, 6), new(sync.Map), func(*world, *Config) {}, func(i int, cfg *Config) {
-			if i < 2 {
-				cfg.Villain = &Villain{Directory: no}
+			time.Sleep(time.Minute)
+			if d, v := r.published(), r.verdict(0); d == nil || v.Verdict != Reached {
+				t.Errorf("%d liars: %+v; %+v", liars, d, v)
 			}
 		})
-		time.Sleep(time.Minute)
-		if d, v := r.published(), r.verdict(0); d == nil || v.Verdict != Reached {
-			t.Errorf("%+v; %+v", d, v)
-		}
-	})
+	}
 }
 
 // IPv4 and IPv6 are tested each for itself, and only what works is announced.
@@ -269,6 +272,25 @@ func TestTheFirstRelaysOfANetworkComeUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the settings have since just now is not described before it is tested.
+func TestUntestedSettingsAreNotDescribed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newWorld(t, 1).relays[0]
+		time.Sleep(time.Second)
+		if _, err := r.current(time.Now(), nil); err != nil {
+			t.Fatal(err)
+		}
+		was := r.settled.Load()
+		next := *was
+		next.Addrs = []netip.AddrPort{port(was.Addrs[0], 80)}
+		r.settled.Store(&next)
+		if d, err := r.current(time.Now(), nil); err != errUntested {
+			t.Errorf("%v, %v", d, err)
+		}
+		r.settled.Store(was)
+	})
 }
 
 // An address that the operator changes is tested before it is told.

@@ -59,6 +59,7 @@ func TestARelayWhoseIdentityIsElsewhere(t *testing.T) {
 		if r.ID() != n.Relays[0].Descriptor.ID {
 			t.Errorf("it is %v", r.ID())
 		}
+		r.announce(r.settled.Load().Addrs, r.settled.Load().Addrs)
 		signedBy := func(want Signer) *described {
 			t.Helper()
 			d, err := r.current(time.Now(), nil)
@@ -104,7 +105,7 @@ func TestARelayWhoseIdentityIsElsewhere(t *testing.T) {
 
 		// Where it has ended nothing is signed any more.
 		time.Sleep(28*24*time.Hour + time.Second)
-		if _, err := r.descriptor(time.Now()); !errors.Is(err, directory.ErrCertificate) || !strings.Contains(err.Error(), "peel keys rotate") {
+		if _, err := r.describe(&r.settled.Load().Settings, time.Now()); !errors.Is(err, directory.ErrCertificate) || !strings.Contains(err.Error(), "peel keys rotate") {
 			t.Errorf("after its end: %v", err)
 		}
 	})

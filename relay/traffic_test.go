@@ -121,7 +121,7 @@ func TestARelayPausesWhenItsQuotaIsUsedUp(t *testing.T) {
 		w := world(t)
 		r, c := w.relays[0], w.mustBuild(0)
 		says := func() *directory.Descriptor {
-			text, err := r.descriptor(time.Now())
+			text, err := r.describe(&r.settled.Load().Settings, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -240,7 +240,7 @@ func TestOverloadIsTold(t *testing.T) {
 			after time.Duration
 			want  time.Time
 		}{{0, hour}, {overloadTime - time.Hour, hour}, {overloadTime, time.Time{}}} {
-			text, err := r.descriptor(time.Now().Add(c.after))
+			text, err := r.describe(&r.settled.Load().Settings, time.Now().Add(c.after))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -36,7 +36,8 @@ type world struct {
 	pipes     map[string][]*linktest.Conn // by the address dialled: the dialler's ends
 	posted    int                         // descriptors that came to the authority
 	said      map[cell.NodeID]*directory.Descriptor
-	young     bool // the authority has no consensus yet
+	dropped   *sync.Map // addresses where the authority hears nothing
+	young     bool      // the authority has no consensus yet
 }
 
 // newWorld starts n relays and waits until they have the directory; each may change a relay's Config.
@@ -58,7 +59,7 @@ func startWorld(t *testing.T, n int, each ...func(i int, cfg *Config)) *world {
 func emptyWorld(t *testing.T, n int, o ...dirtest.Option) *world {
 	o = append([]dirtest.Option{dirtest.Authorities(1), dirtest.At(time.Now().UTC().Truncate(time.Second))}, o...)
 	return &world{
-		t: t, net: dirtest.New(1, n, o...), said: make(map[cell.NodeID]*directory.Descriptor),
+		t: t, net: dirtest.New(1, n, o...), said: make(map[cell.NodeID]*directory.Descriptor), dropped: new(sync.Map),
 		listeners: make(map[string]*listener), pipes: make(map[string][]*linktest.Conn),
 	}
 }
@@ -75,7 +76,13 @@ func (w *world) start(each ...func(i int, cfg *Config)) *world {
 	if _, err := docs.Put(w.net.Text, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	tries := authority.TryFor(authority.ReachByLink(link.Config{Network: w.net.Network.ID()}, w.dial), func(r *http.Request, q *directory.ReachRequest) error {
+	tries := authority.TryFor(authority.ReachByLink(link.Config{Network: w.net.Network.ID()}, func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if _, gone := w.dropped.Load(addr); gone {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return w.dial(ctx, network, addr)
+	}), func(r *http.Request, q *directory.ReachRequest) error {
 		if authority.CallerOf(r).Key != q.LinkKey {
 			return errors.New("not its key")
 		}
