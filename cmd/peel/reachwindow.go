@@ -61,7 +61,7 @@ func reachWindow(s *admin.Server, r *relay.Relay) {
 		}
 		return ""
 	})
-	s.Ready(func() error { return announces(r.Reach()) })
+	// It is no condition of /readyz: what lets connections in only once a node is ready would wait for ever for what comes by them.
 }
 
 // announces says why a relay announces no address; nil: it does.
