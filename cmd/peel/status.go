@@ -20,12 +20,17 @@ import (
 func openAdmin(kind, state, listen string, log *slog.Logger) (*admin.Server, error) {
 	cfg := admin.Config{Kind: kind, Version: version(), Dir: state, Runtime: conf.RuntimeFolder(), Listen: listen, Log: log}
 	s, err := admin.Open(cfg)
-	if errors.Is(err, admin.ErrNoSocket) && listen == "" {
-		log.Warn("peel status cannot look into this node by its state folder", "why", err)
-		cfg.Dir = ""
-		if s, err = admin.Open(cfg); errors.Is(err, admin.ErrNoSocket) {
-			cfg.Runtime = ""
-			return admin.Open(cfg)
+	for _, without := range []struct {
+		what         string
+		dir, runtime string
+	}{{"the service manager's folder", state, ""}, {"its state folder", "", cfg.Runtime}, {"any folder", "", ""}} {
+		if !errors.Is(err, admin.ErrNoSocket) || listen != "" && without.dir == "" {
+			break
+		}
+		why := err
+		cfg.Dir, cfg.Runtime = without.dir, without.runtime
+		if s, err = admin.Open(cfg); err == nil {
+			log.Warn("peel status cannot look into this node by "+without.what, "why", why)
 		}
 	}
 	if err != nil {
