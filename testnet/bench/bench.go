@@ -253,7 +253,7 @@ func (b *bencher) rate(ctx context.Context, key string, upload bool, dials ...di
 // circuits counts how many circuits of three hops are built in a second. Links between the relays come up by it.
 func (b *bencher) circuits(ctx context.Context) error {
 	for range 2 * b.net.Relays {
-		if err := b.paths.buildOne(ctx); err != nil {
+		if err := b.paths.warm(ctx); err != nil {
 			return err
 		}
 	}

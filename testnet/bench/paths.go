@@ -179,6 +179,16 @@ func (p *paths) buildMany(ctx context.Context, span time.Duration, most int) (pe
 	return float64(built) / took.Seconds(), failed, nil
 }
 
+// warm builds a circuit, so that links come up. On a machine that is busy a relay may give one up: another is tried, three in all.
+func (p *paths) warm(ctx context.Context) (err error) {
+	for range 3 {
+		if err = p.buildOne(ctx); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
 func (p *paths) buildOne(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
