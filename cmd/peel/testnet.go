@@ -287,7 +287,10 @@ func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string
 		t.say(event{Event: "fetch", Text: fmt.Sprintf("fetching a page: %v; trying again", err)})
 		err = t.fetch(ctx, n.Client(), web)
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil && t.trouble.any():
+		return errors.New("testnet: the time was over before a page came: with a villain as the client's guard none may come; give more time, or another --seed")
+	case err != nil:
 		return fmt.Errorf("testnet: fetching a page through the network: %w", err)
 	}
 	ready := event{Event: "ready", SOCKS: d.ports[0].Addr().String(), Dir: t.dir}

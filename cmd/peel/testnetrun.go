@@ -152,6 +152,11 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	if math.IsNaN(r.pace) || r.pace < 0 || r.pace > 0 && r.pace < 0.01 || r.pace > 1e6 {
 		return &usageError{errors.New("--pace: give a number from 0.01 to 1000000, or 0")}
 	}
+	if r.report != "" {
+		if err := writeReport(r.report, story.New(plans[0].Name, r.ground, time.Now())); err != nil { // better now than at the end
+			return err
+		}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	out := r.untilNobodyReads(cancel)
@@ -209,13 +214,13 @@ func (r *labRun) all(ctx context.Context, plans []*plan.Plan) (done tally, err e
 		}
 		done.ran++
 		told.Conclude(res.OK(), res.String())
+		fmt.Fprint(r.out, res)
+		fmt.Fprintf(r.out, "  it took %.1f s of real time\n", time.Since(begun).Seconds())
 		if r.report != "" {
 			if err := writeReport(r.report, told); err != nil {
 				return done, err
 			}
 		}
-		fmt.Fprint(r.out, res)
-		fmt.Fprintf(r.out, "  it took %.1f s of real time\n", time.Since(begun).Seconds())
 		if r.trace {
 			fmt.Fprintln(r.out, strings.Join(res.Trace(), "\n"))
 		}
