@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"peel/cell/link"
+	"peel/directory"
 )
 
 // Limits are what one address of clients may have and ask for: an IPv4 address, or an IPv6 /64. Of all clients together there
@@ -70,7 +71,7 @@ func (l *Limits) ownerAt(from net.Addr) (o owner, at netip.Prefix, ok bool) {
 	case a.IsLoopback():
 		return owner{of: a, free: true}, netip.Prefix{}, false
 	}
-	at = sourceOf(a)
+	at = directory.SourceOf(a)
 	return owner{of: at}, at, true
 }
 
@@ -79,19 +80,6 @@ func addrOf(from net.Addr) netip.Addr {
 		return t.AddrPort().Addr().Unmap().WithZone("")
 	}
 	return netip.Addr{}
-}
-
-// sourceOf is the IPv4 address, or the IPv6 network of one house, that an address counts as.
-func sourceOf(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a.Is4() {
-		bits = 32
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
 }
 
 // peer is who is at the other end of a link: a relay of the directory, an address of clients, or, without an address of its own, the

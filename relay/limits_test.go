@@ -18,6 +18,7 @@ import (
 	"peel/cell/link"
 	"peel/cell/link/linktest"
 	"peel/circuit"
+	"peel/directory"
 )
 
 // caller is the i-th address of people out there.
@@ -102,7 +103,7 @@ func TestAddressesAreCountedApart(t *testing.T) {
 	s.most = 3
 	now := time.Unix(1e9, 0)
 	all := func(of kind, i int) (n int) {
-		for s.take(sourceOf(caller(i).Addr()), of, now) {
+		for s.take(directory.SourceOf(caller(i).Addr()), of, now) {
 			n++
 		}
 		return n

@@ -296,7 +296,7 @@ func (r *Relay) helpers(c *directory.Consensus, at netip.AddrPort) map[cell.Node
 			continue
 		}
 		if slices.ContainsFunc(e.Addrs, func(a netip.AddrPort) bool {
-			return slices.ContainsFunc(own.Addrs, func(o netip.AddrPort) bool { return nearby(a.Addr(), o.Addr()) })
+			return slices.ContainsFunc(own.Addrs, func(o netip.AddrPort) bool { return directory.NetworkOf(a.Addr()) == directory.NetworkOf(o.Addr()) })
 		}) {
 			continue
 		}
@@ -307,16 +307,6 @@ func (r *Relay) helpers(c *directory.Consensus, at netip.AddrPort) map[cell.Node
 		}
 	}
 	return list
-}
-
-// nearby says whether addresses are of one IPv4 /16 or IPv6 /32.
-func nearby(a, b netip.Addr) bool {
-	bits := 32
-	if a.Is4() {
-		bits = 16
-	}
-	p, err := a.Prefix(bits)
-	return err == nil && p.Contains(b)
 }
 
 // test has others try one address.

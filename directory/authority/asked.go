@@ -109,7 +109,7 @@ func TryFor(reach func(context.Context, *directory.Descriptor, netip.AddrPort) e
 			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 			return
 		}
-		mine := places.take(place(CallerOf(r).Addr), time.Now())
+		mine := places.take(directory.SourceOf(CallerOf(r).Addr), time.Now())
 		if mine == nil {
 			w.Header().Set("Retry-After", "10")
 			http.Error(w, "busy: try again later", http.StatusServiceUnavailable)

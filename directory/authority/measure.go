@@ -280,7 +280,7 @@ func together(a, b *directory.Entry, subnets bool) bool {
 		return true
 	}
 	return subnets && slices.ContainsFunc(a.Addrs, func(x netip.AddrPort) bool {
-		return slices.ContainsFunc(b.Addrs, func(y netip.AddrPort) bool { return networkOf(x.Addr()) == networkOf(y.Addr()) })
+		return slices.ContainsFunc(b.Addrs, func(y netip.AddrPort) bool { return directory.NetworkOf(x.Addr()) == directory.NetworkOf(y.Addr()) })
 	})
 }
 

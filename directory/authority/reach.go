@@ -136,7 +136,7 @@ func (s *store) knows(id cell.NodeID, now time.Time) string {
 	}
 	for _, a := range k.desc.Addrs {
 		if len(k.there) == 0 && s.taken(a.Addr(), k) >= s.perPlace {
-			line += fmt.Sprintf("; as many relays as may be are at %v", place(a.Addr()))
+			line += fmt.Sprintf("; as many relays as may be are at %v", directory.SourceOf(a.Addr()))
 		}
 	}
 	return line

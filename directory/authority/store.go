@@ -173,14 +173,14 @@ func (s *store) addParsed(d *directory.Descriptor, text []byte, now time.Time) (
 // not since.
 func (s *store) settle(k *known, there []netip.AddrPort, failed int) {
 	for _, a := range k.there {
-		p := place(a.Addr())
+		p := directory.SourceOf(a.Addr())
 		delete(s.places[p], k)
 		if len(s.places[p]) == 0 {
 			delete(s.places, p)
 		}
 	}
 	for _, a := range there {
-		p := place(a.Addr())
+		p := directory.SourceOf(a.Addr())
 		if s.places[p] == nil {
 			s.places[p] = map[*known]bool{}
 		}
@@ -195,7 +195,7 @@ func (s *store) settle(k *known, there []netip.AddrPort, failed int) {
 
 // taken returns how many relays other than k were reached at an address.
 func (s *store) taken(a netip.Addr, k *known) int {
-	at := s.places[place(a)]
+	at := s.places[directory.SourceOf(a)]
 	if at[k] {
 		return len(at) - 1
 	}
@@ -208,7 +208,7 @@ func (s *store) taken(a netip.Addr, k *known) int {
 func (s *store) makeRoom(k, old *known, now time.Time) error {
 	for _, a := range k.desc.Addrs {
 		if n := s.taken(a.Addr(), old); n >= s.perPlace {
-			return refuse(http.StatusForbidden, "there are %d relays at %v already, which is the limit", n, place(a.Addr()))
+			return refuse(http.StatusForbidden, "there are %d relays at %v already, which is the limit", n, directory.SourceOf(a.Addr()))
 		}
 	}
 	full := func() bool {

@@ -322,13 +322,13 @@ func limitPlaces(entries []tallied, limit int) []tallied {
 	drop := make([]bool, len(entries))
 	for _, i := range order {
 		for _, a := range entries[i].Addrs {
-			drop[i] = drop[i] || taken[place(a.Addr())] >= limit
+			drop[i] = drop[i] || taken[directory.SourceOf(a.Addr())] >= limit
 		}
 		if drop[i] {
 			continue
 		}
 		for _, a := range entries[i].Addrs {
-			taken[place(a.Addr())]++
+			taken[directory.SourceOf(a.Addr())]++
 		}
 	}
 	kept := entries[:0]

@@ -202,7 +202,7 @@ func (l *limiter) old(c *candidate, value uint64) {
 	}
 	l.sum += value
 	for _, a := range c.there {
-		l.networks[networkOf(a.Addr())] = true
+		l.networks[directory.NetworkOf(a.Addr())] = true
 	}
 }
 
@@ -211,7 +211,7 @@ func (l *limiter) add(c *candidate, i int) {
 		l.fresh = map[netip.Prefix][]int{}
 	}
 	for _, a := range c.there {
-		n := networkOf(a.Addr())
+		n := directory.NetworkOf(a.Addr())
 		l.fresh[n] = append(l.fresh[n], i)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"peel/directory"
 )
 
 // visitors are the connections of who reads the notice. Whoever has something to ask does so at once, so when all places are taken, those
@@ -90,13 +92,7 @@ func sourceOf(a net.Addr) netip.Prefix {
 	if !ok {
 		return netip.Prefix{}
 	}
-	ip := t.AddrPort().Addr().Unmap().WithZone("")
-	bits := 64
-	if ip.Is4() {
-		bits = 32
-	}
-	p, _ := ip.Prefix(bits) // invalid: all such are one
-	return p
+	return directory.SourceOf(t.AddrPort().Addr().Unmap().WithZone(""))
 }
 
 // door is a listener whose connections have a place each.
