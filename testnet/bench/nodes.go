@@ -88,7 +88,7 @@ func (n *Nodes) start(ctx context.Context, wg *contain.Group, cancel context.Can
 		wg.Go(func(p *contain.Panic) { cancel(p) }, func() {
 			err := cmd.Wait()
 			if ctx.Err() == nil {
-				cancel(fmt.Errorf("bench: %s ended (%v): %s", c.Name, or(err, "status 0"), lastLines(c.LogFile())))
+				cancel(fmt.Errorf("bench: %s ended (%v): %s", c.Name, or(err, "status 0"), LastLines(c.LogFile())))
 			}
 		})
 	}
@@ -152,13 +152,13 @@ func (c *Command) WaitFor(ctx context.Context, prefix string) (string, error) {
 			if err := context.Cause(ctx); !errors.Is(err, context.DeadlineExceeded) {
 				return "", err
 			}
-			return "", fmt.Errorf("bench: %s is not ready: %s", c.Name, lastLines(c.LogFile()))
+			return "", fmt.Errorf("bench: %s is not ready: %s", c.Name, LastLines(c.LogFile()))
 		}
 	}
 }
 
-// lastLines are the last lines of a node's log, for an error.
-func lastLines(file string) string {
+// LastLines are the last lines of a node's log, for an error.
+func LastLines(file string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err.Error()

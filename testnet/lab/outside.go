@@ -18,6 +18,7 @@ import (
 
 	"peel/client/path"
 	"peel/directory"
+	"peel/testnet/bench"
 	"peel/testnet/plan"
 	"peel/testnet/story"
 )
@@ -257,7 +258,7 @@ func (d *door) Ready(ctx context.Context) error {
 			return nil
 		}
 		if !sleepUntil(ctx, time.Now().Add(200*time.Millisecond)) {
-			return fmt.Errorf("%w (%s)", err, lastLines(d.logFile()))
+			return fmt.Errorf("%w (%s)", err, bench.LastLines(d.logFile()))
 		}
 	}
 }

@@ -148,7 +148,6 @@ func (p *program) start() error {
 	cmd.Args[0] = os.Args[0] // by which this one was called
 	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, ownEnv(os.Environ())
 	bench.EndWithParent(cmd)
-	apartFromTerminal(cmd)
 	if err := p.lab.starter.do(func() error { return p.lab.outside.Start(p.on.Addr.Addr(), cmd) }); err != nil {
 		return fmt.Errorf("lab: starting %s: %w", p.name, err)
 	}
@@ -161,9 +160,9 @@ func (p *program) start() error {
 		p.mu.Unlock()
 		switch {
 		case !told:
-			p.lab.endedByItself("%s: %v: %s", p.name, ended(err), lastLines(p.logFile()))
+			p.lab.endedByItself("%s: %v: %s", p.name, ended(err), bench.LastLines(p.logFile()))
 		case asked && cmd.ProcessState.ExitCode() > 0: // a second signal, or one before it heeds any, ends it without a status
-			p.lab.broken("a node ends well when it is asked to", "%s: %v: %s", p.name, ended(err), lastLines(p.logFile()))
+			p.lab.broken("a node ends well when it is asked to", "%s: %v: %s", p.name, ended(err), bench.LastLines(p.logFile()))
 		}
 		close(done)
 	})
@@ -189,16 +188,6 @@ func ended(err error) string {
 		return "status 0"
 	}
 	return err.Error()
-}
-
-// lastLines are the last lines of a log, for an error.
-func lastLines(file string) string {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err.Error()
-	}
-	lines := slices.Collect(strings.Lines(strings.TrimSpace(string(text))))
-	return strings.TrimSpace(strings.Join(lines[max(0, len(lines)-5):], ""))
 }
 
 // end ends the process with a signal, or by force if that takes too long, and waits until it is gone. The error says that it took too long.

@@ -7,8 +7,6 @@ import (
 	"os/exec"
 )
 
-func apartFromTerminal(*exec.Cmd) {}
-
 func halt(*exec.Cmd) error { return errors.ErrUnsupported }
 
 func goOn(*exec.Cmd) error { return errors.ErrUnsupported }
