@@ -281,10 +281,12 @@ func (c *Conn) endBatch() {
 	b.mu.Unlock()
 	flushed := 0
 	defer func() {
-		for _, l := range b.conns[flushed:] { // after a panic only
-			l.signal()
+		if flushed < len(b.conns) || c.reserved.Load() != 0 { // after a panic only
+			for _, l := range b.conns[flushed:] {
+				l.signal()
+			}
+			c.expected(int(c.reserved.Load()), nil)
 		}
-		c.expected(int(c.reserved.Load()), nil)
 		b.clear()
 	}()
 	if len(b.taken) > 0 && c.leftAll(b.taken, time.Now()) {
