@@ -71,22 +71,9 @@ func TestStreamsThatComeAndGoLeaveNothing(t *testing.T) {
 				for i := range min(n, 50) {
 					of.Go(func() {
 						streams.Add(1)
-						s, err := c.Dial(t.Context(), target)
-						if err != nil {
+						if !comeAndGo(t, c, target, i) {
 							failed.Add(1)
-							return
 						}
-						s.Write([]byte("hello"))
-						if i%3 > 0 {
-							if _, err := io.ReadFull(s, make([]byte, 5)); err != nil {
-								failed.Add(1)
-							}
-						}
-						if i%3 == 1 {
-							s.CloseWrite()
-							io.Copy(io.Discard, s)
-						}
-						s.Close()
 					})
 				}
 				of.Wait()
@@ -153,3 +140,21 @@ func TestStreamsThatComeAndGoLeaveNothing(t *testing.T) {
 
 // busyLinks is what six links take more while they are busy.
 const busyLinks = 6 * 64 << 10
+
+// comeAndGo opens a stream, with an answer or without, and ends it in the i-th of three ways; false: it failed.
+func comeAndGo(t *testing.T, c *circuit.Circuit, target cell.Begin, i int) (ok bool) {
+	s, err := c.Dial(t.Context(), target)
+	if err != nil {
+		return false
+	}
+	defer s.Close()
+	s.Write([]byte("hello"))
+	if i%3 > 0 {
+		_, err = io.ReadFull(s, make([]byte, 5))
+	}
+	if i%3 == 1 {
+		s.CloseWrite()
+		io.Copy(io.Discard, s)
+	}
+	return err == nil
+}

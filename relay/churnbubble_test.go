@@ -61,22 +61,9 @@ func TestAfterChurnAllIsAsBefore(t *testing.T) {
 					for i := range 50 {
 						of.Go(func() {
 							streams.Add(1)
-							s, err := c.Dial(t.Context(), cell.Begin{Host: "127.0.0.9", Port: 80})
-							if err != nil {
+							if !comeAndGo(t, c, cell.Begin{Host: "127.0.0.9", Port: 80}, i) {
 								failed.Add(1)
-								return
 							}
-							s.Write([]byte("hello"))
-							if i%3 > 0 {
-								if _, err := io.ReadFull(s, make([]byte, 5)); err != nil {
-									failed.Add(1)
-								}
-							}
-							if i%3 == 1 {
-								s.CloseWrite()
-								io.Copy(io.Discard, s)
-							}
-							s.Close()
 						})
 					}
 					of.Wait()
