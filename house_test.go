@@ -43,10 +43,11 @@ var mayImport = map[string][]string{
 	"circuit":             {"cell", "cell/*", "circuit/*"},
 	"directory":           {"cell", "directory/strict"}, // names of nodes only
 	"directory/strict":    {},
+	"directory/head":      {}, // bytes and deadlines only
 	"directory/dirtest":   {"cell", "directory"},
 	"directory/cache":     {"cell", "cell/contain", "directory"},                                                     // names of nodes only
 	"directory/authority": {"cell", "cell/contain", "cell/link", "directory", "directory/cache", "directory/strict"}, // links: reachability
-	"relay/exit":          {"cell", "cell/contain", "directory", "relay/exit/dns"},                                   // the policy
+	"relay/exit":          {"cell", "cell/contain", "directory", "directory/head", "relay/exit/dns"},                 // the policy
 	"relay/exit/dns":      {"cell/contain"},
 	"relay":               {"cell", "cell/*", "circuit", "circuit/*", "directory", "directory/*", "relay/exit"},
 	"client/path":         {"cell", "directory"},
@@ -69,7 +70,7 @@ var mayImport = map[string][]string{
 	"cmd/peel":                 {"*"},
 	"testnet/browser":          {},                                                            // for tests
 	"cmd/peel/internal/admin":  {"cell/contain", "cmd/peel/internal/page", "directory/cache"}, // files that a crash does not break
-	"cmd/peel/internal/page":   {"cell/contain"},
+	"cmd/peel/internal/page":   {"cell/contain", "directory/head"},
 	"cmd/peel/internal/window": {"cmd/peel/internal/page", "testnet/story"},
 	"cmd/peel/internal/sealed": {}, // bytes only
 	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns"},

@@ -1,31 +1,31 @@
 package exit
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"html"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"peel/cell/contain"
+	"peel/directory/head"
 )
 
 // Bounds of the notice (spec/exit.md, section 6).
 const (
 	MostNotice  = 64 << 10 // bytes of a page
 	noticeConns = 64       // at a time, all listeners together; one more takes the place of another (visitors.enter)
-	noticeHead  = 4 << 10
 	noticeRead  = 5 * time.Second
 	noticeWrite = 10 * time.Second
+	noticePause = 5 * time.Millisecond // before connections are taken again when there was none to be had
 )
 
 // Notice is a page that says to who looks at an exit's address what it is: whoever traces something back to it will.
@@ -105,35 +105,22 @@ const usualRest = `</body>
 // Run serves the page on listeners, which it closes, until ctx ends or one of them fails, which is the error. It returns when the last of
 // its goroutines is gone.
 func (n *Notice) Run(ctx context.Context, ls []net.Listener) error {
-	var conns sync.WaitGroup
 	var serving contain.Group
-	s := &http.Server{
-		Handler: http.HandlerFunc(n.serve), ReadHeaderTimeout: noticeRead, ReadTimeout: noticeRead, WriteTimeout: noticeWrite,
-		MaxHeaderBytes: noticeHead, ErrorLog: log.New(io.Discard, "", 0),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, visitorKey{}, c) },
-		ConnState: func(_ net.Conn, now http.ConnState) {
-			switch now {
-			case http.StateNew:
-				conns.Add(1)
-			case http.StateClosed:
-				conns.Done()
-			}
-		},
-	}
-	s.SetKeepAlivesEnabled(false)
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	for _, l := range ls {
 		serving.Go(func(p *contain.Panic) { fail(&noticeError{p}) }, func() {
-			if err := s.Serve(&door{l, &n.here}); !errors.Is(err, http.ErrServerClosed) {
+			if err := n.receive(ctx, l, &serving); ctx.Err() == nil {
 				fail(&noticeError{fmt.Errorf("exit: no longer serving the notice on %v: %w", l.Addr(), err)})
 			}
 		})
 	}
 	<-ctx.Done()
-	s.Close()
+	for _, l := range ls {
+		l.Close()
+	}
+	n.here.closeAll()
 	serving.Wait()
-	conns.Wait()
 	var failed *noticeError
 	if errors.As(context.Cause(ctx), &failed) {
 		return failed.error
@@ -143,24 +130,72 @@ func (n *Notice) Run(ctx context.Context, ls []net.Listener) error {
 
 type noticeError struct{ error }
 
-func (n *Notice) serve(w http.ResponseWriter, r *http.Request) {
-	if v, ok := r.Context().Value(visitorKey{}).(*visitor); ok {
-		n.here.asked(v)
-	}
-	h := w.Header()
-	h["Date"] = nil // what time it is here is nobody's business
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		h.Set("Allow", "GET, HEAD")
-		w.WriteHeader(http.StatusMethodNotAllowed)
-		return
-	}
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	page := *n.page.Load()
-	h.Set("Content-Length", fmt.Sprint(len(page)))
-	if r.Method == http.MethodGet {
-		w.Write(page)
+// receive takes visitors in until the listener fails. Each has a goroutine, which reads and answers one request.
+func (n *Notice) receive(ctx context.Context, l net.Listener, serving *contain.Group) error {
+	pause := time.Duration(0)
+	for {
+		c, err := l.Accept()
+		var t interface{ Temporary() bool } // there are no descriptors left, or the like
+		if errors.As(err, &t) && t.Temporary() {
+			pause = min(max(2*pause, noticePause), time.Second)
+			select {
+			case <-time.After(pause):
+				continue
+			case <-ctx.Done():
+			}
+		}
+		if err != nil {
+			return err
+		}
+		pause = 0
+		v := n.here.enter(c)
+		if ctx.Err() != nil { // closeAll may not have seen it
+			v.Close()
+		}
+		serving.Go(nil, func() {
+			defer v.Close()
+			n.show(v)
+		})
 	}
 }
+
+// show reads a visitor's request and answers it.
+func (n *Notice) show(v *visitor) {
+	request, err := head.Read(v, noticeRead)
+	var first, page []byte
+	switch {
+	case errors.Is(err, head.ErrTooLarge):
+		first = head.Refusal(http.StatusRequestHeaderFieldsTooLarge)
+	case err != nil:
+		return
+	default:
+		n.here.asked(v)
+		first, page = n.answer(request)
+	}
+	request = nil // it need not be held while the answer goes
+	head.Last(v, noticeWrite, first, page)
+}
+
+// answer is what a request gets: a head, and perhaps the page.
+func (n *Notice) answer(request []byte) (first, page []byte) {
+	r, err := http.ReadRequest(bufio.NewReaderSize(bytes.NewReader(request), len(request)))
+	switch {
+	case err != nil || r.ProtoMajor == 1 && r.ProtoMinor >= 1 && r.Host == "" && r.Method != http.MethodConnect:
+		return head.Refusal(http.StatusBadRequest), nil
+	case r.ProtoMajor != 1:
+		return head.Refusal(http.StatusHTTPVersionNotSupported), nil
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return fmt.Appendf(nil, noticeFirst, http.StatusMethodNotAllowed, http.StatusText(http.StatusMethodNotAllowed), "Allow: GET, HEAD", 0), nil
+	}
+	all := *n.page.Load()
+	first = fmt.Appendf(nil, noticeFirst, http.StatusOK, http.StatusText(http.StatusOK), "Content-Type: text/html; charset=utf-8", len(all))
+	if r.Method == http.MethodGet {
+		page = all
+	}
+	return first, page
+}
+
+// noticeFirst is the head of an answer. It has no date: what time it is here is nobody's business.
+const noticeFirst = "HTTP/1.1 %d %s\r\n%s\r\nContent-Length: %d\r\n" +
+	"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:\r\n" +
+	"X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n"

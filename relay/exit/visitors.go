@@ -25,9 +25,6 @@ type visitor struct {
 	asked bool          // a whole request has come
 }
 
-// visitorKey is where a request's context has its connection.
-type visitorKey struct{}
-
 // enter gives a connection a place. If there is none, the address that has most loses one: its oldest that has not asked, else its oldest.
 func (v *visitors) enter(c net.Conn) *visitor {
 	n := &visitor{Conn: c, all: v, from: sourceOf(c.RemoteAddr())}
@@ -86,6 +83,27 @@ func (c *visitor) Close() error {
 	return err
 }
 
+// CloseWrite says that no more comes, where the connection can.
+func (c *visitor) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
+// closeAll closes every connection that has a place.
+func (v *visitors) closeAll() {
+	v.mu.Lock()
+	var all []*visitor
+	for e := v.here.Front(); e != nil; e = e.Next() {
+		all = append(all, e.Value.(*visitor))
+	}
+	v.mu.Unlock()
+	for _, c := range all {
+		c.Close()
+	}
+}
+
 // sourceOf is the IPv4 address, or the IPv6 network of one house, that somebody calls from.
 func sourceOf(a net.Addr) netip.Prefix {
 	t, ok := a.(*net.TCPAddr)
@@ -93,18 +111,4 @@ func sourceOf(a net.Addr) netip.Prefix {
 		return netip.Prefix{}
 	}
 	return directory.SourceOf(t.AddrPort().Addr().Unmap().WithZone(""))
-}
-
-// door is a listener whose connections have a place each.
-type door struct {
-	net.Listener
-	all *visitors
-}
-
-func (d *door) Accept() (net.Conn, error) {
-	c, err := d.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return d.all.enter(c), nil
 }

@@ -156,28 +156,52 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-// The web server takes up to 16 KiB for a connection that has not asked, so that all there may be take a MiB.
+// Who says nothing, little, or nearly a whole head takes 8 KiB at most.
 func TestASlowConnectionIsSmall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		inUse := func() int64 {
-			runtime.GC()
-			runtime.GC()
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			return int64(m.HeapAlloc + m.StackInuse)
-		}
-		inBubble(t, server(t), func(dial func() net.Conn) {
-			before := inUse()
-			for range page.MostConns {
-				io.WriteString(dial(), "GET /status HTTP/1.1\r\nHost: peel\r\n")
+	const servers = 8 // of 64 places each, so that what else there is makes no difference
+	for _, says := range []string{"", "G", "GET /status HTTP/1.1\r\nHost: peel\r\n", "GET /status HTTP/1.1\r\nHost: peel\r\nX: " + strings.Repeat("x", page.MostHeader-100)} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			var served sync.WaitGroup
+			var doors [servers]*pipes
+			for i := range doors {
+				doors[i] = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+				s := server(t)
+				served.Go(func() { s.serve(ctx, &local{Listener: doors[i], hosts: []string{socketHost}}) })
+			}
+			near, far := make([]net.Conn, servers*page.MostConns), make([]net.Conn, servers*page.MostConns)
+			for i := range near {
+				near[i], far[i] = net.Pipe()
 			}
 			synctest.Wait()
-			each := (inUse() - before) / page.MostConns
-			if t.Logf("%d bytes each", each); each > 16<<10 && !underRace {
-				t.Errorf("%d bytes each", each)
+			before := inUse()
+			for i := range near {
+				doors[i%servers].conns <- far[i]
+				io.WriteString(near[i], says)
+			}
+			synctest.Wait()
+			each := (inUse() - before) / int64(len(near))
+			if t.Logf("%d bytes of a head: %d bytes each", len(says), each); each > 8<<10 && !underRace {
+				t.Errorf("%d bytes of a head: %d bytes each", len(says), each)
+			}
+			stop()
+			served.Wait()
+			for _, c := range near {
+				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("after the server: %v", err)
+				}
 			}
 		})
-	})
+	}
+}
+
+// inUse is the memory of objects and stacks.
+func inUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
 }
 
 // underRace: the race detector makes everything larger.

@@ -60,6 +60,10 @@ func (d *Door) Guard(h http.Handler) http.Handler {
 		} {
 			w.Header().Set(name, value)
 		}
+		token := d.brings(r)
+		if !token {
+			w.Header().Set("Connection", "close") // it costs more than one that has not asked, until it is closed
+		}
 		if !slices.Contains(d.Hosts, r.Host) {
 			refuse(w, http.StatusMisdirectedRequest, "this server goes by "+strings.Join(d.Hosts, ", ")+" only")
 			return
@@ -68,7 +72,7 @@ func (d *Door) Guard(h http.Handler) http.Handler {
 			refuse(w, http.StatusForbidden, "requests of other web pages are not answered")
 			return
 		}
-		if !d.allows(r) {
+		if !token && !d.opens(r) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, http.StatusUnauthorized, "bring the token: Authorization: Bearer TOKEN")
 			return
@@ -89,14 +93,19 @@ func foreign(r *http.Request) bool {
 	return o != "" && o != "http://"+r.Host
 }
 
-// allows says whether a request brings the token, or needs none.
-func (d *Door) allows(r *http.Request) bool {
-	if d.Token == "" || d.Open != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead) && d.Open(r.URL.Path) {
+// brings says whether a request brings the token, or there is none.
+func (d *Door) brings(r *http.Request) bool {
+	if d.Token == "" {
 		return true
 	}
 	brought, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	a, b := sha256.Sum256([]byte(brought)), sha256.Sum256([]byte(d.Token))
 	return ok && subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// opens says whether a request needs no token.
+func (d *Door) opens(r *http.Request) bool {
+	return d.Open != nil && (r.Method == http.MethodGet || r.Method == http.MethodHead) && d.Open(r.URL.Path)
 }
 
 // TokenSize is in bytes, before they are written as base64.

@@ -1,9 +1,11 @@
 package page
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -136,6 +138,41 @@ func TestWhoIsAnswered(t *testing.T) {
 				t.Errorf("%s: %s: %q", name, header, got)
 			}
 		}
+	}
+}
+
+// Who brings the token may go on asking on a connection; others, who cost nothing until they ask, have one answer. What a browser has of other
+// programs on this machine makes no difference.
+func TestWhoMayAskAgainOnAConnection(t *testing.T) {
+	at, token := answers(t)
+	for name, c := range map[string]struct {
+		fields      string
+		code, times int
+	}{
+		"with the token":    {"Authorization: Bearer " + token + "\r\n", 200, 3},
+		"and with cookies":  {"Cookie: x=" + strings.Repeat("y", 20<<10) + "\r\nAuthorization: Bearer " + token + "\r\n", 200, 1},
+		"without":           {"", 200, 1},
+		"a large head":      {"X: " + strings.Repeat("x", MostHeader) + "\r\n", 431, 1},
+		"no name we go by":  {"Host: other\r\n", 400, 1},
+		"no field":          {"x\r\n", 400, 1},
+		"the last, it says": {"Connection: close\r\nAuthorization: Bearer " + token + "\r\n", 200, 1},
+	} {
+		conn, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(conn)
+		for n := range c.times {
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: "+at+"\r\n"+c.fields+"\r\n")
+			w, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatalf("%s, %d: %v", name, n, err)
+			}
+			if _, err := io.Copy(io.Discard, w.Body); err != nil || w.StatusCode != c.code || w.Close != (c.times == 1 && name != "and with cookies") {
+				t.Errorf("%s, %d: %s, close %v, %v", name, n, w.Status, w.Close, err)
+			}
+		}
+		conn.Close()
 	}
 }
 

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"peel/cell/contain"
+	"peel/directory/head"
 )
 
 // Bounds of a server (spec/admin.md, section 3).
 const (
 	MostConns    = 64 // at a time; one more takes the place of who has been silent for longest, else it is closed at once
-	MostHeader   = 8 << 10
+	MostHeader   = head.Most
 	HeaderWithin = 5 * time.Second
 	ReadWithin   = 10 * time.Second
 	WriteWithin  = 30 * time.Second
@@ -28,7 +29,8 @@ const (
 func Serve(ctx context.Context, l net.Listener, h http.Handler, mine func(net.Conn) bool, log *slog.Logger) error {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: HeaderWithin, ReadTimeout: ReadWithin, WriteTimeout: WriteWithin,
-		IdleTimeout: IdleWithin, MaxHeaderBytes: MostHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		IdleTimeout: IdleWithin, MaxHeaderBytes: 1, // and 4 KiB, which the web server adds; a first head was looked at before
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	var conns sync.WaitGroup
 	door := &limited{Listener: l, mine: mine}
@@ -42,16 +44,20 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, mine func(net.Co
 			conns.Done()
 		}
 	}
+	heads := &heard{door: door, log: log, conns: make(chan accepted), done: make(chan struct{})}
+	heads.reading.Go(heads.failed, heads.listen)
 	ended := make(chan struct{})
 	stop := contain.OnDone(ctx, nil, func() {
 		defer close(ended)
 		s.Close()
 	})
-	err := s.Serve(door)
+	err := s.Serve(heads)
 	if !stop() {
 		<-ended
 		err = nil
 	}
+	heads.Close()
+	heads.reading.Wait()
 	conns.Wait()
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
@@ -128,6 +134,110 @@ func (l *limited) heard(p *placed) {
 	}
 }
 
+// closeSilent closes all that have no request.
+func (l *limited) closeSilent() {
+	l.mu.Lock()
+	var all []*placed
+	for e := l.silent.Front(); e != nil; e = e.Next() {
+		all = append(all, e.Value.(*placed))
+	}
+	l.mu.Unlock()
+	for _, p := range all {
+		p.Close()
+	}
+}
+
+// heard is a listener for a web server, which holds much for a connection from its first moment on: it is given those on which the head of
+// a first request has come whole, and the others cost little.
+type heard struct {
+	door    *limited
+	log     *slog.Logger
+	reading contain.Group
+	conns   chan accepted
+	closing sync.Once
+	done    chan struct{} // closed when no more are taken
+}
+
+// accepted is what Accept returns.
+type accepted struct {
+	conn net.Conn
+	err  error
+}
+
+// listen takes connections until it is Closed. Each has a goroutine until its head has come.
+func (h *heard) listen() {
+	for {
+		c, err := h.door.Accept()
+		if err != nil {
+			if !h.give(accepted{nil, err}) || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue // when the server asks for the next, as it waits where that may help
+		}
+		select {
+		case <-h.done: // closeSilent may not have seen it
+			c.Close()
+		default:
+		}
+		h.reading.Go(h.failed, func() { h.read(c.(*placed)) })
+	}
+}
+
+// failed is told of a bug in what is not the web server's.
+func (h *heard) failed(p *contain.Panic) {
+	h.log.Error("a bug: please report this", "bug", p)
+	h.Close()
+}
+
+// read waits for a connection's first head.
+func (h *heard) read(p *placed) {
+	given := false
+	defer func() {
+		if !given {
+			p.Close()
+		}
+	}()
+	said, err := head.Read(p.Conn, HeaderWithin)
+	switch {
+	case errors.Is(err, head.ErrTooLarge):
+		head.Last(p.Conn, WriteWithin, head.Refusal(http.StatusRequestHeaderFieldsTooLarge))
+	case err == nil:
+		p.said = said
+		given = h.give(accepted{p, nil})
+	}
+}
+
+// give hands one on; false: nobody takes it.
+func (h *heard) give(a accepted) bool {
+	select {
+	case h.conns <- a:
+		return true
+	case <-h.done:
+		return false
+	}
+}
+
+func (h *heard) Accept() (net.Conn, error) {
+	select {
+	case a := <-h.conns:
+		return a.conn, a.err
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close closes the listener and what has no request.
+func (h *heard) Close() (err error) {
+	h.closing.Do(func() {
+		close(h.done)
+		err = h.door.Close()
+	})
+	h.door.closeSilent()
+	return err
+}
+
+func (h *heard) Addr() net.Addr { return h.door.Addr() }
+
 // placeKey is where a request's context has its connection.
 type placeKey struct{}
 
@@ -157,6 +267,26 @@ type placed struct {
 
 	silent *list.Element // in the door's; nil: it is being answered
 	gone   bool
+	said   []byte // what came before the web server had it
+}
+
+func (p *placed) Read(b []byte) (int, error) {
+	if len(p.said) == 0 {
+		return p.Conn.Read(b)
+	}
+	n := copy(b, p.said)
+	if p.said = p.said[n:]; len(p.said) == 0 {
+		p.said = nil
+	}
+	return n, nil
+}
+
+// CloseWrite says that no more comes, where the connection can.
+func (p *placed) CloseWrite() error {
+	if w, ok := p.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
 }
 
 func (p *placed) Close() error {
