@@ -33,7 +33,7 @@ func Build(ctx context.Context, lc *link.Conn, cfg Config, hops []Hop) (*Circuit
 		done:    make(chan struct{}),
 		replies: make(chan []byte, 1),
 	}
-	c.mux = stream.NewMux(stream.Config{Wake: c.wake, Budget: cfg.Budget})
+	c.mux = stream.NewMux(stream.Config{Wake: c.wake, Later: c.wakeLater, Budget: cfg.Budget})
 	for i := range hops {
 		if err := c.grow(ctx, lc, i); err != nil {
 			err = &BuildError{i, err}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"peel/cell"
 	"peel/cell/contain"
@@ -52,6 +53,7 @@ type Circuit struct {
 	mu   sync.Mutex
 	err  error // why it ended
 	over atomic.Bool
+	lazy *time.Timer // until what can wait is sent
 
 	// Both locks are taken to change hops and circ, one to use them. recv goes before send.
 	hops []*hop
@@ -139,6 +141,9 @@ func (c *Circuit) end(err error) bool {
 		c.err = err
 		c.over.Store(true)
 		close(c.done)
+		if c.lazy != nil {
+			c.lazy.Stop()
+		}
 	}
 	c.mu.Unlock()
 	if !first {

@@ -197,6 +197,52 @@ func TestCloseEndsEverything(t *testing.T) {
 	})
 }
 
+// A stream that the relay has ended, and the application after it, wakes no relay by itself: its END goes a little later, and with those of
+// others. One that the application ends first wakes them at once.
+func TestLastEndsGoLaterAndTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		c := w.mustBuild()
+		defer c.Close()
+		var streams []net.Conn
+		for range 5 {
+			s, err := c.Dial(t.Context(), host("source-1000"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, s); err != nil {
+				t.Fatal(err)
+			}
+			streams = append(streams, s)
+		}
+		synctest.Wait()
+		before, _ := c.Cells()
+		for _, s := range streams {
+			s.Close()
+		}
+		time.Sleep(patience - time.Millisecond)
+		synctest.Wait()
+		if now, _ := c.Cells(); now != before || c.Streams() != 0 {
+			t.Errorf("%d cells went at once, %d streams are left", now-before, c.Streams())
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if now, _ := c.Cells(); now != before+5 || c.Streams() != 0 {
+			t.Errorf("%d cells went later, %d streams are left", now-before, c.Streams())
+		}
+		s, err := c.Dial(t.Context(), host("silent"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, _ = c.Cells()
+		s.Close()
+		synctest.Wait()
+		if now, _ := c.Cells(); now != before+1 {
+			t.Errorf("%d cells went when the application ended first", now-before)
+		}
+	})
+}
+
 // Hops before the last are asked for new keys every ten minutes in which anything is sent.
 func TestKeysMoveWithTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

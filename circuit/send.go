@@ -31,6 +31,23 @@ func (c *Circuit) wake() {
 	}
 }
 
+// patience is how long the END of a stream waits that the relay had ended before (spec/stream.md, section 3): a program that opens one
+// connection after another is not kept by the last one's END, which wakes three relays.
+const patience = 10 * time.Millisecond
+
+// wakeLater sends what can wait, after a while, unless the circuit has ended.
+func (c *Circuit) wakeLater() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+	case c.lazy == nil:
+		c.lazy = contain.After(patience, nil, c.mux.Urge)
+	default:
+		c.lazy.Reset(patience)
+	}
+}
+
 // pump seals messages while there is credit for their cells, so that none waits sealed longer than it must. The caller
 // holds send.
 func (c *Circuit) pump() {

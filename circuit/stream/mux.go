@@ -33,6 +33,9 @@ type Config struct {
 	Accept func(*Stream, Open)
 	// Wake says that there may be something for Next. It is called without locks, by whoever caused it, and must not block.
 	Wake func()
+	// Later says that there is something for Next that can wait some milliseconds, so that it need not wake three relays by itself: Urge
+	// then makes it due. It is called like Wake. nil: all is due at once.
+	Later func()
 	// MaxStreams is how many accepted streams may be open at once; the next is refused as busy. 0: MaxStreams.
 	MaxStreams int
 	// Window is how far the window of a stream may grow, in bytes, from InitialWindow to MaxWindow. 0: MaxWindow.
@@ -62,6 +65,8 @@ type Mux struct {
 	control queue                // streams with something to say beside data, in the order in which they got it
 	data    queue                // streams with data to send, in turn
 	awake   bool                 // a queue got an entry since Wake was called
+	patient []*Stream            // streams whose END nobody waits for: it is not in a queue until Urge
+	later   bool                 // the first of them came since Later was called
 	held    bool                 // data came in a run of messages that goes on: their readers are woken at its end
 	filled  []*Stream            // those
 	unread  int                  // bytes that wait to be read, in all streams
@@ -105,11 +110,11 @@ func NewMux(cfg Config) *Mux {
 	}
 }
 
-// Streams is how many streams are open: those whose END has not passed both ways.
+// Streams is how many streams are open: those whose END has not passed both ways, but for the last one that was put off.
 func (m *Mux) Streams() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.streams)
+	return len(m.streams) - len(m.patient)
 }
 
 // Unread is how many bytes of all streams wait to be read.
@@ -136,6 +141,7 @@ func (m *Mux) Close(err error) {
 		s.endIfUseless()
 	}
 	clear(m.streams)
+	m.patient = nil
 	for s := range m.left {
 		s.endIfUseless()
 	}
@@ -191,12 +197,50 @@ func (m *Mux) schedule(s *Stream) {
 		s.waits = true
 		m.wait(1)
 	}
-	if s.duty() != 0 && m.control.push(s) {
+	switch duty := s.duty(); {
+	case duty == 0:
+	case duty == cell.MsgEnd && s.opener && s.heardDone && m.cfg.Later != nil:
+		m.putOff(s)
+	case m.control.push(s):
 		m.awake = true
 	}
 	if s.sendable() && m.data.push(s) {
 		m.awake = true
 	}
+}
+
+// mostPatient is how many streams wait for Urge at most.
+const mostPatient = 32
+
+// putOff has the END of a stream wait for Urge.
+func (m *Mux) putOff(s *Stream) {
+	if s.putOff || s.control.in {
+		return
+	}
+	s.putOff = true
+	m.later = m.later || len(m.patient) == 0
+	m.patient = append(m.patient, s)
+	if len(m.patient) == mostPatient {
+		m.urge()
+	}
+}
+
+// Urge makes what was put off due.
+func (m *Mux) Urge() {
+	m.mu.Lock()
+	defer m.unlock()
+	m.urge()
+}
+
+func (m *Mux) urge() {
+	for _, s := range m.patient {
+		s.putOff = false
+		if s.listed && m.control.push(s) {
+			m.awake = true
+		}
+	}
+	clear(m.patient)
+	m.patient = m.patient[:0]
 }
 
 // forget takes a stream off the Mux: its id is free.
@@ -255,11 +299,14 @@ func (m *Mux) remember(s *Stream) {
 
 // unlock unlocks mu and wakes the owner of the circuit if there is something new to send.
 func (m *Mux) unlock() {
-	awake := m.awake
-	m.awake = false
+	awake, later := m.awake, m.later
+	m.awake, m.later = false, false
 	m.mu.Unlock()
 	if awake {
 		m.cfg.Wake()
+	}
+	if later {
+		m.cfg.Later()
 	}
 }
 

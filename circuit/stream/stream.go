@@ -30,6 +30,7 @@ type Stream struct {
 	// All that follows is guarded by mux.mu.
 	listed             bool // in mux.streams, where a look costs more than here
 	control, data      place
+	putOff             bool // in mux.patient
 	readable, writable sync.Cond
 	readBy, writeBy    deadline
 
