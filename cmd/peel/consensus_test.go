@@ -30,7 +30,7 @@ func peel(t *testing.T, args ...string) (string, int) {
 		return out.String(), 0
 	case errors.As(err, &status):
 		return out.String(), status.code
-	case errors.As(err, &usage) || ofCobra(err):
+	case errors.As(err, &usage):
 		return out.String() + err.Error(), 2
 	}
 	return out.String() + err.Error(), 1

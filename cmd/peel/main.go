@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,14 +25,18 @@ func main() {
 	os.Exit(status)
 }
 
-// run is main without the exit, so that deferred work is done. Its status is 0 for success, 1 for a failure, 2 for a
-// wrong command line or configuration, or that of the command which peel testnet ran.
+// statuses are what peel ends with, for people.
+const statuses = `0: it did what it was asked. 1: that failed, or was not as it should be. 2: the command
+line, or a file of configuration, is wrong. A command that peel testnet runs has its own,
+and 128 and the number of the signal if one ended it.`
+
+// run is main without the exit, so that deferred work is done. Its status is one of statuses.
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	done, over := watchHangup(ctx, stop), watchTerminate(ctx, stop)
 	defer func() { stop(); done(); over() }()
 	contain.OnDone(ctx, nil, stop) // the second signal ends us at once
-	c, err := root().ExecuteContextC(ctx)
+	err := root().ExecuteContext(ctx)
 	if err == nil {
 		return 0
 	}
@@ -43,10 +46,6 @@ func run() int {
 			fmt.Fprintln(os.Stderr, "peel:", plainly(status.err))
 		}
 		return status.code
-	}
-	if ofCobra(err) {
-		fmt.Fprintln(os.Stderr, "peel:", inOurWords(c, err))
-		return 2
 	}
 	fmt.Fprintln(os.Stderr, "peel:", plainly(err))
 	var usage *usageError
@@ -62,62 +61,6 @@ var rooms = regexp.MustCompile(`(?m)^(?:(?:relay|authority|admin|client|testnet|
 // plainly is an error as its user reads it.
 func plainly(err error) string { return rooms.ReplaceAllString(conf.Plain(err), "") }
 
-// ofCobra says whether an error is cobra's own, of a wrong command line; it has no type for them.
-func ofCobra(err error) bool {
-	for _, begin := range []string{"unknown command", "required flag", "accepts ", "requires at least "} {
-		if strings.HasPrefix(err.Error(), begin) {
-			return true
-		}
-	}
-	return false
-}
-
-// inOurWords tells of cobra's errors, which say neither what is missing nor how it is given, with the command's usage.
-func inOurWords(c *cobra.Command, err error) error {
-	if c == nil || !c.HasParent() {
-		return err // it names the verb that may have been meant
-	}
-	what := "there is an argument too few or too many"
-	if s := err.Error(); strings.HasPrefix(s, "required flag") {
-		var names []string
-		for i, part := range strings.Split(s, "\"") {
-			if i%2 == 1 {
-				names = append(names, "--"+part)
-			}
-		}
-		what = strings.Join(names, ", ") + " must be given"
-	} else if extra, ok := strings.CutPrefix(s, "unknown command "); ok {
-		extra, _, _ = strings.Cut(extra, " for ")
-		what = "there is nothing to do with " + extra
-	}
-	return fmt.Errorf("%s: the usage is %s (see %s --help)", what, c.UseLine(), c.CommandPath())
-}
-
-// verbsOnly makes a command that is nothing without one of its verbs.
-func verbsOnly(c *cobra.Command) {
-	c.Args = func(c *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return &usageError{fmt.Errorf("unknown command %q for %q (see %[2]s --help)", args[0], c.CommandPath())}
-		}
-		return nil
-	}
-	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
-}
-
-// usageError is a mistake in what the user typed or configured.
-type usageError struct{ error }
-
-func (e *usageError) Unwrap() error { return e.error }
-
-// exitError ends peel with the status of a command it ran.
-type exitError struct {
-	code int
-	err  error // what else there is to say; nil: nothing
-}
-
-func (e *exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
-func (e *exitError) Unwrap() error { return e.err }
-
 func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "peel",
@@ -125,15 +68,15 @@ func root() *cobra.Command {
 		Long: `Peel carries TCP connections through three relays, so that no single one of them
 knows both who you are and whom you talk to.
 
-Try it:  peel testnet        starts a whole network on this machine`,
+Try it:  peel testnet        starts a whole network on this machine
+
+Exit status:
+` + statuses,
 		SilenceUsage: true, SilenceErrors: true,
 		Version:           version(),
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	c.SetVersionTemplate("{{.Version}}\n")
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
-	})
 	c.AddCommand(
 		testnetCommand(), relayCommand(), authorityCommand(), clientCommand(),
 		initCommand(), checkCommand(), doctorCommand(),
@@ -143,5 +86,15 @@ Try it:  peel testnet        starts a whole network on this machine`,
 		keysCommand(),
 		versionCommand(), manCommand(),
 	)
+	verbsOnly(c)
+	c.SetHelpCommand(helpCommand())
+	c.InitDefaultHelpCmd()
+	c.InitDefaultCompletionCmd()
+	for _, v := range c.Commands() {
+		if v.Name() == "completion" {
+			verbsOnly(v)
+		}
+	}
+	strictly(c)
 	return c
 }

@@ -79,6 +79,8 @@ func manual(c *cobra.Command, date string) []byte {
 		b.WriteString(".SH EXAMPLES\n")
 		prose(&b, c.Example)
 	}
+	b.WriteString(".SH EXIT STATUS\n")
+	prose(&b, statuses)
 	var see []string
 	if c.HasParent() {
 		see = append(see, pageName(c.Parent()))

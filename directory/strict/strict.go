@@ -255,6 +255,18 @@ func nearest(s string, known []string) string {
 	return slices.MinFunc(known, func(a, b string) int { return edits(s, a) - edits(s, b) })
 }
 
+// Near is the known word that somebody may have meant who wrote s; "": none is near.
+func Near(s string, known []string) string {
+	if len(known) == 0 {
+		return ""
+	}
+	best := nearest(s, known)
+	if most := 1 + len(s)/4; edits(s[:min(len(s), 64)], best) > most && (len(s) < 3 || !strings.HasPrefix(best, s)) {
+		return ""
+	}
+	return best
+}
+
 // edits counts the letters to insert, delete or change to make b of a.
 func edits(a, b string) int {
 	row := make([]int, len(b)+1)

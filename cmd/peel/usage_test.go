@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// typed runs a command line and returns what became of it.
+func typed(args ...string) error {
+	c := root()
+	c.SetArgs(args)
+	c.SetOut(io.Discard)
+	c.SetErr(io.Discard)
+	return c.Execute()
+}
+
+// foreign are words of the libraries that read command lines, which nobody who typed one can do anything with.
+var foreign = []string{"strconv", "parsing", "invalid argument", "time:", "shorthand", "group [", "arg(s)", "flag(s)", "pflag", "unknown flag"}
+
+// Whatever is wrong with the flags of any command is the user's mistake (status 2), and told in words that help.
+func TestEveryWrongFlagIsAMistakeInUse(t *testing.T) {
+	mistake := func(says string, args ...string) {
+		t.Helper()
+		err := typed(args...)
+		if wrong := new(usageError); !errors.As(err, &wrong) {
+			t.Errorf("peel %s: %v, which is not a mistake in use", strings.Join(args, " "), err)
+			return
+		}
+		for _, word := range foreign {
+			if strings.Contains(err.Error(), word) {
+				t.Errorf("peel %s: %q has %q", strings.Join(args, " "), err, word)
+			}
+		}
+		if !strings.Contains(err.Error(), says) {
+			t.Errorf("peel %s: %q, want %q", strings.Join(args, " "), err, says)
+		}
+	}
+	seen := 0
+	var walk func(c *cobra.Command, path []string)
+	walk = func(c *cobra.Command, path []string) {
+		seen++
+		with := func(more ...string) []string { return append(append([]string{}, path...), more...) }
+		mistake("there is no flag --no-such-flag", with("--no-such-flag")...)
+		mistake("there is no flag -§", with("-§")...)
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			switch f.Value.Type() {
+			case "bool":
+				mistake("give --"+f.Name+" alone", with("--"+f.Name+"=perhaps")...)
+			case "string", "stringArray":
+				mistake("--"+f.Name+": give a value", with("--"+f.Name)...)
+			case "stringSlice":
+				mistake("give texts with commas", with("--"+f.Name+"=a\"b")...)
+			default:
+				mistake("--"+f.Name+` "much": `, with("--"+f.Name+"=much")...)
+			}
+		})
+		if c.Args == nil && len(path) > 0 && path[len(path)-1] != "testnet" {
+			t.Errorf("peel %s takes any argument", strings.Join(path, " "))
+		}
+		for _, v := range c.Commands() {
+			walk(v, with(v.Name()))
+		}
+	}
+	walk(root(), nil)
+	if seen < 30 {
+		t.Errorf("only %d commands were tried", seen)
+	}
+}
+
+// What is missing, too much or near something is told as such.
+func TestWrongCommandLines(t *testing.T) {
+	for line, want := range map[string]string{
+		"sttus":                                `there is no command "peel sttus"; did you mean "peel status"?`,
+		"sttus --config x":                     `did you mean "peel status"?`,
+		"xyzzy":                                `there is no command "peel xyzzy" (see peel --help)`,
+		"keys rotat":                           `did you mean "peel keys rotate"?`,
+		"help sttus":                           `did you mean "peel status"?`,
+		"completion tcsh":                      `there is no command "peel completion tcsh"`,
+		"testnet rum":                          `did you mean "peel testnet run"?`,
+		"testnet --realys 3":                   "there is no flag --realys; did you mean --relays?",
+		"testnet -relays 3":                    "there is no flag -relays; did you mean --relays?",
+		"relay":                                "--config must be given: the usage is peel relay --config FILE",
+		"keys certify":                         "--identity, --signing-key must be given",
+		"keys show":                            "an argument is missing: the usage is peel keys show PATH...",
+		"version now":                          `there is nothing to do with "now"`,
+		"man a b":                              `there is nothing to do with "b"`,
+		"testnet --duration 5":                 "give a time with its unit, such as 5s, 2m or 1h30m; did you mean --duration 5s?",
+		"testnet --churn soon":                 "give a time with its unit, such as 5s, 2m or 1h30m (see",
+		"testnet --relays 3.5":                 `--relays "3.5": give a whole number`,
+		"testnet export --port 70000 d":        "give a whole number from 0 to 65535",
+		"testnet export d":                     "--compose, --kubernetes, --systemd: one of them must be given",
+		"testnet export --compose":             "an argument is missing",
+		"testnet export --compose --systemd d": "--compose and --systemd cannot be given together",
+		"keys import x --config a --keys b":    "--config and --keys cannot be given together",
+		"testnet run --pace fast x":            `--pace "fast": give a number, such as 2 or 0.5`,
+		"testnet bench --size x":               `--size "x": must be a whole number with KiB, MiB or GiB`,
+	} {
+		err := typed(strings.Fields(line)...)
+		if wrong := new(usageError); !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {
+			t.Errorf("peel %s: %v, want a mistake in use: %s", line, err, want)
+		}
+	}
+	for _, line := range []string{"", "keys", "completion", "help", "help keys rotate", "keys rotate --help", "--version"} {
+		if err := typed(strings.Fields(line)...); err != nil {
+			t.Errorf("peel %s: %v", line, err)
+		}
+	}
+}
