@@ -41,15 +41,13 @@ func ParseNetwork(text []byte) (*Network, error) {
 		return nil, fmt.Errorf("directory: network: %d bytes, but at most %d are allowed", len(text), MaxNetworkFile)
 	}
 	var f networkFile
-	if err := strict.Decode(text, &f); err != nil {
-		return nil, fmt.Errorf("directory: network: %w", err)
-	}
+	err := strict.Decode(text, &f)
 	n, wrong := f.network()
-	if len(wrong) == 0 {
+	if err == nil && len(wrong) == 0 {
 		wrong = n.check()
 	}
-	if len(wrong) > 0 {
-		return nil, fmt.Errorf("directory: network: %w", wrong.in(text))
+	if err := strict.With(err, wrong.in(text)); err != nil {
+		return nil, fmt.Errorf("directory: network: %w", err)
 	}
 	return n, nil
 }
@@ -70,14 +68,13 @@ func (f *faults) at(key string, err error) {
 }
 
 // in are they as mistakes in a file, each with its line.
-func (f faults) in(text []byte) error {
-	var all []*strict.Error
+func (f faults) in(text []byte) (all []*strict.Error) {
 	for _, x := range f[:min(len(f), strict.MostTold)] {
 		e := strict.At(text, x.key, x.err).(*strict.Error)
-		e.Text = x.err.Error()
+		e.Key, e.Text = strings.TrimSuffix(x.key, "."), x.err.Error()
 		all = append(all, e)
 	}
-	return strict.Together(all)
+	return all
 }
 
 // network is what the file says, and what in it says nothing.

@@ -172,9 +172,7 @@ func readList(name string) ([]byte, error) {
 // parse adds the rules of a file. After an error the lists are of no use.
 func (l *Lists) parse(text []byte) error {
 	var f listsFile
-	if err := strict.Decode(text, &f); err != nil {
-		return err
-	}
+	err := strict.Decode(text, &f)
 	var wrong []*strict.Error
 	for _, part := range []struct {
 		name  string
@@ -187,11 +185,12 @@ func (l *Lists) parse(text []byte) error {
 				err = l.add(part.to, r)
 			}
 			if err != nil && len(wrong) < strict.MostTold {
-				wrong = append(wrong, &strict.Error{Line: ruleLine(string(text), part.name, i, key), Text: fmt.Sprintf("%s: %v", strings.TrimSuffix(part.name+"."+key, "."), err)})
+				at := strings.TrimSuffix(fmt.Sprintf("%s[%d].%s", part.name, i, key), ".")
+				wrong = append(wrong, &strict.Error{Key: at, Line: ruleLine(string(text), part.name, i, key), Text: fmt.Sprintf("%s: %v", strings.TrimSuffix(part.name+"."+key, "."), err)})
 			}
 		}
 	}
-	return strict.Together(wrong)
+	return strict.With(err, wrong)
 }
 
 // rule checks a rule. With an error it says which key is wrong, "" for all of it.

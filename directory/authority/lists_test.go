@@ -104,7 +104,7 @@ func TestMistakesInLists(t *testing.T) {
 		"a misspelt key":        {good + rule("reject", "adress = \"11.0.0.0/8\"\nreason = \"x\"\n"), ":5: there is no key \"adress\"; did you mean \"address\"?"},
 		"a misspelt list":       {rule("rejects", "relay = \""+id+"\"\n"), ":1: there is no key \"rejects\"; did you mean \"reject\"?"},
 		"a wrong kind":          {rule("reject", "address = 7\n"), ":2: "},
-		"no TOML":               {"[[reject]\n", ":2: "},
+		"no TOML":               {"[[reject]\n", ":1: "},
 		"too many":              {strings.Repeat(good, maxPrefixes+1), fmt.Sprintf(":%d: reject: more than", 3*(maxPrefixes-1)+1)},
 	} {
 		dir := t.TempDir()

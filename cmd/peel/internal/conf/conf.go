@@ -3,6 +3,7 @@
 package conf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +13,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -128,43 +128,6 @@ func (e *Error) More() (all []*Error) {
 	return all
 }
 
-// Check says what is wrong with values that were not read from a file.
-func Check(f file) error {
-	var all mistakes
-	if f.check(&all); len(all) > 0 {
-		return fmt.Errorf("%s: %w", all[0].key, all[0].err)
-	}
-	return nil
-}
-
-// mistakes are values that cannot be, by their keys.
-type mistakes []struct {
-	key string
-	err error
-}
-
-// at takes in what is wrong with a key; nil: nothing.
-func (m *mistakes) at(key string, err error) {
-	if err != nil {
-		if text, twice := strings.CutPrefix(err.Error(), key+" "); twice {
-			err = errors.New(text) // the key is said before it
-		}
-		*m = append(*m, struct {
-			key string
-			err error
-		}{key, err})
-	}
-}
-
-// in are they as mistakes in a text, the first by line with the others; nil: there is none.
-func (m mistakes) in(text []byte) error {
-	var all []*strict.Error
-	for _, x := range m[:min(len(m), strict.MostTold)] {
-		all = append(all, inList(text, strict.At(text, x.key, x.err), x.err).(*strict.Error))
-	}
-	return strict.Together(all)
-}
-
 // file is what every kind of file can do.
 type file interface {
 	// check tells of each key that has a value which cannot be, and why.
@@ -173,7 +136,7 @@ type file interface {
 
 // Load reads a file into one of the structs of this package. Paths in it are relative to the file's folder and come back
 // absolute or relative to the working directory as path is. A file that leaves state out means the folder that a service
-// manager gave. Every error is an *Error.
+// manager gave. Every error is an *Error, of all mistakes; then into has what could be read for all that.
 func Load(path string, into file) error {
 	text, err := read(path)
 	if err != nil {
@@ -184,37 +147,49 @@ func Load(path string, into file) error {
 
 func load(path string, text []byte, into file) error {
 	reflect.ValueOf(into).Elem().FieldByName("State").SetString(givenFolder("STATE_DIRECTORY"))
-	if err := strict.Decode(text, into); err != nil {
-		return &Error{path, meantFor(text, err)}
+	err := strict.Decode(text, into)
+	if other := meantFor(text, err); other != nil {
+		return &Error{path, other}
 	}
 	var all mistakes
 	into.check(&all)
-	if err := all.in(text); err != nil {
+	anchor(filepath.Dir(path), into)
+	if c, ok := into.(*Client); ok && err == nil && len(all) == 0 {
+		_, err := c.Rules()
+		all.at("countries", err)
+	}
+	if err := strict.With(err, all.in(text, err)); err != nil {
 		return &Error{path, err}
+	}
+	return nil
+}
+
+// anchor makes the paths in a file relative to its folder.
+func anchor(dir string, into file) {
+	at := func(name string) string {
+		if name == "" || filepath.IsAbs(name) {
+			return name
+		}
+		return filepath.Join(dir, name)
 	}
 	v := reflect.ValueOf(into).Elem()
 	for _, name := range []string{"Network", "Keys", "State"} {
-		if f := v.FieldByName(name); f.IsValid() && f.String() != "" && !filepath.IsAbs(f.String()) {
-			f.SetString(filepath.Join(filepath.Dir(path), f.String()))
+		if f := v.FieldByName(name); f.IsValid() {
+			f.SetString(at(f.String()))
 		}
 	}
-	if c, ok := into.(*Relay); ok && c.Notice != "" && c.Notice != UsualNotice && !filepath.IsAbs(c.Notice) {
-		c.Notice = filepath.Join(filepath.Dir(path), c.Notice)
-	}
-	if c, ok := into.(*Client); ok {
-		c.anchor(filepath.Dir(path))
-		if _, err := c.Rules(); err != nil {
-			return &Error{path, strict.At(text, "countries", err)}
+	switch c := into.(type) {
+	case *Relay:
+		if c.Notice != UsualNotice {
+			c.Notice = at(c.Notice)
 		}
-	}
-	if c, ok := into.(*Authority); ok {
+	case *Client:
+		c.anchor(dir)
+	case *Authority:
 		for i, name := range c.Lists {
-			if !filepath.IsAbs(name) {
-				c.Lists[i] = filepath.Join(filepath.Dir(path), name)
-			}
+			c.Lists[i] = at(name)
 		}
 	}
-	return nil
 }
 
 var errNoFile = errors.New("no such file: peel init writes one")
@@ -248,7 +223,7 @@ func LoadNetwork(path string) (*directory.Network, error) {
 	}
 	n, err := directory.ParseNetwork(text)
 	if err != nil {
-		return nil, &Error{path, meantFor(text, err)}
+		return nil, &Error{path, cmp.Or(meantFor(text, err), err)}
 	}
 	return n, nil
 }
@@ -258,7 +233,7 @@ func (c *Relay) check(m *mistakes) {
 	m.at("keys", required(c.Keys))
 	m.at("nickname", directory.CheckNickname(c.Nickname))
 	m.at("contact", directory.CheckContact(c.Contact))
-	m.at("listen", listens(c.Listen))
+	m.listens("listen", c.Listen)
 	_, err := c.Addrs()
 	m.at("advertise", err)
 	_, err = c.Rate()
@@ -267,36 +242,32 @@ func (c *Relay) check(m *mistakes) {
 	_, err = Size(c.Memory, LeastRelayMemory)
 	m.at("memory_budget", err)
 	c.checkBounds(m)
-	_, err = c.Policy()
-	m.at("exit_policy", err)
-	_, err = c.Servers()
-	m.at("resolvers", err)
+	each(m, "exit_policy", c.Exit, func(s string) error { _, err := directory.ParsePolicy([]string{s}); return err }, func() error { _, err := c.Policy(); return err })
+	each(m, "resolvers", c.Resolvers, func(s string) error { _, err := dns.ParseServer(s); return err }, func() error { _, err := c.Servers(); return err })
 	if c.Notice != "" && len(c.Exit) == 0 {
-		m.at("exit_notice", errors.New("it tells people what an exit is, but exit_policy lets nothing out"))
+		m.at("exit_notice", errors.New("it tells people what an exit is, but exit_policy lets nothing out"), "exit_policy")
 	}
 	if c.Notice == "" && len(c.NoticeAt) > 0 {
-		m.at("exit_notice_listen", fmt.Errorf("there is no exit_notice to show: set that to %q, or to a file", UsualNotice))
+		m.at("exit_notice_listen", fmt.Errorf("there is no exit_notice to show: set that to %q, or to a file", UsualNotice), "exit_notice")
 	} else if len(c.NoticeAt) > 0 {
-		m.at("exit_notice_listen", listens(c.NoticeAt))
+		m.listens("exit_notice_listen", c.NoticeAt)
 	}
-	_, err = c.Relatives()
-	m.at("family", err)
-	m.at("admin", adminAt(c.Admin, c.State))
+	m.identities("family", c.Family)
+	m.at("admin", adminAt(c.Admin, c.State), "state")
 	m.at("log", level(c.Log))
 }
 
 func (c *Authority) check(m *mistakes) {
 	m.at("network", required(c.Network))
 	m.at("keys", required(c.Keys))
-	m.at("listen", listens(c.Listen))
-	_, err := c.Allowed()
-	m.at("allow", err)
-	_, err = c.MeasureFrom()
+	m.listens("listen", c.Listen)
+	m.identities("allow", c.Allow)
+	_, err := c.MeasureFrom()
 	m.at("measure_from", err)
 	_, err = Size(c.Memory, LeastRelayMemory)
 	m.at("memory_budget", err)
 	m.at("params", c.Params.Check())
-	m.at("admin", adminAt(c.Admin, c.State))
+	m.at("admin", adminAt(c.Admin, c.State), "state")
 	m.at("log", level(c.Log))
 }
 
@@ -318,10 +289,9 @@ func (c *Authority) Allowed() ([]cell.NodeID, error) { return identities(c.Allow
 func (c *Client) check(m *mistakes) {
 	m.at("network", required(c.Network))
 	c.checkDoors(m)
-	key, _, err := c.rules()
-	m.at(key, err)
-	m.at("admin", adminAt(c.Admin, c.State))
-	_, err = Size(c.Memory, LeastClientMemory)
+	c.checkRules(m)
+	m.at("admin", adminAt(c.Admin, c.State), "state")
+	_, err := Size(c.Memory, LeastClientMemory)
 	m.at("memory_budget", err)
 	m.at("log", level(c.Log))
 }
@@ -386,32 +356,6 @@ func (c *Relay) NoticeListen() []string {
 	return all
 }
 
-// entryError is a mistake in one entry of a list.
-type entryError struct {
-	entry string
-	err   error
-}
-
-func (e *entryError) Error() string { return e.err.Error() }
-func (e *entryError) Unwrap() error { return e.err }
-
-// inList moves a mistake from the line of a list's key to that of the entry it is in.
-func inList(text []byte, at, err error) error {
-	var in *entryError
-	var where *strict.Error
-	if !errors.As(err, &in) || !errors.As(at, &where) || where.Line == 0 {
-		return at
-	}
-	n := 0
-	for line := range strings.Lines(string(text)) {
-		n++
-		if line, _, _ = strings.Cut(line, "#"); n >= where.Line && (strings.Contains(line, strconv.Quote(in.entry)) || strings.Contains(line, "'"+in.entry+"'")) {
-			return &strict.Error{Line: n, Text: where.Text}
-		}
-	}
-	return at
-}
-
 // Relatives are the relays of the same operator.
 func (c *Relay) Relatives() ([]cell.NodeID, error) { return identities(c.Family) }
 
@@ -469,30 +413,6 @@ func givenFolder(variable string) string {
 
 // RuntimeFolder is the folder that a service manager gives for what is gone with the node, such as sockets; "": none.
 func RuntimeFolder() string { return givenFolder("RUNTIME_DIRECTORY") }
-
-func required(s string) error {
-	if s == "" {
-		return errors.New("must be given")
-	}
-	return nil
-}
-
-func listens(addrs []string) error {
-	if len(addrs) == 0 {
-		return errors.New(`must name at least one address and port, such as "0.0.0.0:9001"`)
-	}
-	for _, a := range addrs {
-		if _, port, err := net.SplitHostPort(a); err != nil || !isPort(port) {
-			return fmt.Errorf("%q is not an address and a port, such as 0.0.0.0:9001", a)
-		}
-	}
-	return nil
-}
-
-func isPort(s string) bool {
-	_, err := strconv.ParseUint(s, 10, 16)
-	return err == nil
-}
 
 // levels are how much is logged.
 var levels = []string{"", "error", "warn", "info", "debug"}

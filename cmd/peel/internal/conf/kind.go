@@ -111,14 +111,17 @@ func kindOf(path string) (string, error) {
 	return best, nil
 }
 
-// meantFor is err, or what is wrong instead when a file is in order for another kind of node than it was read for.
+// meantFor is what is wrong when a file, in which err was found, is in order for another kind of node than it was read for; nil: it is not.
 func meantFor(text []byte, err error) error {
+	if err == nil {
+		return nil
+	}
 	for _, kind := range []string{"relay", "client", "authority"} {
-		if strict.Decode(text, of(kind)) == nil && len(bytes.TrimSpace(text)) > 0 {
+		if strict.Fits(text, of(kind)) && len(bytes.TrimSpace(text)) > 0 {
 			return fmt.Errorf("this is the file of another kind of node: a configuration for peel %s", kind)
 		}
 	}
-	return err
+	return nil
 }
 
 // keysOf are the names of all keys at the top of a file.

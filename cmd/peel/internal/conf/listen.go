@@ -50,7 +50,7 @@ func (c *Client) checkDoors(m *mistakes) {
 		m.at("dns", fmt.Errorf("%q is not an address and a port, such as 127.0.0.1:9253", c.DNS))
 	}
 	if c.SOCKS == "" && c.DNS == "" && len(c.Listen) == 0 {
-		m.at("socks", errors.New("must be given where there is neither a table [[listen]] nor dns: nothing could use this client"))
+		m.at("socks", errors.New("must be given where there is neither a table [[listen]] nor dns: nothing could use this client"), "listen", "dns")
 	}
 	if len(c.Listen) > most {
 		m.at("listen", fmt.Errorf("%d tables, at most %d are allowed", len(c.Listen), most))

@@ -41,6 +41,19 @@ func (c *Client) rules() (key string, r path.Rules, err error) {
 	return "", r, nil
 }
 
+// checkRules says which keys about paths have values that cannot be.
+func (c *Client) checkRules(m *mistakes) {
+	relays := func(s string) error { _, err := path.ParseRelays([]string{s}); return err }
+	m.identities("own_relays", c.Own)
+	each(m, "exclude", c.Exclude, relays, nil)
+	each(m, "exclude_exits", c.ExcludeExits, relays, nil)
+	key, _, err := c.rules()
+	if in := new(entryError); err == nil || slices.ContainsFunc(*m, func(x mistake) bool { return x.key == key && errors.As(x.err, &in) }) {
+		return // it was told
+	}
+	m.at(key, err, "exclude", "exclude_exits", "countries")
+}
+
 // readCountries reads the lists of countries for all that want some.
 func (c *Client) readCountries(wanted ...*path.Countries) error {
 	wanted = slices.DeleteFunc(wanted, func(w *path.Countries) bool { return w == nil })

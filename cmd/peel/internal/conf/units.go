@@ -141,7 +141,7 @@ func (c *Relay) checkTraffic(m *mistakes) {
 	if _, err := c.AtOnce(); err != nil {
 		m.at("burst", err)
 	} else if c.Burst != "" && c.Bandwidth == "" {
-		m.at("burst", errors.New("there is no bandwidth that it is a burst of: set that, or leave burst out"))
+		m.at("burst", errors.New("there is no bandwidth that it is a burst of: set that, or leave burst out"), "bandwidth")
 	}
 	_, _, err := c.Allowance()
 	var period *periodError
@@ -151,6 +151,6 @@ func (c *Relay) checkTraffic(m *mistakes) {
 	case err != nil:
 		m.at("quota", err)
 	case c.Quota != "" && c.State == "":
-		m.at("quota", errors.New("needs a state folder, where what was sent is kept between runs"))
+		m.at("quota", errors.New("needs a state folder, where what was sent is kept between runs"), "state")
 	}
 }

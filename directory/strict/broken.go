@@ -1,0 +1,255 @@
+package strict
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// mended reads a text, and leaves out of it what is not TOML: each of these is a mistake, and what is around it is read for all that.
+func (r *reader) mended(text string) (parts map[string]toml.Primitive) {
+	lines := strings.Split(text, "\n")
+	for !r.full() {
+		md, err := toml.Decode(strings.Join(lines, "\n"), &parts)
+		r.md = md
+		var p toml.ParseError
+		if !errors.As(err, &p) {
+			if err != nil {
+				r.all = append(r.all, &Error{Text: strings.TrimPrefix(err.Error(), "toml: "), lost: true})
+			}
+			break
+		}
+		e, from, to := blame(lines, p, r.into)
+		r.all = append(r.all, e)
+		parts = nil
+		if strings.Join(lines[from:to], "") == "" { // there is nothing left to leave out
+			e.lost = true
+			break
+		}
+		clear(lines[from:to])
+	}
+	r.text = strings.Join(lines, "\n")
+	return parts
+}
+
+var (
+	beginning = regexp.MustCompile(`^\s*("[^"]*"|'[^']*'|[A-Za-z0-9_.-]+)\s*=`)
+	heading   = regexp.MustCompile(`^\s*\[\[?\s*([A-Za-z0-9_."' -]+?)\s*\]`)
+)
+
+// blame says what is wrong where the text is not TOML, and which lines are to be left out for it.
+func blame(lines []string, p toml.ParseError, into reflect.Type) (e *Error, from, to int) {
+	at := min(max(p.Position.Line-1, 0), len(lines)-1)
+	for at > 0 && (strings.TrimSpace(lines[at]) == "" || isHeading(lines[at-1]) && !strings.Contains(lines[at-1], "]")) { // it is noticed late
+		at--
+	}
+	from, to = at, at+1
+	if begun := before(lines, at); begun >= 0 && depth(lines[begun:at]) > 0 {
+		if !begins(lines[at]) {
+			from = begun
+		} else { // what begins here stands in what should have ended before
+			key := keyOf(lines[begun])
+			return &Error{
+				Line: begun + 1, Key: join(tableOf(lines, begun), key), Text: fmt.Sprintf("%s: the list that begins here does not end: a ] is missing", key),
+			}, begun, at
+		}
+	} else if begun >= 0 && (strings.Count(lines[begun], `"""`) == 1 || strings.Count(lines[begun], "'''") == 1) {
+		key := keyOf(lines[begun])
+		return &Error{Line: begun + 1, Key: join(tableOf(lines, begun), key), Text: key + ": the text that begins here with three quotation marks does not end with three"}, begun, len(lines)
+	}
+	line := lines[from]
+	if isHeading(line) { // all in the table goes with its name
+		for to < len(lines) && !isHeading(lines[to]) {
+			to++
+		}
+		e = &Error{Line: from + 1, Text: "the name of a table must stand in brackets, as in [name], and nothing behind it: " + inOrder(p.Message)}
+		if m := heading.FindStringSubmatch(line); m != nil {
+			if e.Key = m[1]; strings.Contains(p.Message, "already") {
+				e.Text = fmt.Sprintf("the table [%s] is there twice", clip(m[1]))
+			}
+		}
+		return e, from, to
+	}
+	key := keyOf(line)
+	path := join(tableOf(lines, from), key)
+	what := inOrder(p.Message)
+	_, raw, assigned := strings.Cut(line, "=")
+	raw = strings.TrimSpace(raw)
+	field, known := typeOf(into, path)
+	switch {
+	case strings.Contains(p.Message, "already been defined"):
+		what = "it is given twice"
+	case key == "" || !assigned:
+		return loose(lines, from, into), from, to
+	case !known:
+		return unknownIn(into, lines, from, path), from, to
+	case raw == "" || strings.HasPrefix(raw, "#"):
+		what = "a value is missing after the ="
+	case from != at || strings.ContainsAny(raw[:1], "[{"):
+		if what = "the list does not come out right: " + what; raw[0] == '{' {
+			what = strings.Replace(what, "list", "table", 1)
+		}
+	case strings.ContainsAny(raw[:1], `"'`):
+		if what = "what stands after the closing quotation mark does not belong there"; strings.Count(raw, raw[:1]) < 2 {
+			what = "the closing quotation mark is missing"
+		} else if strings.Contains(p.Message, "escape") || strings.Contains(p.Message, "control") {
+			what = inOrder(p.Message) + `: write \\ for \, or put the text in '...'`
+		}
+	default:
+		raw, _, _ = strings.Cut(raw, "#")
+		what = unquoted(key, strings.Trim(strings.TrimSpace(raw), `"'`), field)
+	}
+	return &Error{Line: at + 1, Key: path, Text: fmt.Sprintf("%s: %s", told(path), what)}, from, to
+}
+
+// loose is a line that sets nothing: perhaps its = is missing.
+func loose(lines []string, n int, into reflect.Type) *Error {
+	e := &Error{Line: n + 1, Text: "this is neither key = value nor the name of a table in brackets"}
+	words := strings.Fields(lines[n])
+	if len(words) == 0 {
+		return e
+	}
+	table := tableOf(lines, n)
+	in, _ := typeOf(into, join(table, "=")) // which no key is called
+	if near := Near(words[0], slices.Sorted(maps.Keys(fields(in)))); near != "" {
+		e.Key = join(table, near)
+		e.Text += fmt.Sprintf("; did you mean %s = ...?", near)
+	}
+	return e
+}
+
+// unquoted says how a value is written that stands there without quotes.
+func unquoted(key, raw string, field reflect.Type) string {
+	quoted := `"` + clip(strings.ReplaceAll(raw, `"`, "")) + `"`
+	for field.Kind() == reflect.Pointer {
+		field = field.Elem()
+	}
+	if !reflect.PointerTo(field).Implements(textual) {
+		switch k := field.Kind(); {
+		case k == reflect.Bool:
+			return "must be true or false, without quotes"
+		case k >= reflect.Int && k <= reflect.Uint64:
+			return "must be a whole number, without anything else"
+		case k == reflect.Float32 || k == reflect.Float64:
+			return "must be a number, without anything else"
+		case k == reflect.Slice && field.Elem().Kind() == reflect.String:
+			return fmt.Sprintf("must be a list of texts in quotes: %s = [%s]", key, quoted)
+		}
+	}
+	return fmt.Sprintf("put it in quotes: %s = %s", key, quoted)
+}
+
+func isHeading(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), "[") }
+
+// begins says whether a line sets a key, or names a table.
+func begins(line string) bool { return isHeading(line) || beginning.MatchString(line) }
+
+// before is the line before line n that sets the key whose value line n may be part of, or -1.
+func before(lines []string, n int) int {
+	for n--; n >= 0 && !begins(lines[n]); n-- {
+	}
+	if n >= 0 && isHeading(lines[n]) {
+		return -1
+	}
+	return n
+}
+
+// depth is how many lists are still open after lines.
+func depth(lines []string) (open int) {
+	for _, line := range lines {
+		quote := rune(0)
+		for _, c := range line {
+			if c == '#' && quote == 0 {
+				break
+			}
+			switch {
+			case quote != 0:
+				if c == quote {
+					quote = 0
+				}
+			case c == '"' || c == '\'':
+				quote = c
+			case c == '[':
+				open++
+			case c == ']':
+				open--
+			}
+		}
+	}
+	return open
+}
+
+// keyOf is the key that a line sets; "": none.
+func keyOf(line string) string {
+	m := beginning.FindStringSubmatch(line)
+	if m == nil {
+		return ""
+	}
+	return clip(strings.Trim(m[1], `"'`))
+}
+
+// tableOf is the table that a line stands in, as At takes it; "": that at the top.
+func tableOf(lines []string, n int) string {
+	for i := n - 1; i >= 0; i-- {
+		m := heading.FindStringSubmatch(lines[i])
+		if m == nil {
+			continue
+		}
+		if !strings.HasPrefix(strings.TrimSpace(lines[i]), "[[") {
+			return m[1]
+		}
+		nth := 0
+		for _, before := range lines[:i] {
+			if b := heading.FindStringSubmatch(before); b != nil && b[1] == m[1] {
+				nth++
+			}
+		}
+		return fmt.Sprintf("%s[%d]", m[1], nth)
+	}
+	return ""
+}
+
+func join(table, key string) string { return strings.TrimPrefix(table+"."+key, ".") }
+
+// typeOf is what a key holds, as At takes it.
+func typeOf(t reflect.Type, path string) (reflect.Type, bool) {
+	for name := range strings.SplitSeq(numbers.ReplaceAllString(path, ""), ".") {
+		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+			t = t.Elem()
+		}
+		if t.Kind() == reflect.Map {
+			t = t.Elem()
+			continue
+		}
+		i, ok := fields(t)[name]
+		if !ok {
+			return t, false
+		}
+		t = t.Field(i).Type
+	}
+	return t, true
+}
+
+// unknownIn is a misspelt key whose value is no TOML either.
+func unknownIn(into reflect.Type, lines []string, n int, path string) *Error {
+	in, _ := typeOf(into, path)
+	prefix, name := "", path
+	if i := strings.LastIndexByte(path, '.'); i >= 0 {
+		prefix, name = path[:i+1], path[i+1:]
+	}
+	e := (&reader{}).unknown(prefix, name, fields(in))
+	e.Line = n + 1
+	return e
+}
+
+// inOrder is what the TOML library says, without what nobody outside of it can know.
+func inOrder(message string) string {
+	return strings.NewReplacer("unexpected EOF", "the file ends too early", "EOF", "the end of the file", "array terminator", "the end of the list",
+		"array", "list", "inline table terminator", "the end of the table", "top-level item", "line").Replace(message)
+}
