@@ -73,7 +73,7 @@ var mayImport = map[string][]string{
 	"cmd/peel/internal/page":   {"cell/contain", "directory/head"},
 	"cmd/peel/internal/window": {"cmd/peel/internal/page", "testnet/story"},
 	"cmd/peel/internal/sealed": {}, // bytes only
-	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns"},
+	"cmd/peel/internal/conf":   {"cell", "client/path", "cmd/peel/internal/admin", "directory", "directory/authority", "directory/strict", "relay/exit/dns", "testnet/plan"},
 }
 
 // forTests are packages that only tests import.

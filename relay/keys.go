@@ -137,6 +137,20 @@ func (k Keys) files() []string {
 // LoadKeys reads what Save wrote. It refuses a folder or files that others than their owner can read. It never makes a key: where one is
 // missing or damaged, that is an error.
 func LoadKeys(dir string) (Keys, error) {
+	k, err := readKeys(dir)
+	if err == nil {
+		sweep(dir)
+	}
+	return k, err
+}
+
+// CheckKeys says why LoadKeys would not read a folder, and changes nothing in it, so that a relay may be using it.
+func CheckKeys(dir string) error {
+	_, err := readKeys(dir)
+	return err
+}
+
+func readKeys(dir string) (Keys, error) {
 	var k Keys
 	if err := CheckKeyFolder(dir); err != nil {
 		return Keys{}, err
@@ -159,7 +173,6 @@ func LoadKeys(dir string) (Keys, error) {
 		return Keys{}, fmt.Errorf("relay: %s: %w", path, err)
 	}
 	k.Onion, k.Previous, k.Made = o.current, o.previous, o.since
-	sweep(dir)
 	return k, nil
 }
 

@@ -1,51 +1,160 @@
 package main
 
 import (
+	"crypto/ecdh"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"peel/cmd/peel/internal/conf"
+	"peel/relay"
+	"peel/relay/exit"
 )
 
 func checkCommand() *cobra.Command {
 	var kind string
+	var alone bool
 	c := &cobra.Command{
 		Use: "check FILE...", Short: "Say what is wrong with configuration files", Args: cobra.MinimumNArgs(1),
-		Long: `Reads files as the nodes would, and those they name: the network file, an authority's lists. What a file is for is found
-out from its keys. The status is 0 if all are in order, and 2 if not; then what is wrong with each is told with its
-file and line: all keys that are misspelt or hold another kind of value than they must, or else all values that cannot be, up to 20.`,
-		Example: "  peel check my-relay/relay.toml\n  peel check --kind lists lists.toml",
+		Long: `Reads files as the nodes would, and what they name: the network file, an authority's lists, the folders and keys of the node and who
+can read them. It also reads plans of test networks, for peel testnet run, and runs nothing. What a file is for is found out from
+its keys. The status is 0 if all are in order, and 2 if not; then all that is wrong with each is told with its file and line, up to 20 mistakes.`,
+		Example: "  peel check my-relay/relay.toml\n  peel check --kind lists lists.toml\n  peel check my-plan.toml",
 		RunE: func(c *cobra.Command, args []string) error {
-			return checkFiles(args, kind, c.OutOrStdout(), c.ErrOrStderr())
+			return checkFiles(args, kind, alone, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	c.Flags().StringVar(&kind, "kind", "", "what the files are for, a `kind`: one of "+strings.Join(conf.Kinds, ", "))
+	c.Flags().BoolVar(&alone, "files-only", false, "do not look at the folders and keys that they name, which may be on another machine")
 	return c
 }
 
-func checkFiles(files []string, kind string, out, errs io.Writer) error {
+func checkFiles(files []string, kind string, alone bool, out, errs io.Writer) error {
 	bad := 0
 	for _, name := range files {
-		found, err := conf.Validate(name, kind)
-		if err != nil {
+		x := conf.Examine(name, kind)
+		if !alone {
+			checkNamed(x)
+		}
+		for _, m := range x.Mistakes {
+			fmt.Fprintln(errs, plainly(m))
+		}
+		if len(x.Mistakes) > 0 {
 			bad++
-			fmt.Fprintln(errs, conf.Plain(err))
-			var e *conf.Error
-			if errors.As(err, &e) {
-				for _, more := range e.More() {
-					fmt.Fprintln(errs, more)
-				}
-			}
 			continue
 		}
-		fmt.Fprintf(out, "%s: in order (%s)\n", name, found)
+		fmt.Fprintf(out, "%s: in order (%s)\n", name, x.Kind)
 	}
 	if bad > 0 {
 		return &exitError{code: 2}
+	}
+	return nil
+}
+
+// checkNamed looks at the folders and files that a node's file names.
+func checkNamed(x *conf.Examined) {
+	at := func(key string, errs ...error) {
+		for _, err := range errs {
+			if err != nil {
+				x.At(key, errors.New(plainly(err)))
+			}
+		}
+	}
+	switch f := x.File.(type) {
+	case *conf.Relay:
+		at("keys", keyFaults("relay", f.Keys)...)
+		at("state", stateFault(f.State))
+		if name := ownNotice(f); name != "" {
+			_, err := exit.ReadNotice(name)
+			at("exit_notice", err)
+		}
+	case *conf.Authority:
+		at("keys", keyFaults("authority", f.Keys)...)
+		at("state", stateFault(f.State))
+	case *conf.Client:
+		at("state", stateFault(f.State))
+		for i, l := range f.Listen {
+			if path := l.Unix(); path != "" {
+				at(fmt.Sprintf("listen[%d].address", i), folderFault(filepath.Dir(path)))
+			}
+		}
+	}
+}
+
+// keyFaults are what is wrong with a node's key folder and the files in it.
+func keyFaults(kind, dir string) (all []error) {
+	if dir == "" {
+		return nil
+	}
+	st, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []error{fmt.Errorf("%s: no such folder: peel init makes one for a new node, peel keys import brings back a backup", dir)}
+	}
+	if err := relay.CheckKeyFolder(dir); err != nil {
+		if all = append(all, err); st == nil || !st.IsDir() {
+			return all
+		}
+	}
+	for _, glob := range []string{"*.key", "*.keys"} {
+		names, _ := filepath.Glob(filepath.Join(dir, glob)) // the pattern is in order
+		for _, name := range names {
+			st, err := os.Stat(name)
+			if err != nil {
+				all = append(all, err)
+			} else if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
+				all = append(all, fmt.Errorf("%s: others than its owner can read this private key (mode %04o): run chmod 600 %[1]s", name, st.Mode().Perm()))
+			}
+		}
+	}
+	if len(all) > 0 {
+		return all
+	}
+	if kind == "relay" {
+		return []error{relay.CheckKeys(dir)}
+	}
+	_, err = authorityKeys(dir, time.Now())
+	_, link := relay.LoadKey[*ecdh.PrivateKey](filepath.Join(dir, linkFile))
+	return []error{err, link}
+}
+
+// stateFault is what is wrong with a state folder; nil: nothing, and a node makes one that is not there.
+func stateFault(dir string) error {
+	for at := dir; at != ""; at = filepath.Dir(at) {
+		st, err := os.Stat(at)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && filepath.Dir(at) != at:
+			continue
+		case err != nil:
+			return err
+		case !st.IsDir() && at == dir:
+			return fmt.Errorf("%s: this is not a folder", dir)
+		case !st.IsDir():
+			return fmt.Errorf("%s: cannot be made, as %s is not a folder", dir, at)
+		case at == dir && runtime.GOOS != "windows" && st.Mode().Perm()&0o002 != 0:
+			return fmt.Errorf("%s: everybody on this machine can write into this folder (mode %04o): run chmod 700 %[1]s", dir, st.Mode().Perm())
+		}
+		break
+	}
+	return nil
+}
+
+// folderFault says why a file cannot be made in a folder: it is not there.
+func folderFault(dir string) error {
+	switch st, err := os.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: no such folder: make it first", dir)
+	case err != nil:
+		return err
+	case !st.IsDir():
+		return fmt.Errorf("%s: this is not a folder", dir)
 	}
 	return nil
 }

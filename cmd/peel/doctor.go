@@ -83,27 +83,23 @@ func doctor(ctx context.Context, path string, asJSON bool, out io.Writer) error 
 // examine looks at everything that can be looked at.
 func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 	add := func(f ...finding) { all = append(all, f...) }
-	kind, err := conf.Validate(path, "")
-	if err != nil {
-		return []finding{bad("configuration", err.Error(), "mend it, then run: peel check "+path)}
+	x := conf.Examine(path, "")
+	for _, m := range x.Mistakes {
+		add(bad("configuration", plainly(m), "mend it, then run: peel check "+path))
 	}
+	if len(all) > 0 {
+		return all
+	}
+	kind := x.Kind
 	add(ok("configuration", path+" is in order ("+kind+")"))
 	var network, keys, state string
 	var listen, resolvers []string
 	var exits bool
-	switch kind {
-	case "relay":
-		var f conf.Relay
-		if err := conf.Load(path, &f); err != nil {
-			return append(all, bad("configuration", err.Error(), "run: peel check "+path))
-		}
+	switch f := x.File.(type) {
+	case *conf.Relay:
 		network, keys, state, listen, resolvers, exits = f.Network, f.Keys, f.State, f.Listen, f.Resolvers, len(f.Exit) > 0
-		add(checkAddresses(&f)...)
-	case "client":
-		var f conf.Client
-		if err := conf.Load(path, &f); err != nil {
-			return append(all, bad("configuration", err.Error(), "run: peel check "+path))
-		}
+		add(checkAddresses(f)...)
+	case *conf.Client:
 		network, state = f.Network, f.State
 		for _, l := range f.Doors() {
 			if l.Unix() == "" {
@@ -111,14 +107,10 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 				add(checkDoor(l.Address)...)
 			}
 		}
-	case "authority":
-		var f conf.Authority
-		if err := conf.Load(path, &f); err != nil {
-			return append(all, bad("configuration", err.Error(), "run: peel check "+path))
-		}
+	case *conf.Authority:
 		network, keys, state, listen = f.Network, f.Keys, f.State, f.Listen
 	default:
-		return append(all, bad("configuration", "a file of "+kind+" is no node's", "name the node's own file"))
+		return append(all, bad("configuration", "this is no node's file: it is for "+kind, "name the node's own file"))
 	}
 	running := state != "" && isRunning(ctx, state)
 	add(checkKeys(kind, keys, now)...)

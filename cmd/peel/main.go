@@ -47,12 +47,34 @@ func run() int {
 		}
 		return status.code
 	}
-	fmt.Fprintln(os.Stderr, "peel:", plainly(err))
+	for _, e := range each(err) {
+		fmt.Fprintln(os.Stderr, "peel:", plainly(e))
+	}
 	var usage *usageError
 	if errors.As(err, &usage) {
 		return 2
 	}
 	return 1
+}
+
+// each are the errors to tell one by one: the mistakes of a file, and errors that are several.
+func each(err error) (all []error) {
+	if wrong, ok := err.(*usageError); ok {
+		err = wrong.error
+	}
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range several.Unwrap() {
+			all = append(all, each(e)...)
+		}
+		return all
+	}
+	all = []error{err}
+	if file, ok := err.(*conf.Error); ok {
+		for _, e := range file.More() {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // rooms are those whose names begin the errors of their packages.

@@ -32,20 +32,13 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 		return nil, nil, "", err
 	}
 	defer os.RemoveAll(cfg.Dir)
-	switch r.ground {
-	case groundLoopback:
-		cfg.Ground = lab.Loopback(cfg.Plan)
-	case groundNamespaces:
-		cfg.Ground = lab.Namespaces(cfg.Plan)
-	case groundProcesses:
-		cfg.Ground = lab.Apart(cfg.Plan)
+	if err := r.refuse(cfg.Plan); err != nil {
+		return nil, nil, "", err
 	}
+	cfg.Ground = r.groundOf(cfg.Plan)
 	if r.ground != groundLoopback {
 		if cfg.Processes, err = thisProgram(); err != nil {
 			return nil, nil, "", err
-		}
-		if err := checkRates(cfg.Plan); err != nil {
-			return nil, nil, "", &refusal{err}
 		}
 	}
 	told = story.New(cfg.Plan.Name, cfg.Ground.Traits().Name, time.Now())
@@ -62,6 +55,36 @@ func (r *labRun) real(ctx context.Context, cfg lab.Config, watched bool) (res *l
 		return nil, nil, "", err
 	}
 	return res, told, l.Left(), nil
+}
+
+// groundOf is what a plan stands on in real time; nil: it does so in virtual time.
+func (r *labRun) groundOf(p *plan.Plan) lab.Ground {
+	switch r.ground {
+	case groundLoopback:
+		return lab.Loopback(p)
+	case groundNamespaces:
+		return lab.Namespaces(p)
+	case groundProcesses:
+		return lab.Apart(p)
+	}
+	return nil
+}
+
+// refuse says why a plan cannot run on the ground; nil: nothing is known yet that keeps it from that.
+func (r *labRun) refuse(p *plan.Plan) error {
+	g := r.groundOf(p)
+	if g == nil {
+		return nil
+	}
+	outside := r.ground != groundLoopback
+	err := lab.Refuse(p, g, outside)
+	if err == nil && outside {
+		err = checkRates(p)
+	}
+	if err != nil {
+		return &refusal{err}
+	}
+	return nil
 }
 
 // refusal is why a plan cannot run on a ground: nothing of it has been started.

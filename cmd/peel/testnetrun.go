@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peel/cell/contain"
+	"peel/cmd/peel/internal/conf"
 	"peel/cmd/peel/internal/page"
 	"peel/cmd/peel/internal/window"
 	"peel/testnet/lab"
@@ -99,45 +101,63 @@ func scenario(name string) ([]byte, error) {
 	return text, err
 }
 
-// plans are those that the arguments name, by the names.
-func (r *labRun) plans(args []string) ([]*plan.Plan, error) {
-	if len(args) == 1 && args[0] == "all" {
-		files, err := scenarios.Files.ReadDir(".")
+// scenarioNames are those of all scenarios, and of those that "all" is.
+func scenarioNames() (all, usual []string) {
+	names := func(f embed.FS, dir string) (names []string) {
+		files, err := f.ReadDir(dir)
 		if err != nil {
-			return nil, err
+			panic(err) // cannot be: it is part of the program
 		}
-		args = nil
 		for _, f := range files {
-			args = append(args, strings.TrimSuffix(f.Name(), ".toml"))
+			if name, ok := strings.CutSuffix(f.Name(), ".toml"); ok {
+				names = append(names, name)
+			}
 		}
+		return names
 	}
-	var all []*plan.Plan
+	usual = names(scenarios.Files, ".")
+	return append(names(scenarios.Long, "long"), usual...), usual
+}
+
+// plans are those that the arguments name, by the names. The error tells what is wrong with all of them.
+func (r *labRun) plans(args []string) (plans []*plan.Plan, err error) {
+	all, usual := scenarioNames()
+	if len(args) == 1 && args[0] == "all" {
+		args = usual
+	}
+	var wrong []error
 	for _, a := range args {
-		var text []byte
-		var err error
-		if strings.ContainsAny(a, `./\`) {
-			text, err = os.ReadFile(a)
-		} else if text, err = scenario(a); err != nil {
-			err = fmt.Errorf("testnet run: no scenario is called %q: give a file, as in ./%s.toml, or one of those in docs/testnet.md", a, a)
-		}
+		p, err := readPlan(a, all)
 		if err != nil {
-			return nil, err
-		}
-		p, err := plan.Parse(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", a, err)
+			wrong = append(wrong, err)
+			continue
 		}
 		if err := r.change(p); err != nil {
 			return nil, &usageError{err}
 		}
-		all = append(all, p)
+		plans = append(plans, p)
 	}
-	return all, nil
+	if len(wrong) > 0 {
+		return nil, &usageError{errors.Join(wrong...)}
+	}
+	return plans, nil
+}
+
+// readPlan reads the plan that an argument names: a file, or one of the scenarios.
+func readPlan(name string, known []string) (*plan.Plan, error) {
+	if strings.ContainsAny(name, `./\`) {
+		return conf.LoadPlan(name)
+	}
+	text, err := scenario(name)
+	if err != nil {
+		return nil, fmt.Errorf("no scenario is called %q: %sgive a file, as in ./%[1]s.toml, or one of those in docs/testnet.md", name, meantWord(name, known))
+	}
+	return conf.ParsePlan(name, text)
 }
 
 func (r *labRun) run(ctx context.Context, args []string) error {
-	if !slices.Contains(grounds, r.ground) {
-		return &usageError{fmt.Errorf("--ground %q: give one of %s", r.ground, strings.Join(grounds, ", "))}
+	if err := r.check(); err != nil {
+		return &usageError{err}
 	}
 	plans, err := r.plans(args)
 	if err != nil {
@@ -146,11 +166,15 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	if r.report != "" && len(plans) != 1 {
 		return &usageError{errors.New("--report: a report is of one run: give one file")}
 	}
-	if r.pace != 0 && r.ground != groundVirtual {
-		return &usageError{errors.New("--pace: only virtual time has a pace: leave it out, or leave out --ground")}
-	}
-	if math.IsNaN(r.pace) || r.pace < 0 || r.pace > 0 && r.pace < 0.01 || r.pace > 1e6 {
-		return &usageError{errors.New("--pace: give a number from 0.01 to 1000000, or 0")}
+	var first *plan.Plan // that can run
+	for _, p := range plans {
+		err := r.refuse(p)
+		if err != nil && len(plans) == 1 {
+			return err
+		}
+		if err == nil && first == nil {
+			first = p
+		}
 	}
 	if r.report != "" {
 		if err := writeReport(r.report, story.New(plans[0].Name, r.ground, time.Now())); err != nil { // better now than at the end
@@ -160,11 +184,13 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	out := r.untilNobodyReads(cancel)
-	end, err := r.show(ctx, plans[0])
-	if err != nil {
-		return err
+	if first != nil {
+		end, err := r.show(ctx, first)
+		if err != nil {
+			return err
+		}
+		defer end()
 	}
-	defer end()
 	done, err := r.all(ctx, plans)
 	if err = errors.Join(err, out.broken()); err != nil {
 		return err
@@ -175,6 +201,27 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	}
 	return done.err(len(plans))
 }
+
+// check says which flags have values that cannot be.
+func (r *labRun) check() error {
+	switch {
+	case !slices.Contains(grounds, r.ground):
+		return fmt.Errorf("--ground %q: %sgive one of %s", r.ground, meantWord(r.ground, grounds), strings.Join(grounds, ", "))
+	case r.pace != 0 && r.ground != groundVirtual:
+		return errors.New("--pace: only virtual time has a pace: leave it out, or leave out --ground")
+	case math.IsNaN(r.pace) || r.pace < 0 || r.pace > 0 && r.pace < 0.01 || r.pace > 1e6:
+		return errors.New("--pace: give a number from 0.01 to 1000000, or 0")
+	case r.shrink < 0 || r.shrink > mostShrink:
+		return fmt.Errorf("--shrink %d: give how many runs there may be to find a smaller plan, at most %d; 0: none", r.shrink, mostShrink)
+	}
+	if err := page.CheckListen(r.web); err != nil && !noWindow(r.web) {
+		return fmt.Errorf("--web: %w", err)
+	}
+	return nil
+}
+
+// mostShrink is how often a plan may be run to find a smaller one.
+const mostShrink = 10_000
 
 // tally is what became of plans.
 type tally struct{ ran, failed, refused int }
@@ -238,9 +285,6 @@ func (r *labRun) all(ctx context.Context, plans []*plan.Plan) (done tally, err e
 func (r *labRun) show(ctx context.Context, p *plan.Plan) (end func(), err error) {
 	if noWindow(r.web) || r.quiet && !r.stays {
 		return func() {}, nil
-	}
-	if err := page.CheckListen(r.web); err != nil {
-		return nil, &usageError{fmt.Errorf("--web: %w", err)}
 	}
 	dir, err := os.MkdirTemp("", "peel-testnet-") // for peel testnet top
 	if err != nil {

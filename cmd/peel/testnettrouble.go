@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +41,7 @@ func (r *trouble) plan(s testnet.Size) (*plan.Plan, error) {
 	}
 	p := sized(s)
 	if r.churn > 0 && r.churn < 5*time.Second {
-		return nil, errors.New("--churn: give at least 5s") // of which a day has as many as a plan may have
+		return nil, fmt.Errorf("--churn %v: give at least 5s", r.churn) // of which a day has as many as a plan may have
 	}
 	if err := r.change(p); err != nil {
 		return nil, err
@@ -65,21 +66,29 @@ func calm(s testnet.Size) *plan.Plan {
 	return p
 }
 
-// change changes a plan by the flags.
+// change changes a plan, which is in order, by the flags. What is then wrong is said of these.
 func (r *trouble) change(p *plan.Plan) error {
 	if r.seed != "" {
 		seed, err := strconv.ParseUint(r.seed, 10, 63)
 		if err != nil {
-			return fmt.Errorf("--seed %q: give a whole number", r.seed)
+			return fmt.Errorf("--seed %q: give a whole number from 0 to 9223372036854775807", r.seed)
 		}
 		p.Seed = seed
 	}
 	if r.weather != "" {
+		if _, ok := p.WeatherCalled(r.weather); !ok {
+			known := p.WeatherNames()
+			return fmt.Errorf("--weather %q: there is no such weather: %sgive one of %s", r.weather, meantWord(r.weather, known), strings.Join(known, ", "))
+		}
 		p.Weather = r.weather
 	}
 	if r.churn < 0 {
 		return errors.New("--churn: must not be negative")
 	}
+	if r.churn > time.Duration(p.Length) {
+		return fmt.Errorf("--churn %v: that is longer than the run, which takes %v", r.churn, p.Length)
+	}
+	events, villains := len(p.Events), len(p.Villains)
 	if r.churn != 0 {
 		p.Events = append(p.Events, plan.Churn(r.churn))
 	}
@@ -91,5 +100,16 @@ func (r *trouble) change(p *plan.Plan) error {
 		p.Villains = append(p.Villains, v)
 	}
 	p.Fill()
-	return p.Check()
+	for _, f := range p.Faults() {
+		for i, s := range r.villains {
+			if strings.HasPrefix(f.Key, fmt.Sprintf("villain[%d].", villains+i)) {
+				return fmt.Errorf("--villain %s: %w", s, f.Err)
+			}
+		}
+		if strings.HasPrefix(f.Key, fmt.Sprintf("event[%d].", events)) {
+			return fmt.Errorf("--churn %v: %w", r.churn, f.Err)
+		}
+		return f
+	}
+	return nil
 }

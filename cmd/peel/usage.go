@@ -52,6 +52,14 @@ func meantVerb(c *cobra.Command, typed string) string {
 	return ""
 }
 
+// meantWord asks whether one of the known words was meant; "": none is near.
+func meantWord(typed string, known []string) string {
+	if near := strict.Near(typed, known); near != "" {
+		return fmt.Sprintf("did you mean %q? Else ", near)
+	}
+	return ""
+}
+
 // helpCommand is peel help: cobra's own succeeds whatever it is asked.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{

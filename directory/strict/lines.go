@@ -1,6 +1,7 @@
 package strict
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -70,3 +71,30 @@ func lineOf(text, table, name string) int {
 	}
 	return 0
 }
+
+// Keys are the names that a text sets at its top, however broken it is: of tables after [, of several of a name after [[.
+func Keys(text []byte) (names []string) {
+	top := true
+	for line := range strings.Lines(string(text[:min(len(text), MostBytes)])) {
+		name := keyOf(line)
+		if m := heading.FindStringSubmatch(line); m != nil {
+			top = false
+			name = m[1]
+			if !strings.Contains(name, ".") {
+				name = "[" + name
+			}
+			if strings.HasPrefix(strings.TrimSpace(line), "[[") {
+				name = "[" + name
+			}
+		} else if !top || name == "" {
+			continue
+		}
+		if name, _, _ = strings.Cut(name, "."); !slices.Contains(names, name) && len(names) < mostKeys {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// mostKeys is how many names of keys Keys gives: more than any file has.
+const mostKeys = 1000

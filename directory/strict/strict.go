@@ -4,6 +4,7 @@ package strict
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,6 +34,14 @@ func (e *Error) Error() string {
 
 // All are the mistake and those found with it.
 func (e *Error) All() []*Error { return append([]*Error{e}, e.More...) }
+
+// Line is that of the first mistake in an error, or 0.
+func Line(err error) int {
+	if e := new(Error); errors.As(err, &e) {
+		return e.Line
+	}
+	return 0
+}
 
 // About says whether one of the mistakes is about a key, about the table that it is in, or about something in it.
 func (e *Error) About(key string) bool {
@@ -131,7 +140,7 @@ func Near(s string, known []string) string {
 		return ""
 	}
 	best := nearest(s, known)
-	if most := 1 + len(s)/4; edits(s[:min(len(s), 64)], best) > most && (len(s) < 3 || !strings.HasPrefix(best, s)) {
+	if most := 1 + len(s)/3; edits(s[:min(len(s), 64)], best) > most && (len(s) < 3 || !strings.HasPrefix(best, s)) {
 		return ""
 	}
 	return best

@@ -79,18 +79,12 @@ func New(cfg Config) (*Lab, error) {
 	if err := cfg.Plan.Check(); err != nil {
 		return nil, err
 	}
-	if err := cfg.Ground.Refuse(cfg.Plan); err != nil {
-		return nil, err
-	}
 	outside, ok := cfg.Ground.(Outside)
-	switch {
-	case cfg.Processes == nil:
-	case !ok || cfg.Dir == "":
+	if cfg.Processes != nil && (!ok || cfg.Dir == "") {
 		return nil, errors.New("lab: processes need a folder, and a ground that they can be started on")
-	default:
-		if err := refuseOutside(cfg.Plan); err != nil {
-			return nil, err
-		}
+	}
+	if err := Refuse(cfg.Plan, cfg.Ground, cfg.Processes != nil); err != nil {
+		return nil, err
 	}
 	if cfg.Plan.Kept && cfg.Dir == "" {
 		return nil, errors.New("lab: nodes of this plan keep what they know: a folder is needed")
@@ -116,6 +110,14 @@ func New(cfg Config) (*Lab, error) {
 		return nil, errors.Join(err, l.ground.End())
 	}
 	return l, nil
+}
+
+// Refuse says what of a plan cannot be had on a ground, with nodes that are processes or not, and what to do. It begins nothing.
+func Refuse(p *plan.Plan, g Ground, processes bool) error {
+	if err := g.Refuse(p); err != nil || !processes {
+		return err
+	}
+	return refuseOutside(p)
 }
 
 // Run runs the plan to its end, or until ctx ends, and says how it went. The error is of what kept it from running at all.

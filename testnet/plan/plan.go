@@ -4,6 +4,7 @@ package plan
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -191,17 +192,54 @@ func Default() *Plan {
 	}
 }
 
-// Parse reads a file. What it leaves out is as in Default; the error says on which line what is wrong.
+// Parse reads a file. What it leaves out is as in Default; the error says of all that is wrong on which line it is.
 func Parse(text []byte) (*Plan, error) {
 	p := Default()
-	if err := strict.Decode(text, p); err != nil {
+	err := strict.Decode(text, p)
+	p.zeros(text)
+	p.Fill()
+	var found *strict.Error
+	var wrong []*strict.Error
+	for _, f := range p.Faults() {
+		if !errors.As(err, &found) || !slices.ContainsFunc(f.from, found.About) {
+			wrong = append(wrong, strict.At(text, f.Key, f.Err).(*strict.Error))
+		}
+	}
+	if err := strict.With(err, wrong); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	p.Fill()
-	if key, err := p.check(); err != nil {
-		return nil, fmt.Errorf("plan: %w", strict.At(text, key, err))
-	}
 	return p, nil
+}
+
+// zeros makes what a file says is 0, and means something else where it is left out, what no value can be: then it is refused and not
+// taken for what it does not say.
+func (p *Plan) zeros(text []byte) {
+	var given struct {
+		Period, Voting any
+		Load           []map[string]any
+	}
+	if len(text) > strict.MostBytes || toml.Unmarshal(text, &given) != nil || len(given.Load) != len(p.Loads) {
+		return // what it is otherwise is said
+	}
+	refuse := func(d *Duration, given any) {
+		if given != nil && *d == 0 {
+			*d = -1
+		}
+	}
+	refuse(&p.Period, given.Period)
+	refuse(&p.Voting, given.Voting)
+	for i, l := range given.Load {
+		q := &p.Loads[i]
+		refuse(&q.Timeout, l["timeout"])
+		if l["size"] != nil && q.Size == 0 {
+			q.Size = -1
+		}
+		for key, n := range map[string]*int{"count": &q.Count, "at_once": &q.AtOnce, "tries": &q.Tries} {
+			if l[key] != nil && *n == 0 {
+				*n = -1
+			}
+		}
+	}
 }
 
 // Fill gives what was left out and has no default of its own a value: Parse has done it.
@@ -229,7 +267,7 @@ func (l *Load) fill() {
 		l.Count = 1
 	}
 	if l.AtOnce == 0 {
-		l.AtOnce = min(l.Count, 1)
+		l.AtOnce = 1
 	}
 	if l.Size == 0 {
 		l.Size = 64 << 10

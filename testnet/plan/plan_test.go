@@ -1,12 +1,15 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"peel/directory/strict"
 )
 
 const whole = `name = "all-of-it"
@@ -101,6 +104,7 @@ func TestAPlanSaysWhatItsFileSays(t *testing.T) {
 }
 
 func TestMistakesAreSaidWithTheirLine(t *testing.T) {
+	const web = "[[service]]\nname = \"web\"\nkind = \"web\"\n[[load]]\nto = \"web\"\n"
 	for _, c := range []struct{ text, want string }{
 		{"athorities = 4", `line 1: there is no key "athorities"; did you mean "authorities"?`},
 		{"authorities = 99", "line 1: authorities: give 1 to 21"},
@@ -130,7 +134,17 @@ func TestMistakesAreSaidWithTheirLine(t *testing.T) {
 		{"[[expect.says]]\nnode = \"relay1\"", "printable characters"},
 		{"[[event]]\ndo = \"skew\"\nnode = \"authority1\"", "how far the clock is wrong"},
 		{"[[villain]]\nnode = \"relay1\"\nscript = \"equivocate\"", `relay cannot "equivocate": give one of tag`},
-		{"[[villain]]\nnode = \"any relay\"\nscript = \"tag\"", "that could be a villain"},
+		{"[[villain]]\nnode = \"any relay\"\nscript = \"tag\"", "there is no node \"any relay\": give one of relay1 to relay12, authority1 to authority5, client1"},
+		{"[[event]]\ndo = \"kill\"\nnode = \"any guard\"", "there is no node \"any guard\": give one of relay1 to relay12, authority1 to authority5, client1, any relay, any middle, any exit, any authority"},
+		{"[[event]]\ndo = \"villain\"\nnode = \"any relay\"\nscript = \"tag\"", "name the villain"},
+		{"[[service]]\nname = \"web\"\nkind = \"web\"\n[[villain]]\nnode = \"web\"\nscript = \"tag\"", "a service cannot be a villain"},
+		{web + "tries = 0", "line 6: load: tries: give 1 to 100"},
+		{web + "count = 0", "line 6: load: count: give 1 to 1000000"},
+		{web + "at_once = 0", "line 6: load: at_once: give 1 to 10000"},
+		{web + "timeout = \"0s\"", "line 6: load: timeout: give more than 0s"},
+		{web + "size = \"0\"", "line 6: load: size: give 1 byte"},
+		{web + "count = 3\nat_once = 4", "line 7: load: at_once: 4 at once, but count says that there are 3 in all"},
+		{"period = \"0s\"", "line 1: period: give whole seconds"},
 		{"[expect]\ncomplete = 1.5", "line 2: expect.complete: give a share"},
 		{"[expect]\naccused = [\"relay1\"]", `there is no authority "relay1"`},
 	} {
@@ -297,4 +311,41 @@ func FuzzParseVillain(f *testing.F) {
 			t.Errorf("%q became %+v", s, v)
 		}
 	})
+}
+
+// All that is wrong with a plan is said at once, but not what follows from something else that is wrong.
+func TestAllMistakesOfAPlanAreSaid(t *testing.T) {
+	_, err := Parse([]byte(`nmae = "x"
+length = soon
+clients = 0
+[relays]
+count = "many"
+[[load]]
+to = "web"
+at = "2h"
+tries = 101
+[[event]]
+do = "kill"
+node = "relay99"
+every = "1ms"
+[[event]]
+do = "blow"
+at = 5
+`))
+	var e *strict.Error
+	if !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range e.All() {
+		got = append(got, m.Error())
+	}
+	want := []string{
+		`line 1: there is no key "nmae"; did you mean "name"?`, `line 2: length: put it in quotes: length = "soon"`, "line 3: clients: give 1 to 1000",
+		"line 5: relays.count: must be a whole number", `line 7: load: to: there is no service "web"`, "line 9: load: tries: give 1 to 100; 1: what fails is not tried again",
+		"line 13: event: every: give at least 10ms", "line 15: event: do: give one of kill", `line 16: event: at: "5": give a time`,
+	}
+	if !slices.EqualFunc(got, want, strings.HasPrefix) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
 }

@@ -1,8 +1,6 @@
 package plan
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -60,24 +58,14 @@ func (p *Plan) WeatherCalled(name string) (Weather, bool) {
 	return Weather{}, false
 }
 
-func (w *Weather) check() (string, error) {
-	switch {
-	case w.Name == "":
-		return "name", errors.New("must not be empty")
-	case slices.Contains(BuiltIn(), w.Name):
-		return "name", fmt.Errorf("%q is built in: give another", w.Name)
-	case w.Delay < 0 || w.Delay > Duration(time.Minute):
-		return "delay", errors.New("give 0s to 1m")
-	case w.Jitter < 0 || w.Jitter > Duration(time.Minute):
-		return "jitter", errors.New("give 0s to 1m")
-	case !(w.Map >= 0 && w.Map <= 100):
-		return "map", errors.New("give 0 to 100")
-	case !(w.Loss >= 0 && w.Loss <= 0.5):
-		return "loss", errors.New("give 0 to 0.5")
-	case !(w.Resets >= 0 && w.Resets <= 0.5):
-		return "resets", errors.New("give 0 to 0.5")
-	}
-	return "", nil
+func (w *Weather) check(f *faults, at string) {
+	f.unless(w.Name != "", at+"name", "must not be empty")
+	f.unless(!slices.Contains(BuiltIn(), w.Name), at+"name", "%q is built in: give another", w.Name)
+	f.unless(w.Delay >= 0 && w.Delay <= Duration(time.Minute), at+"delay", "give 0s to 1m")
+	f.unless(w.Jitter >= 0 && w.Jitter <= Duration(time.Minute), at+"jitter", "give 0s to 1m")
+	f.unless(w.Map >= 0 && w.Map <= 100, at+"map", "give 0 to 100")
+	f.unless(w.Loss >= 0 && w.Loss <= 0.5, at+"loss", "give 0 to 0.5")
+	f.unless(w.Resets >= 0 && w.Resets <= 0.5, at+"resets", "give 0 to 0.5")
 }
 
 // place is where a city is, in degrees.

@@ -109,8 +109,14 @@ type Error struct {
 
 func (e *Error) Error() string {
 	var at *strict.Error
+	if e.File == "" {
+		return Plain(e.Err)
+	}
 	if errors.As(e.Err, &at) && at.Line > 0 {
 		return fmt.Sprintf("%s:%d: %s", e.File, at.Line, Plain(errors.New(at.Text)))
+	}
+	if at != nil {
+		return fmt.Sprintf("%s: %s", e.File, Plain(errors.New(at.Text))) // without the room that found it
 	}
 	return fmt.Sprintf("%s: %s", e.File, Plain(e.Err))
 }

@@ -2,21 +2,23 @@ package conf
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
 
-	"peel/directory"
 	"peel/directory/authority"
 	"peel/directory/strict"
+	"peel/testnet/plan"
 )
 
-// Kinds are the kinds of files that Validate knows.
-var Kinds = []string{"relay", "client", "authority", "network", "lists"}
+// Kinds are the kinds of files that Examine knows.
+var Kinds = []string{"relay", "client", "authority", "network", "lists", "plan"}
 
 // of makes the struct that a node's file of a kind is read into; nil: it is no node's.
 func of(kind string) file {
@@ -31,70 +33,171 @@ func of(kind string) file {
 	return nil
 }
 
-// Validate says what is wrong with a file, and with those it names that are part of the configuration: the network file and
-// an authority's lists. kind is one of Kinds; "": the one that the file's keys speak for, which it returns. Errors name the file and the line.
-func Validate(path, kind string) (string, error) {
-	if kind == "" {
+// An Examined is a file that was looked at as the nodes would.
+type Examined struct {
+	Path, Kind string   // of Kinds; "": that cannot be told
+	File       file     // a node's: *Relay, *Authority or *Client, as far as it could be read; nil: it is none
+	Mistakes   []*Error // in it, and in those that it names: the network file, an authority's lists
+
+	text []byte
+}
+
+// Examine says what is wrong with a file, and with those it names that are part of the configuration. kind is one of Kinds; "": the one
+// that the file's keys speak for.
+func Examine(path, kind string) *Examined {
+	x := &Examined{Path: path, Kind: kind}
+	if x.Kind == "" {
 		var err error
-		if kind, err = kindOf(path); err != nil {
-			return "", err
+		if x.Kind, err = KindOf(path); err != nil {
+			x.add(err)
+			return x
 		}
 	}
-	switch kind {
+	switch x.Kind {
 	case "network":
 		_, err := LoadNetwork(path)
-		return kind, err
+		x.add(err)
+		return x
 	case "lists":
-		return kind, checkLists([]string{path})
+		x.lists([]string{path})
+		return x
+	case "plan":
+		_, err := LoadPlan(path)
+		x.add(err)
+		return x
 	}
-	f := of(kind)
+	f := of(x.Kind)
 	if f == nil {
-		return "", &Error{path, fmt.Errorf("%q is none of %s", kind, strings.Join(Kinds, ", "))}
+		x.add(&Error{path, fmt.Errorf("%q is none of %s", x.Kind, strings.Join(Kinds, ", "))})
+		return x
 	}
-	if err := Load(path, f); err != nil {
-		return kind, err
+	var err error
+	if x.text, err = read(path); err != nil {
+		x.add(&Error{path, err})
+		return x
 	}
-	if _, err := LoadNetwork(reflect.ValueOf(f).Elem().FieldByName("Network").String()); err != nil {
-		return kind, err
-	}
+	x.File = f
+	x.add(load(path, x.text, f))
+	x.network(reflect.ValueOf(f).Elem().FieldByName("Network").String())
 	if a, ok := f.(*Authority); ok {
-		return kind, checkLists(a.Lists)
+		x.lists(a.Lists)
 	}
-	return kind, nil
+	return x
 }
 
-// checkLists reads an authority's lists.
-func checkLists(files []string) error {
+// add takes in all mistakes of an error; nil: there is none.
+func (x *Examined) add(err error) {
+	var e *Error
+	if errors.As(err, &e) {
+		x.Mistakes = append(append(x.Mistakes, e), e.More()...)
+	}
+}
+
+// At takes in what is wrong with what a key of a node's file names, unless the key itself is wrong; nil: nothing.
+func (x *Examined) At(key string, err error) {
+	if err == nil {
+		return
+	}
+	for _, m := range x.Mistakes {
+		if at := new(strict.Error); m.File == x.Path && errors.As(m.Err, &at) && at.About(key) {
+			return
+		}
+	}
+	x.Mistakes = append(x.Mistakes, &Error{x.Path, strict.At(x.text, key, err)})
+	line := func(e *Error) int {
+		if n := strict.Line(e.Err); n > 0 && e.File == x.Path {
+			return n
+		}
+		return math.MaxInt // what is nowhere, or in another file, comes last
+	}
+	slices.SortStableFunc(x.Mistakes, func(a, b *Error) int { return cmp.Compare(line(a), line(b)) })
+}
+
+// network looks at the network file that a node's names.
+func (x *Examined) network(path string) {
+	if path == "" {
+		return
+	}
+	_, err := LoadNetwork(path)
+	var e *Error
+	if errors.As(err, &e) && strict.Line(e.Err) == 0 { // of the file as a whole: whose line names it
+		x.At("network", err)
+		return
+	}
+	x.add(err)
+}
+
+// lists looks at an authority's lists.
+func (x *Examined) lists(files []string) {
 	_, err := authority.ReadLists(files)
-	return err
+	if err == nil {
+		return
+	}
+	all := []error{err}
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		all = several.Unwrap()
+	}
+	for _, err := range all {
+		x.Mistakes = append(x.Mistakes, &Error{"", err}) // it names file and line itself
+	}
 }
 
-// KindOf finds out what a file is for: one of Kinds.
-func KindOf(path string) (string, error) { return kindOf(path) }
+// Validate returns the kind of a file, as Examine finds it, and the first of the mistakes; nil: there is none.
+func Validate(path, kind string) (string, error) {
+	x := Examine(path, kind)
+	if len(x.Mistakes) > 0 {
+		return x.Kind, x.Mistakes[0]
+	}
+	return x.Kind, nil
+}
 
-// kindOf finds out what a file is for: the kind of node that knows most of its keys.
-func kindOf(path string) (string, error) {
+// LoadPlan reads a plan of a test network.
+func LoadPlan(path string) (*plan.Plan, error) {
+	text, err := read(path)
+	if errors.Is(err, errNoFile) {
+		err = errors.New("no such file")
+	}
+	if err != nil {
+		return nil, &Error{path, err}
+	}
+	return ParsePlan(path, text)
+}
+
+// ParsePlan reads the text of one, which is called by a name in errors.
+func ParsePlan(name string, text []byte) (*plan.Plan, error) {
+	p, err := plan.Parse(text)
+	if err != nil {
+		return nil, &Error{name, cmp.Or(meantFor(text, err), err)}
+	}
+	return p, nil
+}
+
+// tables are the keys of files that are no node's, by which they are known.
+var tables = map[string][]string{"lists": {"allow", "reject", "badexit", "middleonly"}, "network": {"authority"}}
+
+// KindOf finds out what a file is for, one of Kinds: the kind that knows most of its keys.
+func KindOf(path string) (string, error) {
 	text, err := read(path)
 	if err != nil {
 		return "", &Error{path, err}
 	}
-	var keys map[string]any
-	if err := toml.Unmarshal(text, &keys); err != nil {
-		return "", &Error{path, strict.Decode(text, new(Relay))} // it says where
-	}
-	for _, list := range []string{"allow", "reject", "badexit", "middleonly"} {
-		if _, ok := keys[list].([]map[string]any); ok {
-			return "lists", nil
+	given := strict.Keys(text)
+	for kind, names := range tables {
+		if slices.ContainsFunc(names, func(name string) bool { return slices.Contains(given, "[["+name) || slices.Contains(given, "["+name) }) {
+			return kind, nil
 		}
 	}
-	if _, ok := keys["authority"]; ok {
-		return "network", nil
-	}
 	best, most, alone := "", 0, false
-	for _, kind := range []string{"relay", "client", "authority"} {
+	for _, kind := range []string{"relay", "client", "authority", "plan", "network"} {
+		known := []string{"name", "threshold", "schedule"}
+		if kind == "plan" {
+			known = keysOf(reflect.TypeFor[plan.Plan]())
+		} else if f := of(kind); f != nil {
+			known = keysOf(reflect.TypeOf(f).Elem())
+		}
 		n := 0
-		for key := range keys {
-			if slices.Contains(keysOf(of(kind)), key) {
+		for _, key := range given {
+			if slices.Contains(known, strings.TrimLeft(key, "[")) {
 				n++
 			}
 		}
@@ -104,6 +207,9 @@ func kindOf(path string) (string, error) {
 		if n > most {
 			best, most, alone = kind, n, true
 		}
+	}
+	if broken := toml.Unmarshal(text, &map[string]any{}); !alone && broken != nil {
+		return "", &Error{path, strict.Decode(text, new(Relay))} // it says where
 	}
 	if !alone {
 		return "", &Error{path, fmt.Errorf("it may be for any kind of node: say which with --kind, one of %s", strings.Join(Kinds, ", "))}
@@ -125,59 +231,11 @@ func meantFor(text []byte, err error) error {
 }
 
 // keysOf are the names of all keys at the top of a file.
-func keysOf(f file) []string {
+func keysOf(t reflect.Type) []string {
 	var names []string
-	t := reflect.TypeOf(f).Elem()
 	for i := range t.NumField() {
-		names = append(names, t.Field(i).Tag.Get("toml"))
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("toml"), ",")
+		names = append(names, name)
 	}
 	return names
-}
-
-// live are the keys that a running node takes from its file when it reads it again.
-var live = map[reflect.Type][]string{
-	reflect.TypeFor[*Relay]():     {"advertise", "contact", "bandwidth", "burst", "exit_policy", "resolvers", "family", "log"},
-	reflect.TypeFor[*Authority](): {"allow", "lists", "log"},
-	reflect.TypeFor[*Client]():    {"own_relays", "exclude", "exclude_exits", "exclude_lenient", "countries", "log"},
-}
-
-// Reload is Load for the file of a node that runs as was says. A key of another value that cannot be changed while it runs is an error.
-func Reload(path string, was, into file) error {
-	text, err := read(path)
-	if err != nil {
-		return &Error{path, err}
-	}
-	if err := load(path, text, into); err != nil {
-		return err
-	}
-	old, now := reflect.ValueOf(was).Elem(), reflect.ValueOf(into).Elem()
-	for i := range now.NumField() {
-		key := now.Type().Field(i).Tag.Get("toml")
-		if slices.Contains(live[reflect.TypeOf(into)], key) || same(old.Field(i), now.Field(i)) {
-			continue
-		}
-		return &Error{path, strict.At(text, key, fmt.Errorf("it cannot be changed while the node runs: restart the node, or set it back; what can: %s",
-			strings.Join(live[reflect.TypeOf(into)], ", ")))}
-	}
-	return nil
-}
-
-// same says whether two values of a key mean the same.
-func same(a, b reflect.Value) bool {
-	if a.Kind() == reflect.Slice && a.Len() == 0 && b.Len() == 0 {
-		return true
-	}
-	return reflect.DeepEqual(a.Interface(), b.Interface())
-}
-
-// SameNetwork says whether the network file still says what it said when the node started: that cannot change while it runs.
-func SameNetwork(path string, was *directory.Network) error {
-	now, err := LoadNetwork(path)
-	if err != nil {
-		return err
-	}
-	if !reflect.DeepEqual(now, was) {
-		return &Error{path, errors.New("it cannot be changed while the node runs: restart the node")}
-	}
-	return nil
 }
