@@ -48,7 +48,7 @@ func (r *Relay) Create(c *link.Circ, m cell.Create) {
 	}
 	if !ok {
 		r.stats.HandshakesShed.Add(1)
-		refuse(c, cell.DestroyBusy)
+		busy(c, o)
 		return
 	}
 	h := &handshake{circ: c, key: m.Key, suite: m.Suite, request: bytes.Clone(m.Request), came: time.Now()}
@@ -59,7 +59,7 @@ func (r *Relay) Create(c *link.Circ, m cell.Create) {
 			refuse(c, cell.DestroyInternal)
 		}
 	}
-	j.owner, j.lose = o, func() { refuse(c, cell.DestroyBusy) }
+	j.owner, j.lose = o, func() { busy(c, o) }
 	r.enqueue(j)
 }
 
@@ -77,6 +77,24 @@ func refuse(c *link.Circ, why cell.DestroyReason) {
 	}
 	c.Close(why)
 }
+
+// busy refuses a circuit for which there is no place, and has a peer wait to whom that happens often.
+func busy(c *link.Circ, o owner) {
+	refuse(c, cell.DestroyBusy)
+	d := refusedClient
+	if o.weight == relayWeight {
+		d = refusedRelay
+	}
+	c.Conn().Slow(d)
+}
+
+// By how much later a peer is heard of which a circuit was refused (link.Conn.Slow). What it costs to read and refuse CREATEs is so little for
+// a client, who may be refused 20 at once, that a thousand can go on. On a relay's link others would wait as well: it
+// is slowed if more are refused than any honest relay can pass on, which does a key exchange for each.
+const (
+	refusedClient = time.Second / 20
+	refusedRelay  = time.Second / 16384
+)
 
 // workers does the key exchanges, of links and CREATEs, on every core until the queue is closed. A worker lets others run after each
 // job, and rests for as long as they need (pace).
@@ -111,8 +129,10 @@ func (r *Relay) work(p *pace, j *job) {
 	if j.whole {
 		p.did(took)
 	}
-	if rest := p.rest(took, time.Now(), r.stats.Cells.Load()); rest > 0 {
+	now := time.Now()
+	if rest := p.rest(took, now, r.stats.Cells.Load(), r.handshakes.len()); rest > 0 {
 		time.Sleep(rest)
+		p.rested(time.Since(now) - rest)
 	} else {
 		runtime.Gosched()
 	}

@@ -74,6 +74,10 @@ func TestTooManyCircuits(t *testing.T) {
 }
 
 func TestAFloodOfCreatesWaitsBehindItself(t *testing.T) {
+	synctest.Test(t, floodOfCreates)
+}
+
+func floodOfCreates(t *testing.T) {
 	w := newWorld(t, 1)
 	r := w.relays[0]
 	r.handshakes.mu.Lock()
@@ -171,16 +175,16 @@ func TestPeersTakeTurns(t *testing.T) {
 		return j
 	}
 	for _, step := range []struct{ push, shed, pop string }{
-		{"aabcb", "", "a1 b3 c4 a2 b5"},                       // by turns, those of one in order
+		{"aabcb", "", "a1 a2 b3 b5 c4"},                       // by turns with those that had none, those of one in order
 		{"aaaaaa", "", ""},                                    // full
 		{"aa", "a6 a7", ""},                                   // who floods loses what has waited for longest
 		{"bbb", "a8 a9 a10", ""},                              // and makes room for others
 		{"b", "b14", ""},                                      // of equals who comes loses
-		{"c", "b15", "a11 b16 c18 a12 b17 a13"},               // all get on
+		{"c", "b15", "a11 a12 b16 a13 c18 b17"},               // all get on
 		{"abc", "", "a19 b20 c21"},                            // and it begins anew
-		{"abcabcabc", "a22 b23 c24", "a25 b26 c27 a28"},       //
-		{"WWWa", "", "b29 c30 W31 W32 W33 a34"},               // a weight is so many at a turn
-		{"WWWWWaaa", "a40 a41", "W35 W36 W37 a42 W38 W39"},    // and room for so many
+		{"abcabcabc", "a22 b23 c24", "a25 a28 b26 b29"},       //
+		{"WWWa", "", "c27 c30 W31 W32 a34 W33"},               // a weight is so many at a turn
+		{"WWWWWaaa", "a40 a41", "W35 W36 a42 W37 W38 W39"},    // and room for so many
 		{"abcdefg", "g49", "a43 b44 c45 d46 e47 f48"},         // nobody loses his only one
 		{"aaaaaabcdef", "a50 a51 a52 a53 a54", "a55 b56 c57"}, //
 	} {

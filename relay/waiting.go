@@ -11,14 +11,17 @@ type job struct {
 }
 
 // waiting holds the jobs that no worker has taken yet: those of one peer in order, the peers by turns, so that a peer that
-// floods waits behind itself. A peer with a weight has so many at its turn. When all places are taken, whoever has most for
+// floods waits behind itself. A peer with a weight has so many at its turn. Every other job is the first of a peer that had none
+// waiting: so those who ask for little need not wait for a turn of all who ask for much, nor these for ever. When all places are taken, whoever has most for
 // his weight, the newcomer included, loses his oldest: the one for which the wait has been longest, and may be in vain.
 type waiting struct {
 	mu     sync.Mutex
 	some   sync.Cond // there is one, or no more will be
 	places *crowd
 	jobs   map[*place]*job
-	turns  []*holder // those of places, in turn
+	fresh  []*holder // those of places that had no job done since they came, in order
+	turns  []*holder // the others, in turn
+	odd    bool      // the last was one of turns
 	closed bool
 }
 
@@ -46,8 +49,8 @@ func (w *waiting) push(j *job) (shed *job) {
 	}
 	w.jobs[&j.place] = j
 	if h := j.in; h.turn == 0 { // it has just come
-		h.turn = h.weight
-		w.turns = append(w.turns, h)
+		h.turn = 1
+		w.fresh = append(w.fresh, h)
 	}
 	w.some.Signal()
 	return shed
@@ -63,13 +66,17 @@ func (w *waiting) pop() *job {
 	if w.closed {
 		return nil
 	}
-	h := w.turns[0] // who is in turns has some
+	line := &w.fresh
+	if w.odd = len(w.fresh) == 0 || len(w.turns) > 0 && !w.odd; w.odd {
+		line = &w.turns
+	}
+	h := (*line)[0] // who is in line has some
 	j := w.jobs[h.first]
 	delete(w.jobs, h.first)
 	w.places.leave(h.first)
 	if h.turn--; h.turn == 0 || h.n == 0 {
-		w.turns[0] = nil
-		w.turns = w.turns[1:]
+		(*line)[0] = nil
+		*line = (*line)[1:]
 		if h.n > 0 {
 			h.turn = h.weight
 			w.turns = append(w.turns, h)

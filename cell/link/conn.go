@@ -131,7 +131,8 @@ type Conn struct {
 	groups   []group      // the reader's, of the record at hand; kept for its memory
 	reserved atomic.Int64 // cells of the batch the reader is at that the budget expects
 
-	born time.Time
+	born   time.Time
+	slowed atomic.Bool // brake is to be looked at
 
 	mu       sync.Mutex
 	err      error // why the link ended; nil: it has not
@@ -157,6 +158,7 @@ type Conn struct {
 	giveBack   time.Duration // when to look for such again
 	trip       trip
 	pacing     pacing
+	brake      brake
 	grants     cell.CreditCell // the CREDIT cell in the making; kept for its memory
 
 	came   time.Time   // when a record came last, or the link began

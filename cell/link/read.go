@@ -94,6 +94,7 @@ func (c *Conn) read(h Handler) error {
 		if err := c.readBatch(box, h); err != nil {
 			return err
 		}
+		c.brakes()
 	}
 }
 
