@@ -40,6 +40,7 @@ type Examined struct {
 	Mistakes   []*Error // in it, and in those that it names: the network file, an authority's lists
 
 	text []byte
+	read error // what Load finds
 }
 
 // Examine says what is wrong with a file, and with those it names that are part of the configuration. kind is one of Kinds; "": the one
@@ -77,7 +78,8 @@ func Examine(path, kind string) *Examined {
 		return x
 	}
 	x.File = f
-	x.add(load(path, x.text, f))
+	x.read = load(path, x.text, f)
+	x.add(x.read)
 	x.network(reflect.ValueOf(f).Elem().FieldByName("Network").String())
 	if a, ok := f.(*Authority); ok {
 		x.lists(a.Lists)
@@ -98,10 +100,8 @@ func (x *Examined) At(key string, err error) {
 	if err == nil {
 		return
 	}
-	for _, m := range x.Mistakes {
-		if at := new(strict.Error); m.File == x.Path && errors.As(m.Err, &at) && at.About(key) {
-			return
-		}
+	if at := new(strict.Error); errors.As(x.read, &at) && at.About(key) {
+		return
 	}
 	x.Mistakes = append(x.Mistakes, &Error{x.Path, strict.At(x.text, key, err)})
 	line := func(e *Error) int {
