@@ -45,7 +45,7 @@ const (
 	EndNotFound      EndReason = 4  // there is no such host
 	EndRefused       EndReason = 5  // the host refused the connection
 	EndPolicy        EndReason = 6  // the exit does not connect there
-	EndTimeout       EndReason = 7  // the host did not answer in time
+	EndTimeout       EndReason = 7  // the host did not answer in time, or the client took nothing
 	EndUnreachable   EndReason = 8  // there is no way to the host
 	EndReset         EndReason = 9  // the connection was reset, or this side wants no more of it
 	EndBusy          EndReason = 10 // the relay has no room for the stream: worth another try

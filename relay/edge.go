@@ -98,7 +98,7 @@ func (r *Relay) carry(ctx context.Context, t *transit, s *stream.Stream, by *exi
 		return
 	}
 	r.stats.Exits.Add(1)
-	r.splice(ctx, t, s, conn, &outlet{at: netip.AddrPortFrom(to.Addr, b.Port), connected: to})
+	r.splice(ctx, t, s, conn, &outlet{at: netip.AddrPortFrom(to.Addr, b.Port), connected: to, stream: s})
 }
 
 // outlet is a stream that is connected to the world, in the list of those that another policy may forbid.
@@ -106,6 +106,9 @@ type outlet struct {
 	at        netip.AddrPort
 	connected cell.Connected
 	cut       func(cell.EndReason) // ends both sides; called by any goroutine
+
+	stream *stream.Stream
+	still  standstill
 }
 
 // admit puts an outlet into the list, unless the policy that is in force by now forbids it.

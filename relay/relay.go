@@ -169,6 +169,7 @@ type Stats struct {
 	Crowded                                    atomic.Uint64 // circuits and key exchanges for which there was no place
 	Limited                                    atomic.Uint64 // refused because their address asks for too many
 	Breaches                                   atomic.Uint64 // circuits ended for what came on them: no honest node sends it
+	Stuck                                      atomic.Uint64 // circuits and streams ended because nobody took what waited
 	Unwritten                                  atomic.Uint64 // files that could not be replaced
 	Cells                                      atomic.Uint64 // of circuits: passed on or ended here, both ways
 	Waits                                      Waits         // of CREATEs, until a worker took them
@@ -339,6 +340,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		}, run)
 	}
 	part("handshakes", r.workers)
+	part("what stands still", func() { r.keepMoving(ctx) })
 	part("streams to the directory", func() { r.serveStreams(ctx) })
 	for _, l := range r.cfg.Listeners {
 		part("accepting links", func() {

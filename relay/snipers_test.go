@@ -43,7 +43,7 @@ func credits(change func(*cell.CreditCell)) func() func([]cell.Cell, int) int {
 
 // A thousand streams of those who ask for all there is and do not play by the rules, each in one way, cost a guard and an exit no more than is
 // set aside for it, and honest people nothing. Who breaks the protocol, or takes nothing from the wire for a minute, loses the link; who only leaves
-// out what would bring more keeps what it has, and gets no more.
+// out what would bring more loses the circuits for which credit is missing, or the streams that are not read, after a quarter of an hour.
 func TestSnipersOfEveryKind(t *testing.T) {
 	links, quick := 1, true
 	if os.Getenv("PEEL_SLOW") == "1" {
@@ -56,18 +56,28 @@ func TestSnipersOfEveryKind(t *testing.T) {
 		bend        func() func([]cell.Cell, int) int
 		deaf, reads bool // the link is not read; the streams are
 		ends        bool // the links end
+		stuck       int  // of what each link has, so many circuits or streams are ended for it
+		ample       bool // there is memory for all of it
 	}{
-		{"read neither links nor streams", nil, true, false, true},
-		{"read links and not streams", nil, false, false, false},
-		{"never credit", credits(nil), false, false, false},
-		{"read but never credit", credits(nil), false, true, false},
+		{"read neither links nor streams", nil, true, false, true, 0, false},
+		{"read links and not streams", nil, false, false, false, 100, false},
+		{"never credit", credits(nil), false, false, false, 4, false},
+		{"never credit, and memory lasts", credits(nil), false, false, false, 4, true},
+		{"read but never credit", credits(nil), false, true, false, 4, false},
 		{"credit too much", credits(func(m *cell.CreditCell) {
 			for i := range m.Grants {
 				m.Grants[i].Cells = math.MaxInt32
 			}
-		}), false, true, true},
+		}), false, true, true, 0, false},
 	} {
+		if k.ample && quick { // it lasts anyway
+			continue
+		}
 		t.Run(k.name, func(t *testing.T) {
+			memory := int64(LeastMemory)
+			if k.ample {
+				memory = 1 << 30
+			}
 			synctest.Test(t, func(t *testing.T) {
 				var hosts sync.WaitGroup
 				var sent atomic.Int64
@@ -84,7 +94,7 @@ func TestSnipersOfEveryKind(t *testing.T) {
 					})
 					return near, nil
 				}
-				w := newWorld(t, 2, exits(1), func(_ int, cfg *Config) { cfg.Memory, cfg.Connect = LeastMemory, pour })
+				w := newWorld(t, 2, exits(1), func(_ int, cfg *Config) { cfg.Memory, cfg.Connect = memory, pour })
 				target := cell.Begin{Host: "127.0.0.9", Port: 80}
 				build := func(lc *link.Conn) *circuit.Circuit {
 					c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:2])
@@ -155,6 +165,12 @@ func TestSnipersOfEveryKind(t *testing.T) {
 					}
 				}
 				honest := build(w.mustConnectFrom(0, caller(1000)))
+				places := func() int { // at the exit
+					w.relays[1].mu.Lock()
+					defer w.relays[1].mu.Unlock()
+					return w.relays[1].streams.n
+				}
+				stuck := func() uint64 { return w.relays[0].stats.Stuck.Load() + w.relays[1].stats.Stuck.Load() }
 				for range 4 {
 					time.Sleep(30 * time.Second)
 					check()
@@ -190,7 +206,29 @@ func TestSnipersOfEveryKind(t *testing.T) {
 				if k.ends != (ended == links) || !k.ends && ended > 0 {
 					t.Errorf("%d of %d links ended", ended, links)
 				}
-				t.Logf("%d of %d links ended; hosts sent %d KiB, snipers read %d", ended, links, sent.Load()>>10, got.Load()>>10)
+				if n := stuck(); n > 0 {
+					t.Errorf("%d were ended after two minutes", n)
+				}
+				time.Sleep(time.Second) // the honest stream is over
+				held := places()
+				time.Sleep(stillLook*(stillLooks+1) - 2*time.Minute + time.Second)
+				check()
+				if n := places(); n > 0 {
+					t.Errorf("the exit had %d streams after two minutes, and still has %d", held, n)
+				}
+				sooner := w.relays[0].pool.Budget().Ended + w.relays[1].pool.Budget().Ended // circuits, for memory
+				switch n := int(stuck()); {
+				case k.stuck == 0 && (n > 0 || held > 0), k.stuck == 100 && n != held, k.stuck == 4 && n+int(sooner) < links*4, k.stuck > 0 && (quick || k.ample) && (n == 0 || sooner > 0):
+					t.Errorf("of %d streams after two minutes, %d were ended because they stood still, and %d circuits for memory", held, n, sooner)
+				}
+				if s, err := honest.Dial(t.Context(), target); err != nil {
+					t.Errorf("an honest stream: %v", err)
+				} else if _, err := io.ReadFull(s, make([]byte, 1<<20)); err != nil {
+					t.Errorf("an honest download: %v", err)
+				} else {
+					s.Close()
+				}
+				t.Logf("%d of %d links ended; %d streams stood at the exit after two minutes; hosts sent %d KiB, snipers read %d", ended, links, held, sent.Load()>>10, got.Load()>>10)
 				close(stop)
 				for _, lc := range all {
 					lc.Close()

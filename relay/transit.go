@@ -42,6 +42,8 @@ type transit struct {
 	life     context.Context // ends with the circuit; nil: no task has needed it yet
 	end      context.CancelFunc
 
+	stills [2]standstill // towards the client, and towards the exit; of keepMoving alone
+
 	joined chan struct{} // closed when the next relay has answered
 	turns  chan struct{} // see turn; nil: nobody waited for the rate yet
 }

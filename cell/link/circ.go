@@ -202,6 +202,14 @@ func (c *Circ) room() int {
 	}
 }
 
+// Starved says whether cells of an open circuit wait for credit of which there is none: cells in its queue, or others that the caller
+// has for it. While last is the same, none went, and so the peer gave no credit for one.
+func (c *Circ) Starved(others bool) (starved bool, last time.Duration) {
+	c.conn.mu.Lock()
+	defer c.conn.mu.Unlock()
+	return c.state == open && c.credit <= 0 && (others || c.queue.n > 0), c.used
+}
+
 // grew says, under mu, whether Room was 0 and is not now, once for each time.
 func (c *Circ) grew() bool {
 	has := c.room() > 0

@@ -124,6 +124,13 @@ func (m *Mux) Unread() int {
 	return m.unread
 }
 
+// Pending says whether there is something for Next.
+func (m *Mux) Pending() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.control.head != nil || m.data.head != nil
+}
+
 // Close fails all streams with err, which Read returns behind what had come. Nothing is sent, and nothing can be opened
 // any more. The first error stays.
 func (m *Mux) Close(err error) {

@@ -264,6 +264,14 @@ func (s *Stream) drop() {
 	s.mux.count(s, -n)
 }
 
+// Held says whether data wait for the reader at the other end, who has given no leave for them, and for how many bytes in all it has given
+// leave.
+func (s *Stream) Held() (held bool, leave uint64) {
+	s.mux.mu.Lock()
+	defer s.mux.mu.Unlock()
+	return len(s.out) > 0 && s.send.sent >= s.send.limit && s.mux.err == nil, s.send.limit
+}
+
 // ID is the number of the stream on its circuit.
 func (s *Stream) ID() cell.StreamID { return s.id }
 
