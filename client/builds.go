@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"peel/circuit"
+	"peel/client/guard"
 )
 
 const (
@@ -57,6 +58,7 @@ func (p *pool) adopt(ctx context.Context, late *held, c *circuit.Circuit, now ti
 	}
 	p.mu.Lock()
 	defer p.unlock()
+	p.judge(late.path, guard.Built, now)
 	spare := 0
 	for h := range p.circs {
 		if h.isBuilt() && !h.taken && !h.gone {
@@ -66,7 +68,7 @@ func (p *pool) adopt(ctx context.Context, late *held, c *circuit.Circuit, now ti
 	p.count++
 	h := &held{id: p.count, era: late.era, path: late.path, skipped: late.skipped, built: make(chan struct{}), born: late.born, last: now, circuit: c}
 	close(h.built)
-	if p.closed || spare >= p.core.cfg.Spare || len(p.circs) >= p.core.cfg.Circuits || late.era != p.era || late.born.Before(p.awoke) || p.guardBuilt(h, now) != nil {
+	if p.closed || spare >= p.core.cfg.Spare || len(p.circs) >= p.core.cfg.Circuits || late.era != p.era || p.guards.Left(late.path[0].ID, p.core.cfg.Now()) || late.born.Before(p.awoke) || p.guardBuilt(h) != nil {
 		p.ended = append(p.ended, c)
 		return
 	}
@@ -116,11 +118,18 @@ func (p *pool) inTime(ctx context.Context, h *held) (*circuit.Circuit, error) {
 		c   *circuit.Circuit
 		err error
 	}
-	p.mu.Lock()
-	limit := p.limit(time.Now())
-	p.mu.Unlock()
 	outer := ctx
-	ctx, cancel := context.WithTimeout(ctx, buildLimit)
+	ctx, quit := context.WithCancelCause(ctx)
+	ctx, stop := context.WithTimeout(ctx, buildLimit)
+	cancel := func() { stop(); quit(nil) }
+	p.mu.Lock()
+	limit, left := p.limit(time.Now()), h.left
+	h.quit = quit
+	p.mu.Unlock()
+	if left {
+		cancel()
+		return nil, errLeft
+	}
 	done, begun := make(chan built, 1), time.Now()
 	p.running.Go(p.core.bug("a circuit"), func() {
 		var c *circuit.Circuit
@@ -141,6 +150,7 @@ func (p *pool) inTime(ctx context.Context, h *held) (*circuit.Circuit, error) {
 	}
 	p.core.suspect()
 	p.mu.Lock()
+	p.askGuard(h.path, time.Now())
 	if limit >= p.times.limit() {
 		p.times.ended(true)
 	} else {
@@ -187,10 +197,15 @@ func (p *pool) timed(took time.Duration, late bool, err error) {
 func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	p.mu.Lock()
 	defer p.unlock()
+	if h.left {
+		p.unused(h, c)
+		return
+	}
 	if err == nil {
 		p.fails = 0
 		p.faults.clear(h.path)
-		if err = p.guardBuilt(h, now); err == nil {
+		p.judge(h.path, guard.Built, now)
+		if err = p.guardBuilt(h); err == nil {
 			h.circuit = c
 			p.core.events.tell(Event{Kind: EventCircuitBuilt, Circuit: h.id, Path: h.path})
 			return
@@ -222,13 +237,16 @@ func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	p.core.log.Debug("circuit not built", "why", err)
 }
 
-// lateFailed notes that a build failed that nobody waited for any longer: if its guard gave no answer at all, that counts as if it
-// had been in time.
+// lateFailed notes that a build failed that nobody waited for any longer: that says as much of its guard as if it had been in time.
 func (p *pool) lateFailed(h *held, err error, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var at *circuit.BuildError
-	if p.ctx.Err() != nil || h.born.Before(p.awoke) || !errors.As(err, &at) || at.Hop != 0 || errors.Is(err, context.Canceled) {
+	if p.ctx.Err() != nil || h.born.Before(p.awoke) || !errors.As(err, &at) || errors.Is(err, context.Canceled) {
+		return
+	}
+	if at.Hop > 0 {
+		p.judge(h.path, unbuilt(at.Hop), now)
 		return
 	}
 	p.guardFailed(h, err, now)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -47,6 +48,9 @@ type held struct {
 	users int       // requests that have it and have not put their stream on it
 	gone  bool      // takes no new streams
 	noted bool      // whether its first stream was answered is known
+
+	quit context.CancelCauseFunc // ends its build; nil: that has not begun, or no longer matters
+	left bool                    // its guard was left while it was built: it is of no use, and says nothing
 }
 
 // isBuilt says whether the circuit is there. It stays in the pool only then or until that is known.

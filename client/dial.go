@@ -85,14 +85,13 @@ func try[T any](c *Client, ctx context.Context, u path.Usage, do func(context.Co
 		first := ask(ctx, c.pool, r, h, do, drop)
 		h, err = first.h, first.err
 		if err == nil {
-			c.pool.carried(h, true)
+			c.pool.carried(h, nil)
 			return first.got, h.path, nil
 		}
 		if ctx.Err() != nil {
 			return none, nil, fmt.Errorf("client: %w", err)
 		}
-		var end *stream.EndError
-		c.pool.carried(h, errors.As(err, &end))
+		c.pool.carried(h, err)
 		switch other(err, u) {
 		case nothing:
 			return none, nil, fmt.Errorf("client: %w", err)

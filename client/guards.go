@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 
 	"peel/cell"
 	"peel/circuit"
+	"peel/circuit/stream"
 	"peel/client/guard"
 	"peel/client/path"
 )
@@ -203,7 +205,7 @@ func (p *pool) choose(r *relays, u path.Usage, not []cell.NodeID, now time.Time)
 var errBetter = errors.New("client: a guard that is preferred is to be tried again first")
 
 // guardBuilt tells the guards of a circuit that was built; it fails if that is not to be used. The caller holds mu.
-func (p *pool) guardBuilt(h *held, now time.Time) error {
+func (p *pool) guardBuilt(h *held) error {
 	id := h.path[0].ID
 	err := p.guardServes(h)
 	p.guards.Note(id, true, true, false, false)
@@ -226,22 +228,38 @@ func (p *pool) guardFailed(h *held, err error, now time.Time) {
 	id := h.path[0].ID
 	switch {
 	case !errors.As(err, &at): // it was built, and carried nothing
-		p.guards.Stalled(id, p.core.cfg.Now(), p.core.chance.guards)
 		p.guards.Note(id, true, true, false, false)
+		p.judge(h.path, guard.Built, now)
+		p.judge(h.path, guard.Broken, now)
 	case at.Hop == 0:
 		p.guards.Failed(id, p.core.cfg.Now(), p.core.chance.guards)
 	default:
-		p.guards.Stalled(id, p.core.cfg.Now(), p.core.chance.guards)
 		p.guards.Note(id, true, false, false, false)
+		p.judge(h.path, unbuilt(at.Hop), now)
+		p.askGuard(h.path, now)
 	}
 	p.warn(id)
 }
 
-// carried notes whether the first stream of a circuit was answered.
-func (p *pool) carried(h *held, yes bool) {
+// unbuilt is the outcome of a circuit that failed at a hop after the first.
+func unbuilt(hop int) guard.Outcome {
+	if hop == 1 {
+		return guard.NotExtended
+	}
+	return guard.NotBuilt
+}
+
+// carried notes what the first stream of a circuit came to, and that a later one was not answered.
+func (p *pool) carried(h *held, err error) {
+	var end *stream.EndError
+	yes, now := err == nil || errors.As(err, &end), time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if h.noted || len(h.path) == 0 {
+	if len(h.path) == 0 {
+		return
+	}
+	p.speaks(h, yes, errors.Is(err, context.DeadlineExceeded), now)
+	if h.noted {
 		return
 	}
 	h.noted = true
@@ -269,7 +287,7 @@ type GuardInfo struct {
 // Guards lists the client's guards, the preferred ones first. There are none before there is a consensus.
 func (c *Client) Guards() []GuardInfo {
 	c.pool.mu.Lock()
-	infos := c.pool.guards.List()
+	infos := c.pool.guards.List(c.cfg.Now())
 	c.pool.mu.Unlock()
 	all := make([]GuardInfo, len(infos))
 	r := c.pool.relays.Load()

@@ -118,7 +118,7 @@ func TestGuardsAreKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, err := guard.Parse(text, w.Network.ID()); err != nil || !s.List()[0].Used && s.List()[0].ID == want {
+		if s, err := guard.Parse(text, w.Network.ID()); err != nil || !s.List(time.Now())[0].Used && s.List(time.Now())[0].ID == want {
 			t.Errorf("%v", err)
 		}
 	})
@@ -136,7 +136,7 @@ func TestAnotherNetworkHasItsOwnGuards(t *testing.T) {
 	}
 	for _, n := range []*directory.Network{a.Network, b.Network} {
 		set, _, err := loadGuards(dir, n.ID())
-		if err != nil || set.List()[0].ID[0] != n.ID()[0] {
+		if err != nil || set.List(time.Now())[0].ID[0] != n.ID()[0] {
 			t.Errorf("%v", err)
 		}
 	}
@@ -159,7 +159,7 @@ func TestBrokenGuardsAreNeverReplacedInSilence(t *testing.T) {
 		{"half", good[:len(good)/2], "is broken and was renamed to", ".broken-1"},
 		{"all zero", make([]byte, len(good)), "is broken and was renamed to", ".broken-1"},
 		{"of another network", foreign, "of another network", ""},
-		{"of a later version", bytes.Replace(good, []byte("format = 1"), []byte("format = 2"), 1), "later version", ""},
+		{"of a later version", bytes.Replace(good, []byte("format = 2"), []byte("format = 3"), 1), "later version", ""},
 		{"huge", make([]byte, 1<<20), "cannot be read", ""},
 	} {
 		dir := t.TempDir()
@@ -348,7 +348,7 @@ func TestKilledWhileGuardsAreWritten(t *testing.T) {
 			if loadErr != nil {
 				t.Fatalf("killed at %s %d: %v", call, when, loadErr)
 			}
-			switch n := len(set.List()); n {
+			switch n := len(set.List(time.Now())); n {
 			case 1:
 				before++
 			case 2:
@@ -456,7 +456,7 @@ func TestGuardsAreWrittenWhenTheyCanBe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if set, err := guard.Parse(text, w.Network.ID()); err != nil || set.List()[0].ID != preferred(t, c).ID {
+		if set, err := guard.Parse(text, w.Network.ID()); err != nil || set.List(time.Now())[0].ID != preferred(t, c).ID {
 			t.Errorf("%v", err)
 		}
 	})

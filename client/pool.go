@@ -35,6 +35,7 @@ var errFull = errors.New("client: as many circuits as there may be, and each has
 type pool struct {
 	core   *core
 	build  func(context.Context, path.Path) (*circuit.Circuit, error)
+	ask    func(context.Context, path.Path) answer // asks a guard itself
 	relays atomic.Pointer[relays]
 	wake   chan struct{}
 	slots  chan struct{} // one per build at a time
@@ -67,13 +68,14 @@ type pool struct {
 	noted   *relays            // this consensus was said to have expired
 
 	aside           *aside // nil: there is none
+	doubts          doubts
 	races, racesWon uint64 // streams asked for on a second circuit; those whose second answered first
 	again           uint64 // streams that were asked for on another circuit, as one had failed them
 }
 
 func newPool(c *core, guards *guard.Set, f *guardFile) *pool {
 	return &pool{
-		core: c, guards: guards, guardFile: f, build: c.build, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds), late: make(chan struct{}, builds), ports: make(ports),
+		core: c, guards: guards, guardFile: f, build: c.build, ask: c.askFirst, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds), late: make(chan struct{}, builds), ports: make(ports),
 		circs: make(map[*held]struct{}), faults: make(faults), arrived: make(chan struct{}),
 	}
 }
@@ -142,6 +144,8 @@ func (p *pool) tend(now time.Time) time.Duration {
 	defer p.unlock()
 	p.faults.forget(now)
 	spare := p.clean(now)
+	p.listen(now)
+	p.hear(now)
 	if wait := p.retry.Sub(now); wait > 0 {
 		return min(wait, upkeep)
 	}

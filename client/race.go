@@ -149,6 +149,7 @@ func (q *race[T]) on(ctx context.Context, cancel func(), h *held, second bool) t
 // another asks a second circuit, besides h, if that may be.
 func (q *race[T]) another(ctx context.Context, cancel func(), h *held) tried[T] {
 	q.p.core.suspect()
+	q.p.waits(h)
 	if q.decided.Load() || !q.p.mayRace() {
 		return tried[T]{second: true}
 	}

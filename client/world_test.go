@@ -176,6 +176,7 @@ type node struct {
 
 	refuse atomic.Bool  // DESTROY instead of CREATED
 	mute   atomic.Bool  // answers no BEGIN_DIR
+	deaf   atomic.Bool  // the same, and does not even say so
 	taken  atomic.Int64 // bytes for the world
 	mu     sync.Mutex
 	pool   *link.Pool
@@ -292,6 +293,10 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 	n.world.running.Go(func() {
 		defer s.Close()
 		if o.Type == cell.MsgBeginDir {
+			if n.deaf.Load() {
+				io.Copy(io.Discard, s)
+				return
+			}
 			if !n.mute.Load() {
 				n.directory(s)
 			}

@@ -23,7 +23,7 @@ var (
 )
 
 const (
-	format   = 1
+	format   = 2 // 1 had no leaves; it is still read
 	dateForm = time.DateOnly
 	heading  = "# The guards of a peel client, by which it enters the network for months. The client reads and writes this file; who\n" +
 		"# changes, copies or loses it makes the client choose other guards, and each choice is a risk.\n"
@@ -42,10 +42,14 @@ type written struct {
 	Rank      int    `toml:"rank"` // among the confirmed ones, from 1
 	Unlisted  string `toml:"unlisted"`
 	Circuits  []int  `toml:"circuits"`
+	Leaves    int    `toml:"leaves"`
+	Until     string `toml:"until"`
 }
 
 // Encode writes the set. What is known of failures is of the run and not written.
-func (s *Set) Encode() []byte {
+func (s *Set) Encode() []byte { return s.encode(format) }
+
+func (s *Set) encode(format int) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "network = %q\n", s.network.String())
 	rank := make(map[*member]int, len(s.used))
@@ -56,6 +60,9 @@ func (s *Set) Encode() []byte {
 		fmt.Fprintf(&b, "\n[[guard]]\nidentity = %q\nadded = %q\nconfirmed = %q\nrank = %d\nunlisted = %q\ncircuits = [%d, %d, %d, %d]\n",
 			m.id.String(), date(m.added), date(m.confirmed), rank[m], date(m.unlisted),
 			m.counts.Tried, m.counts.Built, m.counts.Used, m.counts.Carried)
+		if format > 1 {
+			fmt.Fprintf(&b, "leaves = %d\nuntil = %q\n", m.leaves, date(m.until))
+		}
 	}
 	head := fmt.Sprintf("%sformat = %d\nsum = %q\n", heading, format, sum(b.Bytes()))
 	return append([]byte(head), b.Bytes()...)
@@ -73,12 +80,12 @@ func date(t time.Time) string {
 	return t.Format(dateForm)
 }
 
-// Parse reads what Encode wrote, for the same network. It accepts nothing else: neither a part nor an altered text.
+// Parse reads what Encode wrote, in this version or an earlier one, for the same network. It accepts nothing else: neither a part nor an altered text.
 func Parse(text []byte, network cell.NetworkID) (*Set, error) {
 	if len(text) > MaxFile {
 		return nil, fmt.Errorf("guard: %d bytes, but at most %d are allowed", len(text), MaxFile)
 	}
-	body, err := checked(text)
+	body, form, err := checked(text)
 	if err != nil {
 		return nil, err
 	}
@@ -121,14 +128,14 @@ func Parse(text []byte, network cell.NetworkID) (*Set, error) {
 	}
 	s.used = s.used[:confirmed:confirmed]
 	s.sort()
-	if !bytes.Equal(s.Encode(), text) {
+	if !bytes.Equal(s.encode(form), text) {
 		return nil, errors.New("guard: the text is not what was written: its form differs")
 	}
 	return s, nil
 }
 
-// checked returns what the sum is of, if it is right.
-func checked(text []byte) ([]byte, error) {
+// checked returns what the sum is of, if it is right, and the format.
+func checked(text []byte) ([]byte, int, error) {
 	rest := text
 	for bytes.HasPrefix(rest, []byte("#")) {
 		_, rest, _ = bytes.Cut(rest, []byte("\n"))
@@ -138,14 +145,14 @@ func checked(text []byte) ([]byte, error) {
 	number, ok := bytes.CutPrefix(first, []byte("format = "))
 	n, err := strconv.Atoi(string(number))
 	switch {
-	case !ok || err != nil || n < format:
-		return nil, errors.New("guard: it does not begin as such a file does")
+	case !ok || err != nil || n < 1:
+		return nil, 0, errors.New("guard: it does not begin as such a file does")
 	case n > format:
-		return nil, ErrNewer
+		return nil, 0, ErrNewer
 	case string(second) != fmt.Sprintf("sum = %q", sum(body)):
-		return nil, errors.New("guard: the sum is wrong: something is missing or was changed")
+		return nil, 0, errors.New("guard: the sum is wrong: something is missing or was changed")
 	}
-	return body, nil
+	return body, n, nil
 }
 
 func (w *written) member() (*member, error) {
@@ -158,7 +165,7 @@ func (w *written) member() (*member, error) {
 		from  string
 		to    *time.Time
 		never bool // may be missing
-	}{{w.Added, &m.added, false}, {w.Confirmed, &m.confirmed, true}, {w.Unlisted, &m.unlisted, true}} {
+	}{{w.Added, &m.added, false}, {w.Confirmed, &m.confirmed, true}, {w.Unlisted, &m.unlisted, true}, {w.Until, &m.until, true}} {
 		if d.from == "" && d.never {
 			continue
 		}
@@ -173,6 +180,9 @@ func (w *written) member() (*member, error) {
 		if n < 0 || n > halveAt {
 			return nil, fmt.Errorf("circuits: %d: must be 0 to %d", n, halveAt)
 		}
+	}
+	if err := w.leaves(m); err != nil {
+		return nil, err
 	}
 	m.counts = Counts{w.Circuits[0], w.Circuits[1], w.Circuits[2], w.Circuits[3]}
 	return m, nil

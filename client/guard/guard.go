@@ -80,6 +80,8 @@ type member struct {
 	confirmed time.Time // when the first circuit was built through it, blurred; zero: never
 	unlisted  time.Time // since when it is not listed, blurred; zero: it is
 	counts    Counts
+	leaves    int       // how often it was left, lately
+	until     time.Time // it is, or was, left until this day; zero: never
 
 	allowed  bool // by the configuration
 	state    state
@@ -87,8 +89,8 @@ type member struct {
 	lately   int       // those since then, or since another answered, that did not count yet
 	retry    time.Time // suspect or down: when it may be tried again
 	checked  time.Time // checking: since when
-	row      int       // circuits that failed beyond it since one did not
 	told     bias      // the worst that was said of it
+	doubts   [len(doubts)]doubt
 }
 
 // filtered says whether the guard may be used, if it answers.
@@ -146,6 +148,7 @@ func (s *Set) list(m *member, l *List, now time.Time, rng func(uint64) uint64) {
 			*t, s.changed = toDay(now), true
 		}
 	}
+	s.soberLeave(m, now)
 	_, listed := l.at[m.id]
 	switch {
 	case listed && !m.unlisted.IsZero():

@@ -253,7 +253,7 @@ func TestNextGuardWhenOneIsDown(t *testing.T) {
 	if got != second || tries != 2 {
 		t.Errorf("guard %d after %d tries", number(got), tries)
 	}
-	if i := s.List()[0]; !i.Down || i.ID != first || !i.Primary {
+	if i := s.List(t0.Add(time.Hour))[0]; !i.Down || i.ID != first || !i.Primary {
 		t.Errorf("%+v", i)
 	}
 	// It is tried again half a minute later, and used.
@@ -360,29 +360,6 @@ func TestLesserGuardIsUsedWhenThoseBeforeAreDown(t *testing.T) {
 	}
 	if s.order[0].id != want {
 		t.Error("one that was used comes before those that never were")
-	}
-}
-
-// A guard that takes circuits and extends none is as good as down.
-func TestGuardThroughWhichNothingCanBeBuilt(t *testing.T) {
-	s := made(t, relays(100), 1)
-	first := pick(t, s, t0)
-	for range rowLimit - 1 {
-		s.Stalled(first, t0, seeded(1))
-	}
-	if pick(t, s, t0) != first {
-		t.Error("left too soon")
-	}
-	s.Succeeded(first, nil, t0, seeded(1))
-	for range rowLimit - 1 {
-		s.Stalled(first, t0, seeded(1))
-	}
-	if pick(t, s, t0) != first {
-		t.Error("one that was built between them does not count")
-	}
-	s.Stalled(first, t0, seeded(1))
-	if pick(t, s, t0) == first {
-		t.Error("never left")
 	}
 }
 
@@ -567,7 +544,8 @@ func TestAnyOrderKeepsTheBounds(t *testing.T) {
 			case 1:
 				s.Failed(g, now, r.Uint64N)
 			case 2:
-				s.Stalled(g, now, r.Uint64N)
+				s.Judge(g, Outcome(r.IntN(5)), id(r.IntN(200)), id(r.IntN(200)), now)
+				s.Leave(g, now, r.Uint64N)
 			case 3:
 				s.Note(g, true, r.IntN(2) == 0, r.IntN(2) == 0, false)
 			default:
@@ -578,8 +556,8 @@ func TestAnyOrderKeepsTheBounds(t *testing.T) {
 					s.Succeeded(g, nil, now, r.Uint64N)
 				}
 			}
-			if len(s.sample) > MaxSample || len(s.used) > len(s.sample) || len(s.order) > len(s.sample) || len(s.List()) != len(s.sample) {
-				t.Fatal(fmt.Sprint(len(s.sample), len(s.used), len(s.order), len(s.List())))
+			if len(s.sample) > MaxSample || len(s.used) > len(s.sample) || len(s.order) > len(s.sample) || len(s.List(now)) != len(s.sample) {
+				t.Fatal(fmt.Sprint(len(s.sample), len(s.used), len(s.order), len(s.List(now))))
 			}
 			if step%40 != 0 {
 				continue

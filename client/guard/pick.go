@@ -22,30 +22,36 @@ const (
 	lastSuspectOthers  = 10 * time.Minute
 
 	checkFor = 15 * time.Second // how long lesser guards stand back for one that is to be checked
-	rowLimit = 8                // circuits in a row that fail beyond a guard, and it is taken to be down
 )
 
 // ErrNone is in the error of a Pick that finds no guard at all.
 var ErrNone = errors.New("no guard may be used")
 
-// Pick says by which guard to enter now: the most preferred one that does not wait after a failure; when all wait, the one
-// whose wait ends first. skip says which would not do for this circuit, being the exit or of its family or network; nil:
-// none. It is not held against those.
+// Pick says by which guard to enter now: the most preferred one that is not left and does not wait after a failure; else one that is
+// left; when all wait, the one whose wait ends first. skip says which would not do for this circuit, being the exit or of its family or
+// network; nil: none. It is not held against those.
 func (s *Set) Pick(skip func(cell.NodeID) bool, now time.Time) (cell.NodeID, error) {
-	var soonest *member
+	var left, soonest *member
 	for _, m := range s.order {
 		switch {
 		case skip != nil && skip(m.id):
-		case !m.waits(now):
+		case !m.waits(now) && !m.left(now):
 			return m.id, nil
+		case !m.waits(now):
+			if left == nil {
+				left = m
+			}
 		case soonest == nil || m.retry.Before(soonest.retry):
 			soonest = m
 		}
 	}
-	if soonest == nil {
-		return cell.NodeID{}, s.none()
+	switch {
+	case left != nil:
+		return left.id, nil
+	case soonest != nil:
+		return soonest.id, nil
 	}
-	return soonest.id, nil
+	return cell.NodeID{}, s.none()
 }
 
 // none says why there is no guard.
@@ -81,7 +87,7 @@ func (s *Set) Succeeded(id cell.NodeID, skip func(cell.NodeID) bool, now time.Ti
 	if m == nil {
 		return Keep // it left the set while the circuit was built
 	}
-	m.state, m.failures, m.row, m.lately = up, 0, 0, 0
+	m.state, m.failures, m.lately = up, 0, 0
 	for _, d := range s.sample {
 		if d.state == down && d.lately > 0 { // it failed, and another answers
 			s.lose(d, now, rng)
@@ -116,7 +122,7 @@ func (s *Set) better(m *member, skip func(cell.NodeID) bool, now time.Time) (bet
 		if b == m {
 			break
 		}
-		if skip != nil && skip(b.id) {
+		if b.left(now) || skip != nil && skip(b.id) {
 			continue
 		}
 		if b.state == suspect || b.state == checking && now.Sub(b.checked) < checkFor {
@@ -157,19 +163,6 @@ func (s *Set) Failed(id cell.NodeID, now time.Time, rng func(uint64) uint64) {
 	}
 }
 
-// Stalled notes that a circuit failed beyond its guard, which had answered. A guard through which nothing can be built is
-// as good as down.
-func (s *Set) Stalled(id cell.NodeID, now time.Time, rng func(uint64) uint64) {
-	m := s.find(id)
-	if m == nil {
-		return
-	}
-	if m.row++; m.row >= rowLimit {
-		m.row = 0
-		s.lose(m, now, rng)
-	}
-}
-
 // lose counts a failure against a guard.
 func (s *Set) lose(m *member, now time.Time, rng func(uint64) uint64) {
 	m.state, m.lately = down, 0
@@ -183,7 +176,7 @@ func (s *Set) Forgive() {
 		if m.state != up {
 			m.state = untried
 		}
-		m.failures, m.lately, m.row = 0, 0, 0
+		m.failures, m.lately = 0, 0
 	}
 }
 
@@ -214,17 +207,21 @@ type Info struct {
 	Up      bool      // it answered last
 	Down    bool      // it failed, and others answer
 	Suspect bool      // it failed, and perhaps the network did
-	Retry   time.Time // when it failed: when it is tried again
+	Retry   time.Time // when it failed or is left: when it is tried again
+	Left    bool      // circuits through it fared badly, and it is not used until Retry
 	Counts  Counts
 }
 
 // List tells of all guards: those that may be used, the preferred first, then the others.
-func (s *Set) List() []Info {
+func (s *Set) List(now time.Time) []Info {
 	var infos []Info
 	add := func(m *member) {
 		i := Info{ID: m.id, Primary: s.isPrimary(m), Used: !m.confirmed.IsZero(), Listed: m.filtered(), Counts: m.counts,
-			Up: m.state == up, Down: m.state == down, Suspect: m.state == suspect || m.state == checking}
-		if m.state == suspect || m.state == down {
+			Up: m.state == up, Down: m.state == down, Suspect: m.state == suspect || m.state == checking, Left: m.left(now)}
+		switch {
+		case i.Left:
+			i.Retry = m.until
+		case m.state == suspect || m.state == down:
 			i.Retry = m.retry
 		}
 		infos = append(infos, i)

@@ -28,7 +28,7 @@ func TestForgivenGuardsComeFirstAgain(t *testing.T) {
 			t.Fatalf("%v is picked, not %v", got, first)
 		}
 	}
-	for _, g := range s.List() {
+	for _, g := range s.List(t0) {
 		if g.Suspect || g.Down || !g.Retry.IsZero() {
 			t.Errorf("%+v", g)
 		}

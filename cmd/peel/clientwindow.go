@@ -63,6 +63,14 @@ func clientWindow(s *admin.Server, c *client.Client) {
 			_, won := c.Races()
 			return float64(won)
 		}},
+		admin.Metric{Name: "peel_client_guards_left", Help: "Guards that are not used for some days, since circuits through them fared badly.", Value: func() (n float64) {
+			for _, g := range c.Guards() {
+				if g.Left {
+					n++
+				}
+			}
+			return n
+		}},
 		admin.Metric{Name: "peel_client_panics_total", Help: "Panics that were contained: each is a bug.", Rise: true, Value: func() float64 { return float64(c.Panics()) }},
 		admin.Metric{Name: "peel_client_unwritten_total", Help: "Files of its state that could not be replaced: the disk is full, or broken.", Rise: true, Value: func() float64 { return float64(c.Unwritten()) }},
 	)
@@ -87,6 +95,8 @@ func guardsShown(all []client.GuardInfo) []guardShown {
 		switch {
 		case !g.Listed:
 			s.State = "not listed"
+		case g.Left:
+			s.State = "left"
 		case g.Up:
 			s.State = "up"
 		case g.Down:

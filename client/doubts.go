@@ -1,0 +1,339 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"peel/cell"
+	"peel/circuit"
+	"peel/circuit/stream"
+	"peel/client/guard"
+	"peel/client/path"
+)
+
+// How a client finds out whether a guard is to be left (spec/guard.md, section 6).
+const (
+	askWithin = askedFor + time.Second // for a guard's own answer: by then a link that is dead has ended
+	askTimes  = 2                      // answers that did not come, one after the other, and the guard is left
+	askAgain  = 10 * time.Second       // between askings of one that answers, doubled each time up to
+	askSeldom = time.Minute
+	silent    = 5 * time.Second // so long nothing came although something is waited for: the guard is asked
+
+	trials      = 8 // circuits by other guards that are tried before one is left in doubt,
+	trialsGood  = 2 // and of these must work
+	trialWithin = 10 * time.Second
+
+	speakAfter = time.Minute // after its first stream a circuit that was used says what became of it
+	mostSpeak  = 1024        // such circuits; when there are more the oldest say nothing
+)
+
+// errLeft is why a circuit is given up whose guard was left.
+var errLeft = errors.New("client: its guard was left: another is tried")
+
+// answer is what came of asking a guard.
+type answer uint8
+
+const (
+	unknown  answer = iota // it could not be asked, or the link was lost
+	answered               // it is there
+	none                   // it has taken a circuit that ends at itself, and gives no answer on it
+)
+
+// doubts are what a pool does to find out about its guard.
+type doubts struct {
+	asking, trying bool          // a guard is asked; others are tried
+	next           time.Time     // no guard is asked before
+	pause          time.Duration // and so long after
+	heard          uint64        // cells that came on all circuits
+	since          time.Time     // then that changed last, or something began to be waited for
+	asked          bool          // after that
+	spoken         []*used
+}
+
+// used is a circuit that was used, and is to say what became of it.
+type used struct {
+	h       *held
+	at      time.Time
+	carried bool // its first stream was answered
+	silent  bool // one was not, for as long as any is waited for
+}
+
+// askFirst asks the first relay of a path for its directory, on a circuit that ends there: so nobody else can be why there is no answer,
+// but the network before it, of which the link tells.
+func (c *core) askFirst(ctx context.Context, p path.Path) answer {
+	building, cancel := context.WithTimeout(ctx, guardTimeout)
+	defer cancel()
+	made, err := c.build(building, p[:1])
+	if err != nil {
+		return unknown
+	}
+	defer made.Close()
+	c.suspect()
+	asking, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	err = probe(asking, made)
+	var end *stream.EndError
+	switch {
+	case err == nil, errors.As(err, &end):
+		return answered
+	case ctx.Err() != nil, made.Lost(), linkLost(made):
+		return unknown
+	}
+	return none
+}
+
+// linkLost says whether a circuit ended with its link.
+func linkLost(c *circuit.Circuit) bool {
+	var d *circuit.DestroyedError
+	return errors.As(c.Err(), &d) && d.Reason == cell.DestroyLinkClosed
+}
+
+// ended says whether a circuit was ended by a relay of it.
+func ended(c *circuit.Circuit) bool {
+	var d *circuit.DestroyedError
+	var breach *circuit.ProtocolError
+	return errors.As(c.Err(), &breach) || errors.As(c.Err(), &d) && !linkLost(c)
+}
+
+// waits has the guard of a circuit asked, since the answer of a stream is late.
+func (p *pool) waits(h *held) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.askGuard(h.path, time.Now())
+}
+
+// askGuard asks the first relay of a path whether it is there; false: it is asked already, or was just now. The caller holds mu.
+func (p *pool) askGuard(way path.Path, now time.Time) bool {
+	d := &p.doubts
+	if d.asking || p.closed || p.ctx == nil || len(way) == 0 || now.Before(d.next) || p.guards.Left(way[0].ID, p.core.cfg.Now()) {
+		return false
+	}
+	d.asking = true
+	ctx := p.ctx
+	p.running.Go(p.core.bug("asking a guard"), func() {
+		a := unknown
+		bug := p.core.contain("asking a guard", func() {
+			for range askTimes {
+				if a = p.ask(ctx, way); a != none {
+					return
+				}
+			}
+		})
+		if bug != nil {
+			a = unknown
+		}
+		p.wasAsked(way[0].ID, a, now, time.Now())
+	})
+	return true
+}
+
+// wasAsked takes the answer of a guard that was asked at begun.
+func (p *pool) wasAsked(id cell.NodeID, a answer, begun, now time.Time) {
+	p.mu.Lock()
+	defer p.unlock()
+	d := &p.doubts
+	d.asking = false
+	switch {
+	case a == answered:
+		d.pause = min(max(2*d.pause, askAgain), askSeldom)
+	case a == none && !begun.Before(p.awoke):
+		d.pause = 0
+		p.leave(id, "it takes circuits, and gives no answer on one that ends at itself", true)
+	default:
+		d.pause = askAgain
+	}
+	d.next = now.Add(d.pause)
+}
+
+// listen has the guard asked when nothing came for long although something is waited for. The caller holds mu.
+func (p *pool) listen(now time.Time) {
+	var came uint64
+	var waits *held // the last to be begun that waits
+	for h := range p.circs {
+		w := !h.isBuilt()
+		if h.isBuilt() && !h.dead() {
+			_, received := h.circuit.Cells()
+			came += received
+			w = h.users > 0 || h.circuit.Streams() > 0
+		}
+		if w && (waits == nil || h.id > waits.id) {
+			waits = h
+		}
+	}
+	d := &p.doubts
+	if waits == nil || came != d.heard {
+		d.heard, d.since, d.asked = came, now, false
+	}
+	if waits != nil && !d.asked && now.Sub(d.since) >= silent {
+		d.asked = p.askGuard(waits.path, now)
+	}
+}
+
+// speaks notes that a circuit was used for a stream, and is to say what became of it. The caller holds mu.
+func (p *pool) speaks(h *held, carried, silent bool, now time.Time) {
+	d := &p.doubts
+	for _, u := range d.spoken {
+		if u.h == h {
+			u.silent = u.silent || silent
+			return
+		}
+	}
+	if h.noted {
+		return
+	}
+	if len(d.spoken) >= mostSpeak {
+		d.spoken = d.spoken[1:]
+	}
+	d.spoken = append(d.spoken, &used{h, now.Add(speakAfter), carried, silent})
+}
+
+// hear judges guards by what became of circuits that were used. It waits as long for those that broke as for those that serve, or many
+// that are used at once would seem to break. The caller holds mu.
+func (p *pool) hear(now time.Time) {
+	d := &p.doubts
+	left := d.spoken[:0]
+	for _, u := range d.spoken {
+		c := u.h.circuit
+		failed := u.silent || ended(c)
+		switch {
+		case now.Before(u.at) && (failed || !u.carried || !u.h.idle()):
+			left = append(left, u)
+		case u.h.born.Before(p.awoke) || linkLost(c):
+		case failed:
+			p.judge(u.h.path, guard.Broken, now)
+		case u.carried:
+			p.judge(u.h.path, guard.Served, now)
+		}
+	}
+	clear(d.spoken[len(left):])
+	d.spoken = left
+}
+
+// judge tells what became of a circuit, and has others tried if that puts its guard in doubt. The caller holds mu.
+func (p *pool) judge(way path.Path, o guard.Outcome, now time.Time) {
+	if len(way) < 2 || !p.guards.Judge(way[0].ID, o, way[1].ID, way[len(way)-1].ID, p.core.cfg.Now()) {
+		return
+	}
+	d := &p.doubts
+	if d.trying || p.closed || p.ctx == nil {
+		return
+	}
+	d.trying = true
+	ctx, id := p.ctx, way[0].ID
+	p.running.Go(p.core.bug("trying other guards"), func() {
+		better := false
+		if bug := p.core.contain("trying other guards", func() { better = p.othersDo(ctx, id) }); bug != nil {
+			better = false
+		}
+		p.wereTried(id, better, now)
+	})
+}
+
+// wereTried ends the doubts of a guard, one way or the other, after others were tried from begun on.
+func (p *pool) wereTried(id cell.NodeID, better bool, begun time.Time) {
+	p.mu.Lock()
+	defer p.unlock()
+	p.doubts.trying = false
+	why := p.guards.Doubt(id)
+	if why != "" && better && !begun.Before(p.awoke) {
+		p.leave(id, why, false)
+		return
+	}
+	p.guards.Clear(id)
+	if why != "" && p.ctx.Err() == nil {
+		p.core.log.Warn("nearly all circuits fail, and no better by another guard: it is the network, or what is asked for", "why", why)
+	}
+}
+
+// othersDo says whether circuits work that enter by other guards than one. They carry nothing but a question to their last relay.
+func (p *pool) othersDo(ctx context.Context, id cell.NodeID) bool {
+	good := 0
+	for i := range trials {
+		way := p.trial(id, time.Now())
+		if way == nil || good+trials-i < trialsGood {
+			return false
+		}
+		if p.works(ctx, way) {
+			if good++; good == trialsGood {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// trial is a path by the guard that would be next if one were left; nil: there is none.
+func (p *pool) trial(id cell.NodeID, now time.Time) path.Path {
+	r := p.relays.Load()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, err := p.guards.Pick(func(n cell.NodeID) bool { return n == id }, p.core.cfg.Now())
+	if r == nil || err != nil {
+		return nil
+	}
+	way, err := p.faults.choose(r, path.Usage{Port: r.port, Guard: g}, nil, now, p.core.chance.paths)
+	if err != nil {
+		return nil
+	}
+	return way
+}
+
+// works builds a circuit and has its last relay answer.
+func (p *pool) works(ctx context.Context, way path.Path) bool {
+	ctx, cancel := context.WithTimeout(ctx, trialWithin)
+	defer cancel()
+	c, err := p.build(ctx, way)
+	if err != nil {
+		var at *circuit.BuildError
+		if errors.As(err, &at) && at.Hop == 0 {
+			p.mu.Lock()
+			p.guards.Failed(way[0].ID, p.core.cfg.Now(), p.core.chance.guards)
+			p.mu.Unlock()
+		}
+		return false
+	}
+	defer c.Close()
+	return probe(ctx, c) == nil
+}
+
+// leave has circuits enter by another guard for some days. Those of this one that are being built are given up; of the others, those in
+// use carry on, unless it is known that nothing comes. The caller holds mu.
+func (p *pool) leave(id cell.NodeID, why string, lost bool) {
+	until, ok := p.guards.Leave(id, p.core.cfg.Now(), p.core.chance.guards)
+	if !ok {
+		return
+	}
+	p.core.log.Warn("a guard is left for now, and the next of those chosen before is used: it is broken, overloaded, or drops what it does not like",
+		"why", why, "until", until.Format(time.DateOnly))
+	for h := range p.circs {
+		if len(h.path) == 0 || h.path[0].ID != id {
+			continue
+		}
+		h.gone = true
+		switch {
+		case !h.isBuilt():
+			h.left = true
+			if h.quit != nil {
+				h.quit(errLeft)
+			}
+		case lost || h.idle():
+			p.drop(h)
+		}
+	}
+	if p.aside != nil && p.aside.h.path[0].ID == id {
+		p.dropAside()
+	}
+	p.fails, p.retry = 0, time.Time{}
+	p.kick()
+}
+
+// unused ends a circuit whose guard was left while it was built. The caller holds mu.
+func (p *pool) unused(h *held, c *circuit.Circuit) {
+	h.err = errLeft
+	delete(p.circs, h)
+	if c != nil {
+		p.ended = append(p.ended, c)
+	}
+	p.core.events.tell(Event{Kind: EventCircuitFailed, Circuit: h.id, Path: h.path, Err: errLeft})
+}

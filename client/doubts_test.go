@@ -1,0 +1,332 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell"
+	"peel/circuit"
+	"peel/client/path"
+)
+
+// through changes what comes of circuits, by their paths.
+func through(c *Client, change func(ctx context.Context, p path.Path, next func(context.Context, path.Path) (*circuit.Circuit, error)) (*circuit.Circuit, error)) {
+	next := c.pool.build
+	c.pool.build = func(ctx context.Context, p path.Path) (*circuit.Circuit, error) { return change(ctx, p, next) }
+}
+
+// left are the guards that a client has left.
+func left(c *Client) (ids []cell.NodeID) {
+	for _, g := range c.Guards() {
+		if g.Left {
+			ids = append(ids, g.ID)
+		}
+	}
+	return ids
+}
+
+// logged is a client's log that a test reads.
+func logged(cfg Config) (Config, func() string) {
+	var mu sync.Mutex
+	var b bytes.Buffer
+	cfg.Log = slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return b.Write(p)
+	}), nil))
+	return cfg, func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return b.String()
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
+// stalls makes a guard, once it is turned, take circuits and send nothing on.
+func stalls(w *world, c *Client) (turn func() cell.NodeID, begun func() int) {
+	var mu sync.Mutex
+	var bad cell.NodeID
+	n := 0
+	through(c, func(ctx context.Context, p path.Path, next func(context.Context, path.Path) (*circuit.Circuit, error)) (*circuit.Circuit, error) {
+		mu.Lock()
+		stall := p[0].ID == bad
+		if stall {
+			n++
+		}
+		mu.Unlock()
+		if stall {
+			<-ctx.Done()
+			return nil, &circuit.BuildError{Hop: 1, Err: context.Cause(ctx)}
+		}
+		return next(ctx, p)
+	})
+	turn = func() cell.NodeID {
+		mu.Lock()
+		defer mu.Unlock()
+		g := c.Guards()[0].ID
+		for _, r := range w.Relays {
+			if r.Descriptor.ID == g {
+				w.nodes[r.Descriptor.Addrs[0].String()].deaf.Store(true)
+			}
+		}
+		bad = g
+		return g
+	}
+	return turn, func() int { mu.Lock(); defer mu.Unlock(); return n }
+}
+
+// A guard that takes circuits, and sends nothing on nor answers, is left within half a minute, and what is asked for meanwhile is
+// served by the next.
+func TestGuardThatStallsIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		cfg, log := logged(Config{Dir: t.TempDir()})
+		c := w.client(cfg)
+		turn, tried := stalls(w, c)
+		stop := run(t, c)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		bad := turn()
+		c.pool.retireAll()
+		begun := time.Now()
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(begun)
+		t.Logf("left after %d circuits and %v", tried(), took)
+		if ids := left(c); len(ids) != 1 || ids[0] != bad {
+			t.Fatalf("left: %v", ids)
+		}
+		if took > 30*time.Second || tried() > 8 {
+			t.Errorf("it took %d circuits and %v", tried(), took)
+		}
+		if !strings.Contains(log(), "a guard is left for now") {
+			t.Errorf("nobody is told:\n%s", log())
+		}
+		for i := range 20 {
+			if err := dialAndEcho(c.Isolated(i), "www.example:443"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := usedGuards(c); n != 2 {
+			t.Errorf("%d guards were used", n)
+		}
+		stop()
+		again := w.client(Config{Dir: cfg.Dir})
+		run(t, again)
+		if err := dialAndEcho(again, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		if ids := left(again); len(ids) != 1 || ids[0] != bad {
+			t.Errorf("after a restart left: %v", ids)
+		}
+	})
+}
+
+// A stream that is open on a guard that stalls ends when that is found out, and does not wait for ever.
+func TestOpenStreamsEndWithAGuardThatStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.ready(Config{})
+		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		w.nodeOf(PathOf(conn), 0).deaf.Store(true)
+		begun := time.Now()
+		conn.SetReadDeadline(begun.Add(2 * time.Minute))
+		if _, err := io.ReadFull(conn, make([]byte, 1)); err == nil || time.Since(begun) > 30*time.Second {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+		if len(left(c)) != 1 {
+			t.Error("the guard is not left")
+		}
+	})
+}
+
+// A stream on which nothing comes for hours is no reason to leave a guard that answers, and makes it be asked no more than once.
+func TestQuietStreamsMakeNobodyLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.client(Config{})
+		asked, ask := 0, c.pool.ask
+		c.pool.ask = func(ctx context.Context, p path.Path) answer {
+			asked++
+			return ask(ctx, p)
+		}
+		run(t, c)
+		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		time.Sleep(25 * time.Minute) // spare circuits are not replaced yet
+		c.pool.mu.Lock()
+		n := asked
+		c.pool.mu.Unlock()
+		if n == 0 || n > 3 || len(left(c)) > 0 {
+			t.Errorf("asked %d times, left: %v", n, left(c))
+		}
+		if err := echo(conn); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// When the machine's network is gone nobody is left: that the guard does not answer says nothing.
+func TestNetworkGoneLeavesNoGuard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.ready(Config{})
+		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		w.dies()
+		for range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			c.DialContext(ctx, "tcp", "www.example:443")
+			cancel()
+		}
+		if len(left(c)) > 0 {
+			t.Errorf("left: %v", left(c))
+		}
+	})
+}
+
+// A guard on which every circuit that is used breaks, as under one that alters cells, is left soon although all of them can be built.
+func TestGuardThatBreaksCircuitsIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 40)
+		cfg, log := logged(Config{})
+		c := w.ready(cfg)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		bad, n := c.Guards()[0].ID, 0
+		for ; len(left(c)) == 0 && n < 100; n++ {
+			conn, err := c.Isolated(n).DialContext(t.Context(), "tcp", "www.example:443")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p := PathOf(conn); p[0].ID == bad {
+				w.nodeOf(p, 2).destroy()
+			}
+			conn.Close()
+			time.Sleep(30 * time.Second)
+		}
+		t.Logf("left after %d circuits that were used", n)
+		if ids := left(c); len(ids) != 1 || ids[0] != bad || n > 40 {
+			t.Errorf("after %d circuits left: %v", n, ids)
+		}
+		if !strings.Contains(log(), "nearly all circuits that are used break") {
+			t.Errorf("nobody is told why:\n%s", log())
+		}
+	})
+}
+
+// Three tenths of all other relays fail each circuit that they are in, when it is built or when it is used: the guard stays.
+func TestHostileRelaysDriveNoClientFromItsGuard(t *testing.T) {
+	circuits := 60
+	if os.Getenv("PEEL_SLOW") != "" {
+		circuits = 1000
+	} else {
+		t.Log("60 circuits; PEEL_SLOW=1 has 1000")
+	}
+	for _, atUse := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 40)
+			c := w.client(Config{})
+			hostile := map[cell.NodeID]bool{}
+			hop := func(p path.Path) int {
+				for i := 1; i < len(p); i++ {
+					if hostile[p[i].ID] {
+						return i
+					}
+				}
+				return 0
+			}
+			for i, r := range w.Relays {
+				hostile[r.Descriptor.ID] = i%10 < 3
+			}
+			through(c, func(ctx context.Context, p path.Path, next func(context.Context, path.Path) (*circuit.Circuit, error)) (*circuit.Circuit, error) {
+				if i := hop(p); i > 0 && !atUse {
+					return nil, &circuit.BuildError{Hop: i, Err: errors.New("hostile")}
+				}
+				return next(ctx, p)
+			})
+			run(t, c)
+			first, broken := cell.NodeID{}, 0
+			for i := range circuits {
+				conn, err := c.Isolated(i).DialContext(t.Context(), "tcp", "www.example:443")
+				if err != nil {
+					continue
+				}
+				p := PathOf(conn)
+				if i == 0 {
+					first = p[0].ID
+				}
+				if p[0].ID != first || len(left(c)) > 0 {
+					t.Fatalf("at use %t: another guard after %d circuits", atUse, i)
+				}
+				if hop(p) > 0 && atUse {
+					broken++
+					w.nodeOf(p, 2).destroy()
+				}
+				conn.Close()
+				time.Sleep(5 * time.Second)
+			}
+			if atUse && broken < circuits/4 {
+				t.Errorf("only %d broke", broken)
+			}
+		})
+	}
+}
+
+// When circuits fail by whatever guard, none is left: that is not the guards' fault.
+func TestNoGuardIsLeftWhenAllFailAlike(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		cfg, log := logged(Config{})
+		c := w.client(cfg)
+		var off sync.Map
+		through(c, func(ctx context.Context, p path.Path, next func(context.Context, path.Path) (*circuit.Circuit, error)) (*circuit.Circuit, error) {
+			if _, ok := off.Load("off"); ok {
+				return nil, &circuit.BuildError{Hop: 1, Err: io.EOF}
+			}
+			return next(ctx, p)
+		})
+		run(t, c)
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Fatal(err)
+		}
+		off.Store("off", true)
+		c.pool.retireAll()
+		time.Sleep(30 * time.Minute)
+		if len(left(c)) > 0 || usedGuards(c) != 1 {
+			t.Errorf("left: %v; %d guards used", left(c), usedGuards(c))
+		}
+		if !strings.Contains(log(), "no better by another guard") {
+			t.Errorf("nobody is told:\n%s", log())
+		}
+		off.Clear()
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Error(err)
+		}
+	})
+}
