@@ -48,9 +48,16 @@ func start(t *testing.T, env []string, args ...string) *running {
 
 func startProgram(t *testing.T, program string, env []string, args ...string) *running {
 	t.Helper()
+	return startProgramWith(t, func(*exec.Cmd) {}, program, env, args...)
+}
+
+// startProgramWith starts a program that change has seen before.
+func startProgramWith(t *testing.T, change func(*exec.Cmd), program string, env []string, args ...string) *running {
+	t.Helper()
 	p := &running{name: strings.Join(args, " "), cmd: exec.Command(program, args...), gone: make(chan struct{}), wrote: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p // so that Wait waits for all that it started
+	change(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

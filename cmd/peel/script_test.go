@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 	flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0))))
 	testscript.Main(m, map[string]func(){
 		"peel":       main,
+		"flooder":    flooder,
 		"get":        get,
 		"wait-for":   waitFor,
 		"wait-ready": waitReady,
