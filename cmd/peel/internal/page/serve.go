@@ -16,8 +16,9 @@ import (
 
 // Bounds of a server (spec/admin.md, section 3).
 const (
-	MostConns    = 64 // at a time; one more takes the place of who has been silent for longest, else it is closed at once
-	MostHeader   = head.Most
+	MostConns    = 64        // at a time; one more takes the place of who has been silent for longest, else it is closed at once
+	MostHeader   = head.Most // of a first request, without cookies
+	laterHeader  = 8 << 10   // of one on a connection that was answered, which brought the token
 	HeaderWithin = 5 * time.Second
 	ReadWithin   = 10 * time.Second
 	WriteWithin  = 30 * time.Second
@@ -29,7 +30,7 @@ const (
 func Serve(ctx context.Context, l net.Listener, h http.Handler, mine func(net.Conn) bool, log *slog.Logger) error {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: HeaderWithin, ReadTimeout: ReadWithin, WriteTimeout: WriteWithin,
-		IdleTimeout: IdleWithin, MaxHeaderBytes: 1, // and 4 KiB, which the web server adds; a first head was looked at before
+		IdleTimeout: IdleWithin, MaxHeaderBytes: laterHeader, // a first one was looked at before
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	var conns sync.WaitGroup
