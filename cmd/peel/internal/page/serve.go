@@ -180,13 +180,16 @@ func (h *heard) listen() {
 			c.Close()
 		default:
 		}
-		h.reading.Go(h.failed, func() { h.read(c.(*placed)) })
+		h.reading.Go(h.bug, func() { h.read(c.(*placed)) })
 	}
 }
 
-// failed is told of a bug in what is not the web server's.
+// bug is told of one while a connection was read, which is closed.
+func (h *heard) bug(p *contain.Panic) { h.log.Error("a bug: please report this", "bug", p) }
+
+// failed is told of one without which no more connections come.
 func (h *heard) failed(p *contain.Panic) {
-	h.log.Error("a bug: please report this", "bug", p)
+	h.give(accepted{nil, p})
 	h.Close()
 }
 
