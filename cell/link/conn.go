@@ -121,6 +121,7 @@ type Conn struct {
 	in, out  *half // owned by the reader and by whoever has the pen
 
 	pen  *pen          // set by Serve
+	box  *inbox        // the reader's; set by Serve
 	wake chan struct{} // passes the pen to the writer; capacity 1
 	stop chan struct{} // closed when err is set
 	done chan struct{} // closed when all is over
@@ -200,7 +201,7 @@ func (c *Conn) Serve(h Handler) error {
 	c.unused = now
 	c.padding.Heard(now, rand.Uint64())
 	c.timer = time.NewTimer(c.padding.Wait(now))
-	c.pen = newPen(c)
+	c.pen, c.box = newPen(c), new(inbox)
 	c.mu.Unlock()
 	defer c.timer.Stop()
 	c.cfg.Budget.join(c)

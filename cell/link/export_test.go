@@ -61,6 +61,14 @@ func (r *Raw) Receive() ([]cell.Cell, error) {
 	}
 }
 
+// Busy says whether a link reads into a big buffer, and Owing how many circuits it keeps a list of as owed credit.
+func Busy(c *Conn) bool { return c.box.lent.Load() }
+func Owing(c *Conn) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.owing)
+}
+
 // RaceEnabled says that the race detector is at work.
 const RaceEnabled = raceEnabled
 

@@ -175,6 +175,9 @@ func (w *pen) record(wire *[maxRecord]byte, idle *bool) ([]byte, error) {
 		*idle = none
 		return nil, err
 	}
+	if cells[0].Command() == cell.CmdPadding { // nothing else has moved for long
+		w.box.call(w.nc)
+	}
 	if w.bend != nil {
 		room := space(wire[:])
 		cells = room[:min(max(w.bend(room, len(cells)), 1), len(room))]

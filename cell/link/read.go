@@ -5,90 +5,22 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"sync"
 	"time"
 
 	"peel/cell"
 	"peel/cell/contain"
 )
 
-const (
-	smallBuffer = 4 << 10 // what an idle link waits with
-	bigBuffer   = 64 << 10
-	quietReads  = 16 // so many short reads in a row, and a link is idle again
-)
-
-// buffers are big input buffers, lent to links while much comes in.
-var buffers = sync.Pool{New: func() any { return new([bigBuffer]byte) }}
-
-// An inbox takes from the socket as much as there is, and gives it out as whole records.
-type inbox struct {
-	buf   []byte
-	big   *[bigBuffer]byte // buf, if not small
-	small [smallBuffer]byte
-	r, w  int // what came and was not given out is buf[r:w]
-	short int // reads in a row that a small buffer could have held
-}
-
-// fill reads once. It makes room for a whole record when one has begun.
-func (b *inbox) fill(nc io.Reader) error {
-	switch {
-	case b.buf == nil:
-		b.buf = b.small[:]
-	case b.big == nil && b.w == len(b.small): // it may have more
-		b.big = buffers.Get().(*[bigBuffer]byte)
-		b.w = copy(b.big[:], b.buf[b.r:b.w])
-		b.buf, b.r, b.short = b.big[:], 0, 0
-	case b.big != nil && b.r == b.w && b.short >= quietReads:
-		b.release()
-	}
-	if b.r > 0 {
-		b.w = copy(b.buf, b.buf[b.r:b.w])
-		b.r = 0
-	}
-	n, err := nc.Read(b.buf[b.w:])
-	b.w += n
-	if b.short++; n >= smallBuffer {
-		b.short = 0
-	}
-	if n > 0 {
-		return nil // an error comes again
-	}
-	if err == nil {
-		return io.ErrNoProgress
-	}
-	return err
-}
-
-// release goes back to the small buffer, which is then empty.
-func (b *inbox) release() {
-	if b.big != nil {
-		buffers.Put(b.big)
-	}
-	b.big, b.buf, b.r, b.w = nil, b.small[:], 0, 0
-}
-
-// record gives out the next whole record, valid until the next fill; nil: not all of it is here.
-func (b *inbox) record() ([]byte, error) {
-	have := b.buf[b.r:b.w]
-	if len(have) < headerSize {
-		return nil, nil
-	}
-	n, err := recordSize(have)
-	if err != nil || len(have) < n {
-		return nil, err
-	}
-	b.r += n
-	return have[:n], nil
-}
-
 // read is the reader: it returns why it ended.
 func (c *Conn) read(h Handler) error {
-	box := new(inbox)
+	box := c.box
 	defer box.release()
 	from := newPort(c.nc)
 	for {
 		if err := box.fill(from); err != nil {
+			if box.called(c.nc, err) {
+				continue
+			}
 			return lost(err)
 		}
 		if err := c.readBatch(box, h); err != nil {
@@ -115,7 +47,9 @@ func (c *Conn) readBatch(box *inbox, h Handler) error {
 		if err != nil {
 			return &Error{ReasonRecord, err}
 		}
-		c.heard(len(record), cells)
+		if c.heard(len(record), cells) >= silenceLeast {
+			box.rested()
+		}
 		if c.cfg.Tap != nil {
 			c.cfg.Tap(true, cells)
 		}
@@ -162,10 +96,12 @@ func (c *Conn) expected(n int, b *Budget) {
 	}
 }
 
-// heard counts a record that came, and puts padding off.
-func (c *Conn) heard(size int, cells []cell.Cell) {
+// heard counts a record that came, and puts padding off. It returns how long nothing had come before.
+func (c *Conn) heard(size int, cells []cell.Cell) (silence time.Duration) {
 	now := time.Now()
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	silence = now.Sub(c.came)
 	c.stats.RecordsIn++
 	c.stats.BytesIn += uint64(size)
 	c.stats.CellsIn += uint64(len(cells))
@@ -175,7 +111,7 @@ func (c *Conn) heard(size int, cells []cell.Cell) {
 	if c.idle {
 		c.setTimer(now)
 	}
-	c.mu.Unlock()
+	return silence
 }
 
 // lost says in words why the connection ended.

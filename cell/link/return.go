@@ -21,7 +21,7 @@ func (c *Conn) left(circ *Circ, n int, spare int64, now time.Duration) (wake boo
 	c.cfg.Budget.settle(&circ.window, &circ.held)
 	if !circ.owing {
 		if len(c.owing) >= 2*len(c.circs)+64 { // those that ended before they were due shall not add up
-			c.owing = slices.DeleteFunc(c.owing, func(x *Circ) bool { return x.state != open })
+			c.forgetOwed()
 		}
 		circ.owing = true
 		c.owing = append(c.owing, circ)
@@ -41,6 +41,14 @@ func (c *Conn) left(circ *Circ, n int, spare int64, now time.Duration) (wake boo
 		}
 	}
 	return false
+}
+
+// forgetOwed forgets what was owed to circuits that have ended. The caller holds mu.
+func (c *Conn) forgetOwed() {
+	c.owing = slices.DeleteFunc(c.owing, func(x *Circ) bool { return x.state != open })
+	if len(c.owing) == 0 {
+		c.owing = nil
+	}
 }
 
 // leftAll counts cells of circuits of this link as gone on; wake: the caller has the pen.

@@ -53,6 +53,7 @@ func (w *pen) compose(batch []cell.Cell, now time.Time) (cells []cell.Cell, idle
 			c.setTimer(now)
 			return nil, true, nil
 		}
+		c.forgetOwed()
 		batch[0] = cell.Cell{} // PADDING
 		c.stats.PaddingOut++
 		n = 1

@@ -292,7 +292,9 @@ func (h *half) read(p []byte) (int, error) {
 			h.flying -= k
 			if s.b = s.b[k:]; len(s.b) == 0 {
 				*s = segment{}
-				h.segments = h.segments[1:]
+				if h.segments = h.segments[1:]; len(h.segments) == 0 {
+					h.segments = nil // there may have been room for many
+				}
 			}
 		}
 		if n > 0 {
