@@ -75,7 +75,7 @@ func (r *Relay) unlinked(c *link.Conn) {
 	r.mu.Lock()
 	if p := r.linked[c]; p != nil {
 		r.links.leave(p)
-		delete(r.linked, c)
+		cross(&r.linked, c)
 	}
 	r.mu.Unlock()
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"io"
 	"net"
 	"os"
@@ -67,11 +68,13 @@ func TestStreamsThatComeAndGoLeaveNothing(t *testing.T) {
 			c := build()
 			all.Go(func() {
 				defer c.Close()
+				ctx, end := context.WithCancel(t.Context()) // each its own: they keep room for as many as there ever were
+				defer end()
 				var of sync.WaitGroup
 				for i := range min(n, 50) {
 					of.Go(func() {
 						streams.Add(1)
-						if !comeAndGo(t, c, target, i) {
+						if !comeAndGo(ctx, c, target, i) {
 							failed.Add(1)
 						}
 					})
@@ -142,8 +145,8 @@ func TestStreamsThatComeAndGoLeaveNothing(t *testing.T) {
 const busyLinks = 6 * 64 << 10
 
 // comeAndGo opens a stream, with an answer or without, and ends it in the i-th of three ways; false: it failed.
-func comeAndGo(t *testing.T, c *circuit.Circuit, target cell.Begin, i int) (ok bool) {
-	s, err := c.Dial(t.Context(), target)
+func comeAndGo(ctx context.Context, c *circuit.Circuit, target cell.Begin, i int) (ok bool) {
+	s, err := c.Dial(ctx, target)
 	if err != nil {
 		return false
 	}

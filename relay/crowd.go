@@ -126,7 +126,15 @@ func (k *crowd) leave(p *place) {
 		return
 	}
 	heap.Remove(&k.rank, h.at)
-	delete(k.of, h.of)
+	cross(&k.of, h.of)
+}
+
+// cross crosses somebody off a list. One that is empty then gives back the memory of its most.
+func cross[K comparable, V any](list *map[K]V, who K) {
+	delete(*list, who)
+	if len(*list) == 0 {
+		*list = make(map[K]V)
+	}
 }
 
 // A ranking is a heap of holders with the one that has most places on top.

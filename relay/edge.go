@@ -126,7 +126,7 @@ func (r *Relay) admit(o *outlet) bool {
 func (r *Relay) dismiss(o *outlet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.outlets, o)
+	cross(&r.outlets, o)
 }
 
 // cutForbidden ends the streams whose address and port the policy in force does not accept any more, and says how many.

@@ -554,7 +554,7 @@ func (r *Relay) remember(t *transit) bool {
 
 func (r *Relay) forget(t *transit) {
 	r.mu.Lock()
-	delete(r.transits, t)
+	cross(&r.transits, t)
 	r.circuits.leave(&t.seat)
 	r.mu.Unlock()
 }

@@ -15,7 +15,7 @@ type held struct{ goroutines, fds, objects, heap int }
 func holds() (h held) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // processors that end drop what they have
 	runtime.GC()                                    // and then what is there for all of them is dropped
-	together(512)                                   // the one that is left has as much as it may
+	together(512, func() {}, func() {})             // the one that is left has as much as it may
 	for range 3 {                                   // what is in a Pool lives through one
 		runtime.GC()
 	}
@@ -46,19 +46,30 @@ func (h held) beyond(before, empty held) (what string) {
 	return what
 }
 
-// mostTogether is more than there are goroutines at a time in any of these tests. What the runtime knows a goroutine by it keeps
-// for another for ever, so that all who look have first as many together as there will be.
-const mostTogether = 10000
+// holdsAtLeast is for whoever looks at what is held: it has more goroutines and threads at a time than there will be, since what the
+// runtime knows one by it keeps for another for ever. It returns what is held then.
+func holdsAtLeast() held {
+	together(10000, func() {}, func() {})
+	together(64, runtime.LockOSThread, runtime.UnlockOSThread)
+	return holds()
+}
 
-// together has n goroutines at a time.
-func together(n int) {
-	var all sync.WaitGroup
+// together has n goroutines at a time that all have begun, and wait.
+func together(n int, first, last func()) {
+	var begun, all sync.WaitGroup
 	end := make(chan struct{})
+	begun.Add(n)
 	for range n {
-		all.Go(func() { <-end })
+		all.Go(func() {
+			first()
+			begun.Done()
+			<-end
+			last()
+		})
 	}
+	begun.Wait()
 	for range 100 {
-		runtime.Gosched() // they wait
+		runtime.Gosched() // they come to where they wait
 	}
 	close(end)
 	all.Wait()
