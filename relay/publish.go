@@ -93,6 +93,7 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 	}, func(c *directory.Consensus) {
 		r.known.Store(r.known.Load().with(c))
 		first.Do(func() { close(r.informed) })
+		r.newDirectory()
 		_, listed := c.Lookup(r.id)
 		r.tellListed(ctx, listed, c.ValidAfter)
 		r.listing.stale.Store(false)

@@ -222,7 +222,7 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.chance = cfg.dice()
 	r.unproved.oldest = true
-	r.doors = doors{of: make(map[netip.AddrPort]*tested), none: make(chan struct{}), bind: plain}
+	r.doors = doors{of: make(map[netip.AddrPort]*tested), none: make(chan struct{}), sooner: make(chan struct{}, 1), bind: plain}
 	r.doors.announced.Store(&announced{replaced: make(chan struct{})})
 	r.quota = quota{most: cfg.Quota, daily: cfg.QuotaDaily}
 	if err := r.quota.load(cfg.Dir, cfg.Now()); err != nil {

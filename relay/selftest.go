@@ -33,6 +33,7 @@ const (
 	askTimeout  = 25 * time.Second // one of them: link, circuit, and the try
 	firstRetest = time.Minute      // after a failure; doubled up to
 	lastRetest  = 20 * time.Minute
+	spreadTests = time.Minute    // after a new directory, and half a period, those whom nobody could test ask within so long
 	leastSilent = 2 * time.Hour // and two periods: after so long without a link that came, it is tested again
 )
 
@@ -72,6 +73,7 @@ type doors struct {
 	announced atomic.Pointer[announced] // never nil
 	none      chan struct{}             // closed when an authority had no consensus
 	once      sync.Once                 // closes none
+	sooner    chan struct{}             // of one place: a test is due earlier than it was
 	bind      bool                      // links for tests are to come from the address they are about, if it is this machine's
 
 	mu    sync.Mutex
@@ -111,6 +113,26 @@ func (r *Relay) noDirectory(err error) {
 	var old *directory.TimeError
 	if errors.As(err, &no) && no.Code == http.StatusNotFound || errors.As(err, &old) {
 		r.doors.once.Do(func() { close(r.doors.none) })
+	}
+}
+
+// newDirectory has the addresses tested soon that nobody could test: with another directory somebody may. Not at once, as all relays of a
+// young network have it at the same time.
+func (r *Relay) newDirectory() {
+	r.doors.mu.Lock()
+	defer r.doors.mu.Unlock()
+	for _, t := range r.doors.of {
+		if t.Verdict != Unjudged {
+			continue
+		}
+		spread := min(spreadTests, r.cfg.Network.WithDefaults().Period/2)
+		if soon := time.Now().Add(time.Duration(r.chance(uint64(max(spread, 1))))); soon.Before(t.next) {
+			t.next = soon
+			select {
+			case r.doors.sooner <- struct{}{}:
+			default:
+			}
+		}
 	}
 }
 
@@ -165,6 +187,7 @@ func (r *Relay) keepReached(ctx context.Context) {
 		}
 		select {
 		case <-time.After(time.Until(r.nextTest(s.Addrs))):
+		case <-r.doors.sooner:
 		case <-s.replaced:
 		case <-ctx.Done():
 		}

@@ -274,6 +274,28 @@ func TestTheFirstRelaysOfANetworkComeUp(t *testing.T) {
 	}
 }
 
+// A relay that is there before its network knows that it is reached soon after there is a directory with others who can try it, and not only
+// a period later.
+func TestTheFirstRelaysKnowSoonThatTheyAreReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := emptyWorld(t, 6)
+		w.young = true
+		r := newTested(w, new(sync.Map), func(*world, *Config) {})
+		time.Sleep(time.Second)
+		if v := r.verdict(0); v.Verdict != Unjudged {
+			t.Fatalf("%+v", v)
+		}
+		w.mu.Lock()
+		w.young = false
+		w.mu.Unlock()
+		<-r.informed
+		time.Sleep(spreadTests + askTimeout)
+		if v := r.verdict(0); v.Verdict != Reached || !strings.Contains(r.log.String(), "others reach this relay") {
+			t.Errorf("%+v\n%s", v, r.log)
+		}
+	})
+}
+
 // What the settings have since just now is not described before it is tested.
 func TestUntestedSettingsAreNotDescribed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -91,6 +91,9 @@ func (w *world) start(each ...func(i int, cfg *Config)) *world {
 	w.run(Config{
 		Network: w.net.Network, Keys: Keys{Link: a.Link}, ID: a.Info.ID, Listeners: []net.Listener{w.listen(a.Info.Addrs[0])},
 		Dial: w.dial, Directory: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			w.mu.Lock()
+			young := w.young
+			w.mu.Unlock()
 			switch {
 			case r.URL.Path == authority.PathReach:
 				tries.ServeHTTP(rw, r)
@@ -104,7 +107,7 @@ func (w *world) start(each ...func(i int, cfg *Config)) *world {
 					w.said[d.ID] = d
 				}
 				return
-			case w.young:
+			case young:
 				http.Error(rw, "no consensus yet", http.StatusNotFound)
 				return
 			}
