@@ -197,10 +197,32 @@ func (n *signedNode) takes(id cell.NodeID) error {
 	if err != nil {
 		return err
 	}
-	if s != nil && s.Certificate.Identity != id {
-		return fmt.Errorf("the identity is %v, but this relay is %v: the certificate would make it another relay", id, s.Certificate.Identity)
+	own, err := n.identity()
+	if err != nil {
+		return err
+	}
+	is := id
+	if own != nil {
+		is = idOf(own)
+	} else if s != nil {
+		is = s.Certificate.Identity
+	}
+	if is != id {
+		return fmt.Errorf("the identity is %v, but this relay is %v: the certificate would make it another relay", id, is)
 	}
 	return nil
+}
+
+// identity is that of the node, if it lies in its folder; nil: it is elsewhere.
+func (n *signedNode) identity() (ed25519.PrivateKey, error) {
+	if err := relay.CheckKeyFolder(n.keys); err != nil {
+		return nil, err
+	}
+	id, err := relay.LoadKey[ed25519.PrivateKey](filepath.Join(n.keys, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return id, err
 }
 
 // pemOf is a private key as PKCS #8 in PEM.

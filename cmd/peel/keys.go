@@ -188,21 +188,29 @@ const (
 
 // certify makes a certificate that holds from a day ago, for others' clocks, for some days; 0: the usual.
 func certify(id ed25519.PrivateKey, network cell.NetworkID, key directory.SigningKey, ofRelay bool, days int, now time.Time) (directory.Certificate, error) {
-	c := directory.Certificate{Relay: ofRelay}
-	most := int(c.MaxLife()/(24*time.Hour)) - 1
+	if err := checkDays(days, ofRelay); err != nil {
+		return directory.Certificate{}, err
+	}
 	switch {
 	case days == 0 && ofRelay:
 		days = usualRelayDays
 	case days == 0:
 		days = usualDays
 	}
-	if days < 1 || days > most {
-		return directory.Certificate{}, &usageError{fmt.Errorf("--days %d: must be 1 to %d", days, most)}
-	}
 	now = now.UTC().Truncate(time.Second)
 	return directory.Certificate{
 		Relay: ofRelay, Network: network, SigningKey: key, NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(time.Duration(days) * 24 * time.Hour),
 	}.Certify(id)
+}
+
+// checkDays says why a certificate cannot hold for some days; 0: the usual.
+func checkDays(days int, ofRelay bool) error {
+	c := directory.Certificate{Relay: ofRelay}
+	most := int(c.MaxLife()/(24*time.Hour)) - 1
+	if days < 0 || days > most {
+		return &usageError{fmt.Errorf("--days %d: must be 1 to %d", days, most)}
+	}
+	return nil
 }
 
 func keysCertify() *cobra.Command {
@@ -257,82 +265,6 @@ func required(c *cobra.Command, flags ...string) {
 			panic(err) // cannot be: the flag was just added
 		}
 	}
-}
-
-func keysRotate() *cobra.Command {
-	var phrase passphrase
-	var config, identity string
-	var days int
-	c := &cobra.Command{
-		Use: "rotate --config FILE", Short: "Make the next signing key of an authority, or of a relay whose identity is elsewhere", Args: cobra.NoArgs,
-		Long: `Makes the next signing key, beside the one in use, and certifies it if the identity is given. The node takes it up when it
-starts or by peel reload. The old one counts until its certificate ends. A relay that has its identity in its key folder signs with
-that, and needs no signing key.`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			n, err := signedNodeOf(config)
-			if err != nil {
-				return err
-			}
-			return rotate(c, config, &n, identity, days, &phrase)
-		},
-	}
-	configFlag(c, &config)
-	c.Flags().StringVar(&identity, "identity", "", "the identity's `file`, sealed or not (default: say what to run where it is)")
-	c.Flags().IntVar(&days, "days", 0, "how long the certificate holds (default: 60 days of an authority's, 29 of a relay's)")
-	phrase.flags(c)
-	return c
-}
-
-func rotate(c *cobra.Command, config string, n *signedNode, identity string, days int, phrase *passphrase) error {
-	var id ed25519.PrivateKey
-	if identity != "" {
-		var err error
-		if id, err = loadIdentity(identity, phrase, c); err != nil {
-			return err
-		}
-		if err := n.takes(idOf(id)); err != nil {
-			return err
-		}
-	}
-	pub, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return err
-	}
-	k := directory.SigningKey(pub)
-	var cert directory.Certificate
-	if id != nil {
-		if cert, err = certify(id, n.network.ID(), k, n.relay, days, time.Now()); err != nil {
-			return err
-		}
-	}
-	if err := relay.SaveKey(filepath.Join(n.keys, "signing-"+short(k)+".key"), key); err != nil {
-		return err
-	}
-	out := c.OutOrStdout()
-	if id == nil {
-		options := ""
-		if n.relay {
-			options = " --relay"
-		}
-		if days != 0 {
-			options += fmt.Sprintf(" --days %d", days)
-		}
-		fmt.Fprintf(out, `made signing key %[1]v. Where the identity is, run
-
-  peel keys certify --identity identity.sealed --network network.toml --signing-key %[1]v%[2]s --out certificate-%[3]s
-
-bring the certificate here, and run
-
-  peel keys import --config %[4]s certificate-%[3]s
-  peel reload --config %[4]s
-`, k, options, short(k), config)
-		return nil
-	}
-	if err := putNew(filepath.Join(n.keys, certificateFile+"-"+short(k)), cert.Append(nil)); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "signing key %v, certified until %s\nthe node takes it up when it starts, or now by: peel reload --config %s\n", k, cert.NotAfter.Format(time.DateTime), config)
-	return nil
 }
 
 func keysExport() *cobra.Command {
