@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -22,28 +23,58 @@ var onTerminate atomic.Pointer[func()]
 // ending says that the first SIGTERM has come.
 var ending atomic.Bool
 
-// watchTerminate heeds the first SIGTERM until ctx ends; after it, the next SIGTERM or interrupt ends the process at once. end is how
-// it ends peel. The caller waits for it with done.
-func watchTerminate(ctx context.Context, end func()) (done func()) {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGTERM)
+// watchTerminate heeds SIGTERM until it is undone: the first does what there is to do before the end, and ends peel by end. The second
+// signal, whichever came first, ends the process at once, and says so.
+func watchTerminate(end func()) (undo func()) {
+	c := make(chan os.Signal, 2)
+	signal.Notify(c, syscall.SIGTERM, os.Interrupt)
+	quit := make(chan struct{})
 	var wg contain.Group
-	wg.Go(func(*contain.Panic) { end() }, func() {
+	next := func() os.Signal {
 		select {
-		case <-ctx.Done():
-			signal.Stop(c)
-			return
-		case <-c:
+		case s := <-c:
+			return s
+		case <-quit:
+			return nil
 		}
-		signal.Stop(c)
-		signal.Reset(syscall.SIGTERM, os.Interrupt)
+	}
+	wg.Go(func(*contain.Panic) { end() }, func() {
+		first := next()
+		if first == nil {
+			return
+		}
+		wg.Go(func(*contain.Panic) { end() }, func() {
+			if s := next(); s != nil {
+				endAtOnce(s)
+			}
+		})
+		if first == os.Interrupt {
+			return // it ends peel by the context of main
+		}
 		ending.Store(true)
 		if do := onTerminate.Load(); do != nil {
 			(*do)()
 		}
 		end()
 	})
-	return wg.Wait
+	return func() {
+		signal.Stop(c)
+		close(quit)
+		wg.Wait()
+	}
+}
+
+// onSecond tells in the node's log that a second signal ends it; nil: there is no log.
+var onSecond atomic.Pointer[func(os.Signal)]
+
+// endAtOnce ends the process by a signal, as if nobody had heeded it.
+func endAtOnce(s os.Signal) {
+	if tell := onSecond.Load(); tell != nil {
+		(*tell)(s)
+	} else {
+		fmt.Fprintf(os.Stderr, "peel: a second signal (%v) ends it at once\n", s)
+	}
+	dieOf(s)
 }
 
 // drained runs a node until ctx ends; SIGTERM ends what it does not need any more first, and waits for drain, for drainFor at most.
@@ -57,6 +88,10 @@ func drained(ctx context.Context, log *slog.Logger, drain func(context.Context) 
 			log.Warn("what ran did not end in time and is cut off", "after", drainFor)
 		}
 	}
+	second := func(s os.Signal) {
+		log.Warn("a second signal ends this node at once: what ran is cut off", "signal", s.String())
+	}
+	onSecond.Store(&second)
 	onTerminate.Store(&do)
 	<-ctx.Done()
 	onTerminate.CompareAndSwap(&do, nil)

@@ -33,9 +33,8 @@ and 128 and the number of the signal if one ended it.`
 // run is main without the exit, so that deferred work is done. Its status is one of statuses.
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	done, over := watchHangup(ctx, stop), watchTerminate(ctx, stop)
+	done, over := watchHangup(ctx, stop), watchTerminate(stop)
 	defer func() { stop(); done(); over() }()
-	contain.OnDone(ctx, nil, stop) // the second signal ends us at once
 	err := root().ExecuteContext(ctx)
 	if err == nil {
 		return 0

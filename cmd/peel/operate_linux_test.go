@@ -551,6 +551,9 @@ func (n *processes) end(t *testing.T) {
 			if !errors.As(err, &how) || how.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 				failed = append(failed, fmt.Errorf("%s: the second signal did not end it at once: %w", p.name, err))
 			}
+			if !strings.Contains(p.tail(), "a second signal ends this node at once") {
+				failed = append(failed, fmt.Errorf("%s: the log does not say that the second signal ended it: %s", p.name, p.tail()))
+			}
 		} else if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", p.name, err))
 		}

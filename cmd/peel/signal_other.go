@@ -1,0 +1,8 @@
+//go:build !unix
+
+package main
+
+import "os"
+
+// dieOf ends the process.
+func dieOf(os.Signal) { os.Exit(1) }
