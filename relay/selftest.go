@@ -33,7 +33,7 @@ const (
 	askTimeout  = 25 * time.Second // one of them: link, circuit, and the try
 	firstRetest = time.Minute      // after a failure; doubled up to
 	lastRetest  = 20 * time.Minute
-	spreadTests = time.Minute    // after a new directory, and half a period, those whom nobody could test ask within so long
+	spreadTests = time.Minute   // after a new directory, and half a period, those whom nobody could test ask within so long
 	leastSilent = 2 * time.Hour // and two periods: after so long without a link that came, it is tested again
 )
 
