@@ -31,9 +31,22 @@ func listenSOCKS(addr, option string) (net.Listener, error) {
 			option, addr, option, net.JoinHostPort(host, "0"))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", option, addr, err)
+		return nil, fmt.Errorf("%s %s: %w", option, addr, cannotListen(err))
 	}
 	return l, nil
+}
+
+// cannotListen says why an address cannot be listened on, where the system's words do not.
+func cannotListen(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return errors.New("another program listens there: end it, or choose another port")
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return errors.New("this machine has no such address: give one of its own, or 0.0.0.0 for all")
+	case errors.Is(err, syscall.EACCES):
+		return errors.New("this user may not listen there: choose a port above 1023")
+	}
+	return err
 }
 
 // openToOthers says whether other machines can reach a socket.
@@ -100,7 +113,7 @@ func listenDNS(addr string) (net.PacketConn, net.Listener, error) {
 	for range 10 { // of port 0: the free one of TCP may be taken over UDP
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return nil, nil, fmt.Errorf("dns %s: %w", addr, err)
+			return nil, nil, fmt.Errorf("dns %s: %w", addr, cannotListen(err))
 		}
 		p, err := net.ListenPacket("udp", l.Addr().String())
 		if err == nil {
@@ -109,7 +122,7 @@ func listenDNS(addr string) (net.PacketConn, net.Listener, error) {
 		l.Close()
 		last = err
 	}
-	return nil, nil, fmt.Errorf("dns %s: %w", addr, last)
+	return nil, nil, fmt.Errorf("dns %s: %w", addr, cannotListen(last))
 }
 
 // doors are all sockets at which applications find a client.

@@ -92,7 +92,10 @@ with a README that says how. All keys are in DIR, those of the authorities' iden
 	return c
 }
 
-func (e *export) run(out io.Writer) error {
+func (e *export) run(out io.Writer) (end error) {
+	if e.period < time.Second || e.period > 24*time.Hour || e.period%time.Second != 0 {
+		return &usageError{fmt.Errorf("--period %v: give whole seconds, from 1s to 24h", e.period)}
+	}
 	place, err := e.place()
 	if err != nil {
 		return &usageError{err}
@@ -109,9 +112,11 @@ func (e *export) run(out io.Writer) error {
 	if err := e.plan(); err != nil {
 		return &usageError{err}
 	}
-	if err := newFolder(e.dir); err != nil {
+	undo, err := newFolder(e.dir)
+	if err != nil {
 		return err
 	}
+	defer func() { undo(end) }()
 	switch {
 	case e.compose:
 		err = e.writeCompose()
@@ -221,7 +226,7 @@ func (e *export) plan() error {
 	}
 	f := conf.Client{Network: "network.toml", State: "state", SOCKS: e.socks, Log: "info"}
 	if err := conf.Check(&f); err != nil {
-		return fmt.Errorf("--%w", err)
+		return err
 	}
 	switch {
 	case e.compose:

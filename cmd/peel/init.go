@@ -33,16 +33,32 @@ func initCommand() *cobra.Command {
 	return c
 }
 
-// newFolder makes a folder that must not have been there, or be empty.
-func newFolder(dir string) error {
+// newFolder makes a folder for a node, which must be new or empty. If what is then done there fails with end, undo takes it all away again,
+// so that it can be done anew.
+func newFolder(dir string) (undo func(end error), err error) {
 	names, err := os.ReadDir(dir)
 	if err == nil && len(names) > 0 {
-		return &usageError{fmt.Errorf("%s is not empty: give a folder that is new", dir)}
+		return nil, &usageError{fmt.Errorf("%s is not empty: give a folder that is new", dir)}
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !fresh {
+		return nil, fmt.Errorf("no folder can be made there: %w", err)
 	}
-	return os.MkdirAll(dir, 0o700)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("no folder can be made there: %w", err)
+	}
+	return func(end error) {
+		if end == nil {
+			return
+		}
+		if names, _ := os.ReadDir(dir); !fresh {
+			for _, n := range names {
+				os.RemoveAll(filepath.Join(dir, n.Name()))
+			}
+			return
+		}
+		os.RemoveAll(dir)
+	}, nil
 }
 
 // put writes a file that only its owner can read.
@@ -74,7 +90,7 @@ The identity lies in DIR/keys. With --offline it goes into DIR/` + sealedFile + 
 a machine without a network. It certifies a signing key for 29 days now, and is needed again before these are over (peel keys --help).`,
 		Example: "  peel init relay my-relay --network network.toml --nickname Fennel --advertise 192.0.2.1:9001\n" +
 			"  peel init relay my-exit --network network.toml --nickname Dill --advertise 192.0.2.2:9001 --exit 'accept *:80,443'",
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (end error) {
 			dir := args[0]
 			if f.Nickname == "" {
 				return &usageError{errors.New("--nickname NAME is needed: 1 to 19 letters and digits, for people")}
@@ -89,9 +105,11 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 			if len(f.Advertise) == 0 && !reachable(f.Listen) {
 				return &usageError{fmt.Errorf("--listen %s names no address that others can reach: say it with --advertise, as in --advertise 192.0.2.1:9001", strings.Join(f.Listen, ","))}
 			}
-			if err := newFolder(dir); err != nil {
+			undo, err := newFolder(dir)
+			if err != nil {
 				return err
 			}
+			defer func() { undo(end) }()
 			if err := copyNetwork(network, dir); err != nil {
 				return err
 			}
@@ -177,7 +195,7 @@ func initClientCommand() *cobra.Command {
 		Use: "client DIR --network FILE", Short: "Make a client's folder", Args: cobra.ExactArgs(1),
 		Long:    "Makes a client's folder, with its configuration and a copy of the network file.",
 		Example: "  peel init client my-client --network network.toml",
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (end error) {
 			dir := args[0]
 			if err := conf.Check(&f); err != nil {
 				return &usageError{err}
@@ -185,9 +203,11 @@ func initClientCommand() *cobra.Command {
 			if _, err := conf.LoadNetwork(network); err != nil {
 				return inUse(err)
 			}
-			if err := newFolder(dir); err != nil {
+			undo, err := newFolder(dir)
+			if err != nil {
 				return err
 			}
+			defer func() { undo(end) }()
 			if err := copyNetwork(network, dir); err != nil {
 				return err
 			}
@@ -218,10 +238,10 @@ one network.toml, put that where the authority's configuration says, on every no
 The identity goes into DIR/` + sealedFile + `, which only a passphrase opens: move it to a machine without a network. It is
 needed again to certify a signing key, now and at least every 89 days (peel keys --help). With --identity-here it
 stays in the key folder, unprotected, and the authority certifies its signing keys by itself: for tests.`,
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (end error) {
 			dir := args[0]
 			if err := directory.CheckNickname(nickname); err != nil {
-				return &usageError{err}
+				return &usageError{fmt.Errorf("--nickname: %w", err)}
 			}
 			addr, err := netip.ParseAddrPort(advertise)
 			if err != nil {
@@ -230,9 +250,11 @@ stays in the key folder, unprotected, and the authority certifies its signing ke
 			if err := conf.Check(&f); err != nil {
 				return &usageError{err}
 			}
-			if err := newFolder(dir); err != nil {
+			undo, err := newFolder(dir)
+			if err != nil {
 				return err
 			}
+			defer func() { undo(end) }()
 			identity, err := newIdentity(dir, here, &phrase, c)
 			if err != nil {
 				return err
@@ -302,12 +324,15 @@ func initNetworkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "network DIR", Short: "Make the folders of a whole network on this machine", Args: cobra.ExactArgs(1),
 		Long: "Writes a folder per node of a network on this machine, each node on a loopback address of its own, to be started as\nseparate processes.",
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (end error) {
 			if err := size.Check(); err != nil {
 				return &usageError{err}
 			}
 			if err := conf.Check(&conf.Client{Network: "network.toml", SOCKS: socks}); err != nil {
-				return &usageError{fmt.Errorf("--%w", err)}
+				return &usageError{err}
+			}
+			if period < time.Second || period > 24*time.Hour || period%time.Second != 0 {
+				return &usageError{fmt.Errorf("--period %v: give whole seconds, from 1s to 24h", period)}
 			}
 			l, err := testnet.Plan("local", size, testnet.Loopback(port), time.Time{}, period, 0, time.Now())
 			if err != nil {
@@ -316,9 +341,11 @@ func initNetworkCommand() *cobra.Command {
 			if err := l.Network.Check(); err != nil {
 				return &usageError{err}
 			}
-			if err := newFolder(args[0]); err != nil {
+			undo, err := newFolder(args[0])
+			if err != nil {
 				return err
 			}
+			defer func() { undo(end) }()
 			if err := writeNetwork(args[0], l, socks); err != nil {
 				return err
 			}

@@ -70,6 +70,9 @@ func putNew(path string, text []byte) error {
 		}
 		return fmt.Errorf("%s: %w: nothing was written", path, err)
 	}
+	if err := folderFault(filepath.Dir(path)); err != nil {
+		return err
+	}
 	return cache.WriteFile(path, text)
 }
 

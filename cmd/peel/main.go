@@ -58,7 +58,7 @@ func run() int {
 
 // each are the errors to tell one by one: the mistakes of a file, and errors that are several.
 func each(err error) (all []error) {
-	if wrong, ok := err.(*usageError); ok {
+	for wrong, ok := err.(*usageError); ok; wrong, ok = err.(*usageError) {
 		err = wrong.error
 	}
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
@@ -79,8 +79,13 @@ func each(err error) (all []error) {
 // rooms are those whose names begin the errors of their packages.
 var rooms = regexp.MustCompile(`(?m)^(?:(?:relay|authority|admin|client|testnet|lab|circuit|stream|link|exit|dns|guard|cache): )+`)
 
+// deep are rooms that no user gave a name to anything of, wherever they stand.
+var deep = regexp.MustCompile(`(: |\()(?:(?:cache|link|circuit|stream): )+`)
+
 // plainly is an error as its user reads it.
-func plainly(err error) string { return rooms.ReplaceAllString(conf.Plain(err), "") }
+func plainly(err error) string {
+	return deep.ReplaceAllString(rooms.ReplaceAllString(conf.Plain(err), ""), "$1")
+}
 
 func root() *cobra.Command {
 	c := &cobra.Command{

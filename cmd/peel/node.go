@@ -54,6 +54,8 @@ func listenLinks(addrs []string) ([]net.Listener, error) {
 		l, err := net.Listen("tcp", a)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			err = fmt.Errorf("listen %s: another program listens there: end it, or change listen in the configuration", a)
+		} else if err != nil {
+			err = fmt.Errorf("listen %s: %w", a, cannotListen(err))
 		}
 		if err != nil {
 			for _, l := range ls {

@@ -51,6 +51,9 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 				return &usageError{fmt.Errorf("unknown argument %q%s: a command to run comes after --, as in: peel testnet -- curl URL", args[0], meantVerb(c, args[0]))}
 			}
 			if len(args) > 0 {
+				if _, err := exec.LookPath(args[0]); err != nil {
+					return commandStatus(args[0], err) // better now than when the network is there
+				}
 				t.command = args
 			}
 			t.stderr, t.screen = c.ErrOrStderr(), newScreen(c.OutOrStdout())
@@ -170,7 +173,7 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	}
 	if t.dns != "" {
 		if err := conf.Check(&conf.Client{Network: "-", DNS: t.dns}); err != nil {
-			return &usageError{fmt.Errorf("--%w", err)}
+			return &usageError{err}
 		}
 		if d.udp, d.tcp, err = listenDNS(t.dns); err != nil {
 			return fmt.Errorf("--%w", err)
@@ -388,6 +391,9 @@ func (t *localnet) folder() (remove func(), err error) {
 		t.dir, err = filepath.Abs(t.dir)
 		if err == nil {
 			err = os.MkdirAll(t.dir, 0o700)
+		}
+		if err != nil {
+			err = fmt.Errorf("--dir: %w", err)
 		}
 		return func() {}, err
 	}

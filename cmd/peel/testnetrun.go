@@ -149,6 +149,9 @@ func readPlan(name string, known []string) (*plan.Plan, error) {
 		return conf.LoadPlan(name)
 	}
 	text, err := scenario(name)
+	if err != nil && name == "all" {
+		return nil, errors.New("\"all\" is all scenarios: it stands alone")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no scenario is called %q: %sgive a file, as in ./%[1]s.toml, or one of those in docs/testnet.md", name, meantWord(name, known))
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,6 +108,9 @@ func (l *looker) look(ctx context.Context) (v story.Snapshot, err error) {
 	}
 	r.Header.Set("Authorization", "Bearer "+l.token)
 	a, err := l.http.Do(r)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return v, fmt.Errorf("no test network answers at %s any more", r.URL.Host)
+	}
 	if err != nil {
 		return v, err
 	}

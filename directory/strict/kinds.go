@@ -143,12 +143,17 @@ func (r *reader) unknown(prefix, name string, known map[string]int) *Error {
 		return e
 	}
 	names := slices.Sorted(maps.Keys(known))
-	e.Text += fmt.Sprintf("; did you mean %q?", nearest(name, names))
 	if near := Near(name, names); near != "" {
+		e.Text += fmt.Sprintf("; did you mean %q?", near)
 		e.Key = prefix + near
+	} else if len(names) <= fewKeys {
+		e.Text += ": there are " + strings.Join(names, ", ")
 	}
 	return e
 }
+
+// fewKeys are as many as are all told where none is near.
+const fewKeys = 8
 
 // isTable says whether a type is read from a table: a struct with keys.
 func isTable(t reflect.Type) bool {

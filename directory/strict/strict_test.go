@@ -96,7 +96,7 @@ func TestAllMistakesAreTold(t *testing.T) {
 			`line 7: there is no key "adress"; did you mean "address"?`, `line 9: there is no key "adress"; did you mean "address"?`,
 			"line 10: node: address: must be a text in quotes, but is a whole number",
 		}},
-		{"x = 1\ny = 2\n", []string{`line 1: there is no key "x"; did you mean "list"?`, `line 2: there is no key "y"; did you mean "list"?`}},
+		{"x = 1\ny = 2\n", []string{`line 1: there is no key "x": there are limit, list, name, node, port`, `line 2: there is no key "y": there are limit, list, name, node, port`}},
 		{"name = 1\n", []string{"line 1: name: must be a text in quotes, but is a whole number"}},
 		{"name = foo\nprot = 1\nport = 20 MB/s\nlist = here\n[limit]\nrate = much\nrat = 1\n", []string{
 			`line 1: name: put it in quotes: name = "foo"`, `line 2: there is no key "prot"; did you mean "port"?`,

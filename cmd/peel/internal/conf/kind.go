@@ -12,6 +12,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"peel/directory"
 	"peel/directory/authority"
 	"peel/directory/strict"
 	"peel/testnet/plan"
@@ -226,6 +227,12 @@ func meantFor(text []byte, err error) error {
 		if strict.Fits(text, of(kind)) && len(bytes.TrimSpace(text)) > 0 {
 			return fmt.Errorf("this is the file of another kind of node: a configuration for peel %s", kind)
 		}
+	}
+	if _, err := directory.ParseNetwork(text); err == nil {
+		return errors.New("this is a network file, not the file that names it")
+	}
+	if strict.Fits(text, plan.Default()) && len(bytes.TrimSpace(text)) > 0 {
+		return errors.New("this is a plan of a test network, for peel testnet run")
 	}
 	return nil
 }

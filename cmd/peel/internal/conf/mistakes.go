@@ -12,13 +12,18 @@ import (
 	"peel/directory/strict"
 )
 
-// Check says what is wrong with values that were not read from a file.
+// Check says what is wrong with values that were not read from a file, but are those of flags: all that is, each by its flag.
 func Check(f file) error {
 	var all mistakes
-	if f.check(&all); len(all) > 0 {
-		return fmt.Errorf("%s: %w", all[0].key, all[0].err)
+	f.check(&all)
+	var told []error
+	for _, m := range all {
+		if m.key == "exit_policy" {
+			m.key = "exit"
+		}
+		told = append(told, fmt.Errorf("--%s: %w", m.key, m.err))
 	}
-	return nil
+	return errors.Join(told...)
 }
 
 // mistakes are values that cannot be, by their keys.
