@@ -380,7 +380,7 @@ func commandStatus(name string, err error) error {
 		}
 		return err
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		return &exitError{code: 127, err: fmt.Errorf("testnet: %w", err)}
+		return &exitError{code: 127, err: fmt.Errorf("testnet: %s: there is no such program", name)}
 	}
 	return &exitError{code: 126, err: fmt.Errorf("testnet: running %s: %w", name, err)}
 }
