@@ -23,8 +23,8 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	now := r.settled.Load() // nil: the node of an authority
 	var do func(context.Context)
 	switch {
-	case r.refusing(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.opens.take(time.Now(), openBurst, openRate):
-		s.Refuse(cell.EndBusy)
+	case r.refusing(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.mayOpen(time.Now()):
+		t.busy(s)
 		return
 	case o.Type == cell.MsgBeginDir:
 		do = func(ctx context.Context) { r.serveDirectory(ctx, s, callerOf(t.prev.Conn())) }
@@ -37,7 +37,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 		do = func(ctx context.Context) { r.carry(ctx, t, s, now.exit, o.Begin) }
 	}
 	if _, ok := r.allow(t.prev.Conn(), ofStreams); !ok || !t.start(r.streams, newTask("stream", owner{of: t}, do, s.Reset)) {
-		s.Refuse(cell.EndBusy)
+		t.busy(s)
 	}
 }
 
@@ -259,10 +259,3 @@ func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream, caller aut
 		s.Close()
 	}
 }
-
-// Of one circuit, so many streams to the world and look-ups may begin at once, and a second. Whoever opens a page with
-// hundreds of parts stays below.
-const (
-	openBurst = 256
-	openRate  = 100
-)

@@ -129,6 +129,7 @@ type Relay struct {
 	handshakes *waiting
 	sources    *sources
 	dirStreams *streams
+	opening    *opening
 	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
 	draining   atomic.Bool // nothing new is taken
@@ -205,7 +206,7 @@ func New(cfg Config) (*Relay, error) {
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
 		handshakes: newWaiting(mostHandshakes), budget: stream.NewBudget(stream.Limits{Unread: cfg.MaxUnread, Copies: cfg.MaxCopied, Late: cfg.MaxLate}),
-		dirStreams: newStreams(), informed: make(chan struct{}),
+		dirStreams: newStreams(), opening: newOpening(), informed: make(chan struct{}),
 		sources:  newSources(&cfg.Limits),
 		unproved: newCrowd(mostUnproved*len(cfg.Listeners), eachUnproved),
 		links:    newCrowd(cfg.MaxLinks, cfg.Limits.Links), linked: make(map[*link.Conn]*place),

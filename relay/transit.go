@@ -25,7 +25,7 @@ type transit struct {
 	mux   *stream.Mux
 
 	seat  place  // among the relay's circuits
-	opens bucket // of streams and look-ups that begin; of the link's reader alone
+	opens *opens // streams and look-ups that begin
 
 	fwd, back *layer.Layer // never another
 
@@ -151,7 +151,7 @@ func (t *transit) forward(cells []cell.Cell) error {
 			t.mux.Hold()
 		}
 		err := t.handle(c)
-		t.prev.Taken(1)
+		t.taken()
 		if err != nil {
 			return err
 		}

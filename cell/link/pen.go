@@ -265,14 +265,15 @@ func (b *batch) forward(m move) bool {
 func (b *batch) take(c *Circ, n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch last := len(b.taken) - 1; {
-	case !b.on:
-	case last >= 0 && b.taken[last].from == c:
+	if !b.on { // then the list is the reader's, who may be at it
+		return false
+	}
+	if last := len(b.taken) - 1; last >= 0 && b.taken[last].from == c {
 		b.taken[last].n += n
-	default:
+	} else {
 		b.taken = append(b.taken, gone{c, n, plenty})
 	}
-	return b.on
+	return true
 }
 
 // endBatch does what was left for the end. Only the reader calls it; from now on the lists are its own. Whatever panics, no pen is kept: the
