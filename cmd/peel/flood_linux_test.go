@@ -249,42 +249,48 @@ func TestFloodsLeaveHonestClientsTheirs(t *testing.T) {
 		}
 	}
 	b := newBesieged(t)
-	capacity := make(map[string]float64)
 	for _, f := range kinds {
-		if capacity[f.What] == 0 {
-			capacity[f.What] = b.capacity(f.What)
-			t.Logf("%s: %.0f are answered in a second", f.What, capacity[f.What])
-		}
-		f.Rate = int(10*capacity[f.What]) + 1
-		var ratios, worths []float64
-		for range rounds {
-			s := b.measure(f, span)
-			alone := b.measure(flooding{What: onlyBurn, Burn: min(s.others, 1)}, span)
-			ratios, worths = append(ratios, s.rate/alone.rate), append(worths, s.worth/alone.worth)
-			o, h := &s.other, &s.honest
-			t.Logf("%s from %d: download %.0f MB/s, beside as much work that harms nobody %.0f; for each second of the relay's core %.0f and %.0f MB. "+
-				"A second: %.0f tried, %.0f sent, %.0f answered, %.0f refused. Cores: relay %.2f and %.2f, flooder %.2f. Circuits in 2 s: %d of %d, median %.0f ms, %.0f at most; "+
-				"clients: %d of %d, %.0f ms, %.0f. %.0f MiB", f.What, f.From, s.rate, alone.rate, s.worth, alone.worth,
-				float64(o.Tried)/o.Seconds, float64(o.Sent)/o.Seconds, float64(o.Answered)/o.Seconds, float64(o.Refused)/o.Seconds, s.core, alone.core, s.others,
-				h.Circuits.Soon, h.Circuits.Tried, h.Circuits.Median, h.Circuits.Most, h.Clients.Soon, h.Clients.Tried, h.Clients.Median, h.Clients.Most, s.memory)
-			for what, x := range map[string]inTime{"circuits": h.Circuits, "clients": h.Clients} {
-				if x.Tried == 0 || x.Came*100 < x.Tried*80 {
-					t.Errorf("%s from %d: of %d honest %s came %d: %q", f.What, f.From, x.Tried, what, x.Came, h.Faults)
-				}
-			}
-			if h.Bytes == 0 || f.What == floodCreates && s.worth < 0.1*alone.worth {
-				t.Errorf("%s from %d: the download has %.1f MB for each second of the relay's core, and %.1f beside what harms nobody", f.What, f.From, s.worth, alone.worth)
-			}
-			if s.memory > besiegedMemory {
-				t.Errorf("%s from %d: %.0f MiB of %d", f.What, f.From, s.memory, besiegedMemory)
-			}
-			if o.Tried < 2*o.Answered || o.Sent == 0 {
-				t.Errorf("%s from %d: %d tried and %d answered is no flood", f.What, f.From, o.Tried, o.Answered)
-			}
-		}
-		slices.Sort(ratios)
-		slices.Sort(worths)
-		t.Logf("== %s from %d: the download keeps %.2f (by the relay's time %.2f)", f.What, f.From, ratios[len(ratios)/2], worths[len(worths)/2])
+		t.Run(fmt.Sprintf("%s from %d", f.What, f.From), func(t *testing.T) {
+			b.t = t
+			b.withstand(f, span, rounds)
+		})
 	}
+	b.t = t
 	t.Log(b.drops())
+}
+
+// withstand floods so many times for so long each, and looks at what is left for others.
+func (b *besieged) withstand(f flooding, span time.Duration, rounds int) {
+	t := b.t
+	capacity := b.capacity(f.What)
+	f.Rate = int(10*capacity) + 1
+	var ratios, worths []float64
+	for range rounds {
+		s := b.measure(f, span)
+		alone := b.measure(flooding{What: onlyBurn, Burn: min(s.others, 1)}, span)
+		ratios, worths = append(ratios, s.rate/alone.rate), append(worths, s.worth/alone.worth)
+		o, h := &s.other, &s.honest
+		t.Logf("download %.0f MB/s, beside as much work that harms nobody %.0f; for each second of the relay's core %.0f and %.0f MB. "+
+			"A second: %.0f tried, %.0f sent, %.0f answered, %.0f refused; %.0f is all it can do. Cores: relay %.2f and %.2f, flooder %.2f. "+
+			"Circuits in 2 s: %d of %d, median %.0f ms, %.0f at most; clients: %d of %d, %.0f ms, %.0f. %.0f MiB", s.rate, alone.rate, s.worth, alone.worth,
+			float64(o.Tried)/o.Seconds, float64(o.Sent)/o.Seconds, float64(o.Answered)/o.Seconds, float64(o.Refused)/o.Seconds, capacity, s.core, alone.core, s.others,
+			h.Circuits.Soon, h.Circuits.Tried, h.Circuits.Median, h.Circuits.Most, h.Clients.Soon, h.Clients.Tried, h.Clients.Median, h.Clients.Most, s.memory)
+		for what, x := range map[string]inTime{"circuits": h.Circuits, "clients": h.Clients} {
+			if x.Tried == 0 || x.Came*100 < x.Tried*80 {
+				t.Errorf("of %d honest %s came %d: %q", x.Tried, what, x.Came, h.Faults)
+			}
+		}
+		if h.Bytes == 0 || f.What == floodCreates && s.worth < 0.1*alone.worth {
+			t.Errorf("the download has %.1f MB for each second of the relay's core, and %.1f beside what harms nobody", s.worth, alone.worth)
+		}
+		if s.memory > besiegedMemory {
+			t.Errorf("%.0f MiB of %d", s.memory, besiegedMemory)
+		}
+		if o.Tried < 2*o.Answered || o.Sent == 0 {
+			t.Errorf("%d tried and %d answered is no flood", o.Tried, o.Answered)
+		}
+	}
+	slices.Sort(ratios)
+	slices.Sort(worths)
+	t.Logf("the download keeps %.2f (by the relay's time %.2f)", ratios[len(ratios)/2], worths[len(worths)/2])
 }
