@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // held is what the process holds.
@@ -13,10 +15,12 @@ type held struct{ goroutines, fds, objects, heap int }
 // holds is what the process holds when all that nobody uses is gone, and what the runtime keeps for later is as much as any other time: what is in
 // sync.Pools, and what each processor has for those who wait.
 func holds() (h held) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // processors that end drop what they have
-	runtime.GC()                                    // and then what is there for all of them is dropped
-	together(512, func() {}, func() {})             // the one that is left has as much as it may
-	for range 3 {                                   // what is in a Pool lives through one
+	later := timers(runtime.GOMAXPROCS(0), 1)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // processors that end drop what they have; room for timers only if there are any
+	stop(later)
+	runtime.GC()                        // what is there for all processors is dropped
+	together(512, func() {}, func() {}) // the one that is left has as much as it may
+	for range 3 {                       // what is in a Pool lives through one
 		runtime.GC()
 	}
 	var m runtime.MemStats
@@ -46,12 +50,43 @@ func (h held) beyond(before, empty held) (what string) {
 	return what
 }
 
-// holdsAtLeast is for whoever looks at what is held: it has more goroutines and threads at a time than there will be, since what the
-// runtime knows one by it keeps for another for ever. It returns what is held then.
+// holdsAtLeast is for whoever looks at what is held: it has more goroutines, threads and timers at a time than there will be, since what the
+// runtime knows one by, or has room for them, it keeps for ever. It returns what is held then.
 func holdsAtLeast() held {
 	together(10000, func() {}, func() {})
 	together(64, runtime.LockOSThread, runtime.UnlockOSThread)
+	before := runtime.GOMAXPROCS(1)
+	stop(timers(1, 16384))
+	runtime.GOMAXPROCS(before)
 	return holds()
+}
+
+// timers starts timers on as many processors at a time, n on each.
+func timers(processors, n int) (all []*time.Timer) {
+	var running atomic.Int32
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range processors {
+		wg.Go(func() {
+			for running.Add(1); running.Load() < int32(processors); { // nobody leaves a processor to another
+			}
+			mine := make([]*time.Timer, n)
+			for i := range mine {
+				mine[i] = time.AfterFunc(time.Hour, func() {})
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, mine...)
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+func stop(timers []*time.Timer) {
+	for _, t := range timers {
+		t.Stop()
+	}
 }
 
 // together has n goroutines at a time that all have begun, and wait.
