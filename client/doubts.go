@@ -24,7 +24,7 @@ const (
 	trialsGood  = 2 // and of these must work
 	trialWithin = 10 * time.Second
 
-	speakAfter = time.Minute // after its first stream a circuit that was used says what became of it
+	speakAfter = time.Minute // after its first stream it is known what becomes of a circuit, if nothing did before
 	mostSpeak  = 1024        // such circuits; when there are more the oldest say nothing
 )
 
@@ -188,17 +188,20 @@ func (p *pool) speaks(h *held, carried, silent bool, now time.Time) {
 	d.spoken = append(d.spoken, &used{h, now.Add(speakAfter), carried, silent})
 }
 
-// hear judges guards by what became of circuits that were used. It waits as long for those that broke as for those that serve, or many
-// that are used at once would seem to break. The caller holds mu.
+// hear judges guards by what became of circuits that were used. They speak in the order in which they were first used: or those that broke,
+// which is known soon, would come before those that serve, and of many that are used at once all would seem to break. The caller holds mu.
 func (p *pool) hear(now time.Time) {
 	d := &p.doubts
-	left := d.spoken[:0]
-	for _, u := range d.spoken {
+	for len(d.spoken) > 0 {
+		u := d.spoken[0]
 		c := u.h.circuit
 		failed := u.silent || ended(c)
+		if !failed && now.Before(u.at) && !linkLost(c) && !(u.carried && u.h.idle()) {
+			return
+		}
+		d.spoken[0] = nil
+		d.spoken = d.spoken[1:]
 		switch {
-		case now.Before(u.at) && (failed || !u.carried || !u.h.idle()):
-			left = append(left, u)
 		case u.h.born.Before(p.awoke) || linkLost(c):
 		case failed:
 			p.judge(u.h.path, guard.Broken, now)
@@ -206,8 +209,6 @@ func (p *pool) hear(now time.Time) {
 			p.judge(u.h.path, guard.Served, now)
 		}
 	}
-	clear(d.spoken[len(left):])
-	d.spoken = left
 }
 
 // judge tells what became of a circuit, and has others tried if that puts its guard in doubt. The caller holds mu.

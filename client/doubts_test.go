@@ -16,6 +16,8 @@ import (
 	"peel/cell"
 	"peel/circuit"
 	"peel/client/path"
+	"peel/directory"
+	"peel/directory/dirtest"
 )
 
 // through changes what comes of circuits, by their paths.
@@ -250,7 +252,7 @@ func TestHostileRelaysDriveNoClientFromItsGuard(t *testing.T) {
 	}
 	for _, atUse := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, 40)
+			w := newWorld(t, 40, dirtest.Entries(func(_ int, e *directory.Entry) { e.Bandwidth = 1_000_000 }))
 			c := w.client(Config{})
 			hostile := map[cell.NodeID]bool{}
 			hop := func(p path.Path) int {
@@ -327,6 +329,34 @@ func TestNoGuardIsLeftWhenAllFailAlike(t *testing.T) {
 		off.Clear()
 		if err := dialAndEcho(c, "www.example:443"); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Many circuits that are used at once, half of which break soon while the others go on for long, do not seem to break all.
+func TestThoseThatBreakDoNotSpeakBeforeThoseThatServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 40)
+		c := w.ready(Config{})
+		exits := map[*node]int{}
+		for i := range 80 {
+			conn, err := c.Isolated(i).DialContext(t.Context(), "tcp", "www.example:443")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			exits[w.nodeOf(PathOf(conn), 2)]++
+		}
+		broken := 0
+		for n, circuits := range exits {
+			if broken < 40 {
+				broken += circuits
+				n.destroy()
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		if broken < 40 || broken > 60 || len(left(c)) > 0 {
+			t.Errorf("%d broke, left: %v", broken, left(c))
 		}
 	})
 }
