@@ -91,6 +91,8 @@ func blame(lines []string, p toml.ParseError, into reflect.Type) (e *Error, from
 		return unknownIn(into, lines, from, path), from, to
 	case raw == "" || strings.HasPrefix(raw, "#"):
 		what = "a value is missing after the ="
+	case raw[0] == '[' && textsIn(field) && !strings.Contains(p.Message, "EOF"):
+		what = fmt.Sprintf("its texts must be in quotes, with commas between them: %s = [\"...\", \"...\"]", key)
 	case from != at || strings.ContainsAny(raw[:1], "[{"):
 		if what = "the list does not come out right: " + what; raw[0] == '{' {
 			what = strings.Replace(what, "list", "table", 1)
@@ -98,12 +100,12 @@ func blame(lines []string, p toml.ParseError, into reflect.Type) (e *Error, from
 	case strings.ContainsAny(raw[:1], `"'`):
 		if what = "what stands after the closing quotation mark does not belong there"; strings.Count(raw, raw[:1]) < 2 {
 			what = "the closing quotation mark is missing"
-		} else if strings.Contains(p.Message, "escape") || strings.Contains(p.Message, "control") {
-			what = inOrder(p.Message) + `: write \\ for \, or put the text in '...'`
+		} else if strings.Contains(p.Message, `\`) {
+			what = `a \ has a meaning of its own there: write \\ for \, or put the text in '...'`
 		}
 	default:
 		raw, _, _ = strings.Cut(raw, "#")
-		what = unquoted(key, strings.Trim(strings.TrimSpace(raw), `"'`), field)
+		what = unquoted(key, strings.Trim(strings.TrimSpace(raw), "\"'“”„‘’"), field)
 	}
 	return &Error{Line: at + 1, Key: path, Text: fmt.Sprintf("%s: %s", told(path), what)}, from, to
 }
@@ -124,6 +126,11 @@ func loose(lines []string, n int, into reflect.Type) *Error {
 	return e
 }
 
+// textsIn says whether a type is a list of texts.
+func textsIn(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String
+}
+
 // unquoted says how a value is written that stands there without quotes.
 func unquoted(key, raw string, field reflect.Type) string {
 	quoted := `"` + clip(strings.ReplaceAll(raw, `"`, "")) + `"`
@@ -138,7 +145,7 @@ func unquoted(key, raw string, field reflect.Type) string {
 			return "must be a whole number, without anything else"
 		case k == reflect.Float32 || k == reflect.Float64:
 			return "must be a number, without anything else"
-		case k == reflect.Slice && field.Elem().Kind() == reflect.String:
+		case textsIn(field):
 			return fmt.Sprintf("must be a list of texts in quotes: %s = [%s]", key, quoted)
 		}
 	}

@@ -3,11 +3,14 @@
 package strict
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
@@ -68,6 +71,11 @@ func Decode(text []byte, into any) error {
 	if Fits(text, into) {
 		return nil
 	}
+	for i, line := range bytes.Split(text, []byte("\n")) {
+		if !utf8.Valid(line) || bytes.IndexByte(line, 0) >= 0 {
+			return &Error{Line: i + 1, Text: "this is not text in UTF-8: save the file as that", lost: true}
+		}
+	}
 	return decodeRest(string(text), into)
 }
 
@@ -77,7 +85,20 @@ func Fits(text []byte, into any) bool {
 		return false
 	}
 	md, err := toml.Decode(string(text), into)
-	return err == nil && len(md.Undecoded()) == 0
+	if err != nil || len(md.Undecoded()) > 0 {
+		return false
+	}
+	exact := make(map[string]bool) // the library takes small letters for capital ones, and of two such keys any
+	for _, k := range md.Keys() {
+		path := k.String()
+		if exact[path] {
+			continue
+		}
+		if _, exact[path] = typeOf(reflect.TypeOf(into), path); !exact[path] {
+			return false
+		}
+	}
+	return true
 }
 
 // MostTold is how many mistakes are told at once: each costs a walk through the text.
@@ -140,29 +161,31 @@ func Near(s string, known []string) string {
 		return ""
 	}
 	best := nearest(s, known)
-	if most := 1 + len(s)/3; edits(s[:min(len(s), 64)], best) > most && (len(s) < 3 || !strings.HasPrefix(best, s)) {
+	if most := 1 + len(s)/4; edits(s[:min(len(s), 64)], best) > most && (len(s) < 3 || !strings.HasPrefix(best, s)) {
 		return ""
 	}
 	return best
 }
 
-// edits counts the letters to insert, delete or change to make b of a.
+// edits counts the letters to insert, delete, change or swap with the next to make b of a.
 func edits(a, b string) int {
-	row := make([]int, len(b)+1)
+	before, row, next := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range a {
-		diag := row[0]
-		row[0] = i + 1
+		next[0] = i + 1
 		for j := range b {
-			d := diag
+			same := row[j]
 			if a[i] != b[j] {
-				d++
+				same++
 			}
-			diag = row[j+1]
-			row[j+1] = min(d, row[j]+1, row[j+1]+1)
+			next[j+1] = min(same, row[j+1]+1, next[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				next[j+1] = min(next[j+1], before[j-1]+1)
+			}
 		}
+		before, row, next = row, next, before
 	}
 	return row[len(b)]
 }

@@ -73,6 +73,14 @@ func TestAtFindsTheLine(t *testing.T) {
 	}
 }
 
+func TestCapitalLettersAreOthers(t *testing.T) {
+	for range 20 { // two such keys would be taken in any order
+		if err := Decode([]byte("name = \"a\"\nName = \"b\"\n"), new(file)); err == nil || !strings.Contains(err.Error(), `no key "Name"`) {
+			t.Fatal(err)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{"name = \"a\"\nport = 3\n", "[limit]\nrate = 3\n", "[[node]]\naddress = \"x\"\nx.y = 1\n", "a.b.c = 1", "\"\" = 1", "[a.\"b.c\"]\n"} {
 		f.Add([]byte(s))
@@ -113,7 +121,12 @@ func TestAllMistakesAreTold(t *testing.T) {
 			"line 2: name: it is given twice", `line 3: there is no key "nam"; did you mean "name"?`, "line 4: node: there may be several: write [[node]], with two brackets on each side",
 		}},
 		{"name = \"\"\"a\nport = \"x\"\n", []string{"line 1: name: the text that begins here with three quotation marks does not end with three"}},
-		{"name = \"C:\\keys\"\nport = [1,\n2 3]\n", []string{"line 1: name: ", "line 3: port: the list does not come out right"}},
+		{"name = \"C:\\keys\"\nport = [1,\n2 3]\nlist = [a, b]\n", []string{
+			`line 1: name: a \ has a meaning of its own there: write \\ for \`, "line 3: port: the list does not come out right", `line 4: list: its texts must be in quotes, with commas`,
+		}},
+		{"name = “a”\nName = \"b\"\n", []string{`line 1: name: put it in quotes: name = "a"`, `line 2: there is no key "Name"; did you mean "name"?`}},
+		{"name = \"a\"\nname = \"\xff\"\nx = 1\n", []string{"line 2: this is not text in UTF-8"}},
+		{"nmae = 1\nfoo bar\n", []string{`line 1: there is no key "nmae"; did you mean "name"?`, "line 2: this is neither key = value nor the name of a table in brackets"}},
 	} {
 		err := Decode([]byte(c.text), new(file))
 		var e *Error
