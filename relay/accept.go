@@ -8,7 +8,8 @@ import (
 )
 
 // admitLink gives a connection that has just arrived a place for its link handshake; nil: it is to be closed. When all are taken, the
-// address that has most loses its oldest: an honest caller needs one for a moment only.
+// address that has most loses its oldest: an honest caller needs one for a moment only. But one that has half as many as that is
+// refused, which costs least: those that flood would else take places from each other without end.
 func (r *Relay) admitLink(nc net.Conn) *place {
 	if r.draining.Load() {
 		return nil
@@ -20,7 +21,7 @@ func (r *Relay) admitLink(nc net.Conn) *place {
 	}
 	p := &place{owner: o, lose: func() { nc.Close() }}
 	r.mu.Lock()
-	if r.links.full(o) {
+	if r.links.full(o) || r.unproved.sated(o) {
 		r.mu.Unlock()
 		return nil
 	}

@@ -70,6 +70,12 @@ func (k *crowd) full(o owner) bool {
 	return !ok
 }
 
+// sated says whether all places are taken, and o has half as many as he who has most, and more than one.
+func (k *crowd) sated(o owner) bool {
+	own := k.of[o.of]
+	return k.n >= k.most && own != nil && own.n > 1 && 2*own.n*k.rank[0].weight >= k.rank[0].n*own.weight
+}
+
 // enter gives a place to p, and says whose place that was, if it was somebody's. Not ok: there is none.
 func (k *crowd) enter(p *place) (shed *place, ok bool) {
 	shed, ok = k.victim(p.owner)

@@ -46,6 +46,32 @@ func TestNobodysOnlyPlaceIsTaken(t *testing.T) {
 	}
 }
 
+// When all places are taken, who has half as many as another is sated, and who has one or none is not.
+func TestWhoHasEnough(t *testing.T) {
+	k := newCrowd(16, 0)
+	enter := func(of string, weight, n int) {
+		for range n {
+			k.enter(&place{owner: owner{of: of, weight: weight}})
+		}
+	}
+	enter("most", 1, 6)
+	enter("half", 1, 3)
+	enter("fewer", 1, 2)
+	enter("one", 1, 1)
+	if k.sated(owner{of: "most"}) {
+		t.Error("somebody is sated though there are places")
+	}
+	enter("relay", 64, 4)
+	for of, want := range map[string]bool{"most": true, "half": true, "fewer": false, "one": false, "relay": false, "nobody": false} {
+		if got := k.sated(owner{of: of}); got != want {
+			t.Errorf("%s: %v", of, got)
+		}
+	}
+	if newCrowd(0, 0).sated(owner{of: 1}) {
+		t.Error("nobody has enough of nothing")
+	}
+}
+
 // Whatever comes and goes, the counts stay true and the first of the ranking has most.
 func TestPlacesAreNeverLost(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
