@@ -124,6 +124,8 @@ type circuitShown struct {
 	Purpose string     `json:"purpose"`
 	Closing bool       `json:"closing"`
 	Streams int        `json:"streams"`
+	Sent    uint64     `json:"cells_sent"`
+	Got     uint64     `json:"cells_received"`
 	Path    []hopShown `json:"path"`
 }
 
@@ -135,7 +137,7 @@ type hopShown struct {
 func circuitsShown(all []client.CircuitInfo) []circuitShown {
 	shown := []circuitShown{}
 	for _, i := range all {
-		c := circuitShown{ID: i.ID, Age: int(i.Age / time.Second), Purpose: string(i.Purpose), Closing: i.Closing, Streams: i.Streams}
+		c := circuitShown{ID: i.ID, Age: int(i.Age / time.Second), Purpose: string(i.Purpose), Closing: i.Closing, Streams: i.Streams, Sent: i.Sent, Got: i.Received}
 		for _, e := range i.Path {
 			c.Path = append(c.Path, hopShown{e.Nickname, e.ID.String()})
 		}
