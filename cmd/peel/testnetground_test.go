@@ -17,6 +17,7 @@ import (
 	"peel/testnet/lab"
 	"peel/testnet/netns"
 	"peel/testnet/plan"
+	"peel/testnet/story"
 )
 
 // Nodes of a plan that are processes are killed, frozen and restarted, misbehave, and carry what they should all the same.
@@ -45,6 +46,93 @@ func TestANetworkOfProcessesBearsWhatAPlanSays(t *testing.T) {
 	p.Expect.MissedPeriods, p.Expect.Deeds = 100, 1 // of which a busy machine may miss some
 	p.Fill()
 	runPlan(t, groundProcesses, p, ", complete 100.00 %")
+}
+
+// Who looks at a network of processes sees the circuits of its clients, through three of its relays, and more and more that they carry.
+func TestANetworkOfProcessesIsSeenAtWork(t *testing.T) {
+	if os.Getenv("PEEL_SLOW") == "" {
+		t.Skip("needs some seconds: set PEEL_SLOW=1 to run it")
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux, which has all of 127.0.0.0/8")
+	}
+	p := plan.Default()
+	p.Name, p.Authorities, p.Relays, p.Length = "seen", 3, plan.Relays{Count: 5, Exits: 2, Bandwidth: 20e6}, plan.Duration(10*time.Minute)
+	p.Services = []plan.Service{{Name: "web", Kind: "web"}}
+	p.Loads = []plan.Load{{To: "web", Count: 1_000_000, AtOnce: 2, Size: 100_000, Pause: plan.Duration(200 * time.Millisecond)}}
+	p.Fill()
+	text, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "peel-") // with a name that is short enough for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	file, report := filepath.Join(dir, "seen.toml"), filepath.Join(dir, "seen.html")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "peel", "testnet", "run", "--ground", groundProcesses, "--web", "127.0.0.1:0", "--report", report, file)
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	var said, complaints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &complaints // so that Wait waits for all processes
+	link := func() (string, bool) {
+		urls, _ := filepath.Glob(filepath.Join(dir, "peel-testnet-*", windowFile))
+		if len(urls) == 0 {
+			return "", false
+		}
+		text, err := os.ReadFile(urls[0])
+		return strings.TrimSpace(string(text)), err == nil && len(text) > 0
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+	}()
+	first := make(map[string]uint64) // cells that a circuit had brought when it was seen first
+	var v story.Snapshot
+	seen := eventually(func() bool {
+		at, there := link()
+		if !there {
+			return false
+		}
+		l, err := newLooker(at)
+		if err != nil {
+			t.Fatalf("%q: %v", at, err)
+		}
+		if v, err = l.look(t.Context()); err != nil {
+			return false
+		}
+		relay := func(name string) bool {
+			return slices.ContainsFunc(v.Nodes, func(n story.Node) bool { return n.Name == name && n.Role == story.Relay && n.State == story.Up })
+		}
+		for _, c := range v.Circuits {
+			if c.Client != "client1" || len(c.Path) != 3 || !relay(c.Path[0]) || !relay(c.Path[1]) || !relay(c.Path[2]) {
+				continue
+			}
+			if before, there := first[c.Key]; !there {
+				first[c.Key] = c.Received
+			} else if c.Received > before+50 && c.In > 0 && slices.Max(v.Series.In) > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	cmd.Process.Signal(os.Interrupt)
+	err = cmd.Wait()
+	if !seen {
+		t.Fatalf("no circuit was seen to carry something: %+v; it ended with %v and said\n%s%s", v.Circuits, err, &said, &complaints)
+	}
+	if text, err := os.ReadFile(report); err != nil || !bytes.Contains(text, []byte(`"key":"client1/`)) {
+		t.Errorf("its report shows no circuit: %v, %d bytes", err, len(text))
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "peel-lab-*")); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
 }
 
 // Nodes that are processes on machines of their own bear weather as well, and a divided network.

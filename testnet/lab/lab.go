@@ -144,7 +144,7 @@ func (l *Lab) Run(ctx context.Context) (*Result, error) {
 	if l.cfg.Second != nil {
 		l.running.Go(func() {
 			for sleepUntil(ctx, time.Now().Add(time.Second)) {
-				if !l.cfg.Second(l.Actions(), l.look) {
+				if !l.cfg.Second(l.Actions(), func() { l.look(lookTime) }) {
 					cancel(nil)
 				}
 			}

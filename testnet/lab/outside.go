@@ -143,11 +143,6 @@ func (l *Lab) each(most int, do func(*program)) {
 	wg.Wait()
 }
 
-// refresh asks all processes how they are.
-func (l *Lab) refresh() {
-	l.each(mostAsked, func(p *program) { p.refresh(context.WithoutCancel(l.ctx)) })
-}
-
 // endPrograms ends all processes at once, as they are: the run is over.
 func (l *Lab) endPrograms() {
 	if l.starter == nil {
@@ -301,7 +296,11 @@ func (d *door) Again() uint64 {
 
 func (d *door) pathOf(net.Conn) []string { return nil }
 
-// circuits tells of the circuits, and looks at the paths of those that are new.
+// mostPurpose is how long the name of what a circuit is for may be.
+const mostPurpose = 40
+
+// circuits lists the circuits that the client had open when it was asked last, tells of those that are new or over, and looks at the paths of
+// new ones. One that goes through what is no relay of the plan is left out: it is none of this network.
 func (d *door) circuits(now time.Time) []story.Circuit {
 	d.turn.Lock()
 	defer d.turn.Unlock()
@@ -311,18 +310,28 @@ func (d *door) circuits(now time.Time) []story.Circuit {
 		var names []string
 		var p path.Path
 		for _, hop := range c.Path {
-			names = append(names, hop.Nickname)
 			if n := d.lab.byName[hop.Nickname]; n != nil {
+				names = append(names, n.name)
 				p = append(p, &directory.Entry{Nickname: n.name, ID: n.id, Addrs: []netip.AddrPort{netip.AddrPortFrom(n.addr, n.port)}})
 			}
 		}
+		if len(p) == 0 || len(p) < len(c.Path) || told[c.ID] {
+			continue
+		}
+		s := story.Circuit{
+			Client: d.name, ID: c.ID, Path: names, State: stateOf(c.Closing), Purpose: c.Purpose[:min(len(c.Purpose), mostPurpose)],
+			Streams: max(c.Streams, 0), Sent: c.Sent, Received: c.Received, Begun: now.Add(-time.Duration(min(max(c.Age, 0), 1<<30)) * time.Second),
+		}
 		if told[c.ID] = true; !d.told[c.ID] {
 			d.lab.checkPath(d.name, p)
+			d.lab.story.Circuit(now, d.name, s, fmt.Sprintf("circuit %d is open: %s", c.ID, strings.Join(names, " → ")))
 		}
-		list = append(list, story.Circuit{
-			Client: d.name, ID: c.ID, Path: names, State: stateOf(c.Closing), Purpose: c.Purpose, Streams: c.Streams,
-			Begun: now.Add(-time.Duration(c.Age) * time.Second),
-		})
+		list = append(list, s)
+	}
+	for id := range d.told {
+		if !told[id] {
+			d.lab.story.Circuit(now, d.name, story.Circuit{ID: id, State: story.Closed}, fmt.Sprintf("circuit %d is closed", id))
+		}
 	}
 	d.told = told
 	return list

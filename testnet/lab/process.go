@@ -1,17 +1,14 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,12 +16,11 @@ import (
 	"time"
 
 	"peel/cell"
-	"peel/cell/link"
 	"peel/directory"
-	"peel/directory/authority"
 	"peel/relay"
 	"peel/testnet/bench"
 	"peel/testnet/plan"
+	"peel/testnet/story"
 )
 
 // Processes is how authorities, relays and clients run as processes of their own, on a ground that is an Outside.
@@ -54,10 +50,8 @@ type Setup struct {
 
 // What is waited for from a process.
 const (
-	askTime   = 3 * time.Second  // an answer
 	endTime   = 30 * time.Second // its end, when the run is over
 	drainTime = 40 * time.Second // its end, when it is restarted: it lets what runs on it end first
-	mostAsked = 8                // at a time
 )
 
 // mostFolder is how long the name of a node's folder may be: a socket below it has a name of some hundred bytes at most.
@@ -78,33 +72,17 @@ type program struct {
 	told   bool          // to end
 	asked  bool          // to, by a signal that it heeds
 	frozen bool
+	gone   bool // it ended by itself
 	seen   look // in the last of its answers
 	past   counts
-	age    time.Time // of the file with its consensus
+	age    time.Time     // of the file with its consensus
+	asking chan struct{} // closed when it has answered, or not in time; nil: it is not being asked
+	heard  time.Time     // when this process answered last; zero: not yet
+	silent bool          // it did, and does no longer
 
 	kills atomic.Int64 // how often it was ended at once
 
 	turn sync.Mutex // of who ends it, starts it, or does one after the other
-}
-
-// look is what is known of a process from outside.
-type look struct {
-	counts    counts
-	consensus *directory.Consensus
-	status    *authority.Status
-	circuits  []circuitSeen
-}
-
-// circuitSeen is a circuit of a client, as its window shows it.
-type circuitSeen struct {
-	ID      uint64 `json:"id"`
-	Age     int    `json:"age_seconds"`
-	Purpose string `json:"purpose"`
-	Closing bool   `json:"closing"`
-	Streams int    `json:"streams"`
-	Path    []struct {
-		Nickname string `json:"nickname"`
-	} `json:"path"`
 }
 
 // newProgram writes the files of a node.
@@ -133,7 +111,7 @@ func (p *program) logFile() string { return p.dir + ".log" }
 func (p *program) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cmd != nil {
+	if p.cmd != nil && !p.gone {
 		return fmt.Errorf("lab: %s runs already", p.name)
 	}
 	if p.lab.ctx.Err() != nil { // whoever ends all has been here, or will see what is started now
@@ -152,11 +130,17 @@ func (p *program) start() error {
 		return fmt.Errorf("lab: starting %s: %w", p.name, err)
 	}
 	done := make(chan struct{})
-	p.cmd, p.done, p.told, p.asked, p.frozen, p.seen = cmd, done, false, false, false, look{}
+	p.forget()
+	p.cmd, p.done, p.told, p.asked, p.frozen, p.gone = cmd, done, false, false, false, false
 	p.lab.running.Go(func() {
 		err := cmd.Wait()
 		p.mu.Lock()
 		told, asked := p.told, p.asked
+		if !told {
+			p.gone, p.seen.circuits = true, nil
+			p.lab.story.State(p.name, story.Down)
+			p.lab.story.Unlink(p.name)
+		}
 		p.mu.Unlock()
 		switch {
 		case !told:
@@ -220,18 +204,23 @@ func (p *program) end(with os.Signal, within time.Duration) error {
 	p.mu.Lock()
 	if p.cmd == cmd { // and nobody else has waited for the same
 		p.cmd = nil
-		p.past.plus(p.seen.counts)
-		p.seen = look{}
+		p.forget()
 	}
 	p.mu.Unlock()
 	return late
+}
+
+// forget forgets what was seen of a process that has ended, but for what it counted. The caller holds mu.
+func (p *program) forget() {
+	p.past.plus(p.seen.counts)
+	p.seen, p.heard, p.silent = look{}, time.Time{}, false
 }
 
 // freeze stops the process, or lets it go on.
 func (p *program) freeze(frozen bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cmd == nil {
+	if p.cmd == nil || p.gone {
 		return nil
 	}
 	p.frozen = frozen
@@ -241,93 +230,10 @@ func (p *program) freeze(frozen bool) error {
 	return goOn(p.cmd)
 }
 
-// refresh asks the process, if it can answer, what there is to know of it.
-func (p *program) refresh(ctx context.Context) {
-	p.mu.Lock()
-	cmd, asleep, seen, age := p.cmd, p.cmd == nil || p.frozen, p.seen, p.age
-	p.mu.Unlock()
-	if asleep {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	if text, err := p.ask(ctx, "/metrics"); err == nil {
-		seen.counts = metrics(text)
-	}
-	switch p.on.Role {
-	case roleAuthority:
-		if text, err := p.ask(ctx, "/authority"); err == nil {
-			s := new(authority.Status)
-			if json.Unmarshal(text, s) == nil {
-				seen.status = s
-			}
-		}
-	case roleClient:
-		if text, err := p.ask(ctx, "/status"); err == nil {
-			var status struct {
-				Use struct {
-					Again uint64 `json:"asked_again"`
-				} `json:"use"`
-			}
-			if json.Unmarshal(text, &status) == nil {
-				seen.counts.again = status.Use.Again
-			}
-		}
-		if text, err := p.ask(ctx, "/circuits"); err == nil {
-			var page struct {
-				Circuits []circuitSeen `json:"circuits"`
-			}
-			if json.Unmarshal(text, &page) == nil {
-				seen.circuits = page.Circuits
-			}
-		}
-	}
-	if c, at := p.kept(age); c != nil {
-		seen.consensus, age = c, at
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cmd == cmd { // else what it said is of one that is gone
-		p.seen, p.age = seen, age
-	}
-}
-
-func (p *program) ask(ctx context.Context, page string) ([]byte, error) {
-	return p.lab.cfg.Processes.Ask(ctx, p.dir, page)
-}
-
-// kept is the consensus that the node keeps in its folder, if it is newer than the file was at a time; nil: it is not.
-func (p *program) kept(since time.Time) (*directory.Consensus, time.Time) {
-	file := filepath.Join(p.dir, "state", "consensus")
-	st, err := os.Stat(file)
-	if err != nil || !st.ModTime().After(since) {
-		return nil, since
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, since
-	}
-	c, err := directory.ParseConsensus(text)
-	if err != nil {
-		p.lab.broken("what nodes keep can be read", "%s: %s: %v", p.name, file, err)
-		return nil, st.ModTime()
-	}
-	return c, st.ModTime()
-}
-
-// known is what was seen last, and what it counted in all its lives.
-func (p *program) known() (look, counts) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	all := p.past
-	all.plus(p.seen.counts)
-	return p.seen, all
-}
-
 func (p *program) up() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.cmd != nil
+	return p.cmd != nil && !p.gone
 }
 
 func (c *counts) plus(o counts) {
@@ -337,36 +243,6 @@ func (c *counts) plus(o counts) {
 	c.cells += o.cells
 	c.deeds += o.deeds
 	c.again += o.again
-}
-
-// metrics reads counts out of a node's metrics, which are rounded down: few breaches are not seen from outside.
-func metrics(text []byte) (c counts) {
-	for line := range bytes.Lines(text) {
-		name, value, ok := strings.Cut(strings.TrimSpace(string(line)), " ")
-		if !ok || strings.HasPrefix(name, "#") {
-			continue
-		}
-		f, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			continue
-		}
-		switch name {
-		case "peel_relay_panics_total", "peel_client_panics_total":
-			c.panics = uint64(f)
-		case `peel_relay_drops_total{reason="breach"}`:
-			c.breaches = uint64(f)
-		case "peel_relay_cells_total":
-			c.cells = uint64(f)
-		case "peel_villain_deeds_total":
-			c.deeds = uint64(f)
-		}
-		for r := link.ReasonRecord; r <= link.ReasonFlood; r++ {
-			if name == `peel_links_ended_total{reason="`+r.String()+`"}` {
-				c.faults += uint64(f)
-			}
-		}
-	}
-	return c
 }
 
 // refuseOutside says what of a plan cannot be had where nodes are processes.

@@ -93,7 +93,7 @@ func TestCountsAreOfTheProcessThatGaveThem(t *testing.T) {
 		return []byte("peel_relay_cells_total 5"), nil
 	}
 	for _, want := range []uint64{0, 5} {
-		l.refresh()
+		l.refresh(time.Minute)
 		if c := n.counted().cells; c != want {
 			t.Errorf("%d cells, want %d", c, want)
 		}

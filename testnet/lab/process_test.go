@@ -10,7 +10,7 @@ import (
 )
 
 func TestCountsAreReadFromMetrics(t *testing.T) {
-	c := metrics([]byte(`# HELP peel_relay_panics_total Panics that were contained: each is a bug.
+	c, err := metrics([]byte(`# HELP peel_relay_panics_total Panics that were contained: each is a bug.
 # TYPE peel_relay_panics_total counter
 peel_relay_panics_total 2
 peel_relay_cells_total 1.024e+03
@@ -21,8 +21,8 @@ peel_links_ended_total{reason="closed"} 80
 peel_relay_open_most nonsense
 peel_villain_deeds_total 7
 `))
-	if want := (counts{breaches: 16, panics: 2, faults: 8, cells: 1024, deeds: 7}); c != want {
-		t.Errorf("%+v, want %+v", c, want)
+	if want := (counts{breaches: 16, panics: 2, faults: 8, cells: 1024, deeds: 7}); c != want || err != nil {
+		t.Errorf("%+v, %v, want %+v", c, err, want)
 	}
 }
 

@@ -100,7 +100,7 @@ func (l *Lab) trace(format string, a ...any) {
 func (l *Lab) collect() {
 	r := &l.result
 	r.over = time.Now()
-	l.look()
+	l.look(askTime)
 	for _, n := range l.nodes {
 		c := n.counted()
 		if c.panics > 0 {

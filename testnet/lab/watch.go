@@ -21,23 +21,26 @@ import (
 func (l *Lab) watch(ctx context.Context) {
 	period := time.Duration(l.plan.Period)
 	every := min(max(period/4, time.Second), max(time.Minute, period/60))
+	if l.ground.Traits().Real { // it takes its time, whoever looks
+		every = time.Second
+	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			l.look()
+			l.look(lookTime)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// look is one look at everything.
-func (l *Lab) look() {
-	l.refresh()
+// look is one look at everything. It waits for nodes that are processes, but for no more than wait.
+func (l *Lab) look(wait time.Duration) {
 	l.looking.Lock()
 	defer l.looking.Unlock()
+	l.refresh(wait)
 	now := time.Now()
 	best := make(map[time.Time]story.Period) // of what authorities know of each period, what that one has who has most
 	take := func(p story.Period) {

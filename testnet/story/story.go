@@ -42,6 +42,7 @@ const (
 	Starting = "starting"
 	Up       = "up"
 	Frozen   = "frozen" // runs, and does nothing
+	Silent   = "silent" // runs, and does not say how it is
 	Down     = "down"
 )
 

@@ -48,7 +48,7 @@ type drawing struct {
 
 // tints are SGR codes.
 var tints = map[string]string{
-	"bold": "1", story.Up: "32", story.Open: "32", story.Down: "31", story.Failed: "31", story.Frozen: "36", story.Starting: "33", story.Building: "33", story.Closing: "33", story.Closed: "2",
+	"bold": "1", story.Up: "32", story.Open: "32", story.Down: "31", story.Failed: "31", story.Frozen: "36", story.Silent: "33", story.Starting: "33", story.Building: "33", story.Closing: "33", story.Closed: "2",
 	"soft": "2", "villain": "31;1",
 }
 

@@ -386,6 +386,7 @@ function shape(p, n, r) {
   let mark = "";
   if (n.state === "down") mark = `M${f(-s)} ${f(-s)}L${f(s)} ${f(s)}M${f(s)} ${f(-s)}L${f(-s)} ${f(s)}`;
   else if (n.state === "frozen") mark = `M${f(-s * 0.6)} ${f(-s)}V${f(s)}M${f(s * 0.6)} ${f(-s)}V${f(s)}`;
+  else if (n.state === "silent") mark = `M${f(-s)} 0h.1M0 0h.1M${f(s)} 0h.1`;
   else if (r < 12 && n.role !== "relay") mark = "";
   else if (n.role === "client") mark = "M-6 4V-5H6V4zM-9 7H9"; // a computer
   else if (n.role === "server") mark = "M-7 0a7 7 0 1 0 14 0a7 7 0 1 0 -14 0zM-7 0H7M0 -7q-6 7 0 14M0 -7q6 7 0 14"; // a globe

@@ -179,7 +179,7 @@ function swatch(c) {
   return s;
 }
 
-const signs = { up: "good", open: "good", starting: "warn", building: "warn", closing: "warn", frozen: "warn", down: "bad", failed: "bad", closed: "" };
+const signs = { up: "good", open: "good", starting: "warn", building: "warn", closing: "warn", frozen: "warn", silent: "warn", down: "bad", failed: "bad", closed: "" };
 const sign = (state) => el("span", { class: "sign " + (signs[state] ?? "") }, state);
 const pairs = (rows) => el("dl", {}, ...rows.filter(([, v]) => v !== "" && v !== undefined && v !== null).flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, ...[v].flat())]));
 
@@ -229,7 +229,7 @@ function nodeStory(n, through) {
   const button = (what, name) => acts.push(el("button", { "data-key": what, onclick: (e) => act("/" + what + "?" + new URLSearchParams({ node: n.name }), e.currentTarget) }, name));
   if (can("kill") && n.state !== "down") button("kill", "Kill");
   if (can("freeze") && n.state === "up") button("freeze", "Freeze");
-  if (can("restore") && (n.state === "down" || n.state === "frozen")) button("restore", "Restore");
+  if (can("restore") && (n.state === "down" || n.state === "frozen" || n.state === "silent")) button("restore", "Restore");
   return [
     el("h2", {}, n.name, sign(n.state), n.villain ? el("span", { class: "sign bad" }, "villain") : null, close()),
     pairs([["role", n.role], ["does", n.villain && n.villain + (deeds[n.villain] ? ": " + deeds[n.villain] : "")], ["place", n.place], ["address", n.addr], ["flags", (n.flags ?? []).join(" ")], ["bandwidth", n.bandwidth ? bytes(n.bandwidth) + "/s" : ""],
