@@ -42,7 +42,7 @@ func (r *Relay) Create(c *link.Circ, m cell.Create) {
 		return
 	}
 	o, ok := r.allow(c.Conn(), ofCreates)
-	if ok && r.crowded(o) {
+	if ok && (r.crowded(o) || r.handshakes.sated(o)) {
 		r.stats.Crowded.Add(1)
 		ok = false
 	}

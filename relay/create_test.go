@@ -211,3 +211,27 @@ func TestPeersTakeTurns(t *testing.T) {
 		t.Error("a closed queue took a job")
 	}
 }
+
+// Of a full queue a client who has much of it is refused more, and neither one who has little nor a relay.
+func TestWhoHasManyKeyExchangesWaiting(t *testing.T) {
+	w := newWaiting(6)
+	for _, of := range "RRRaab" {
+		j := new(job)
+		if j.owner = (owner{of: of}); of == 'R' {
+			j.weight = relayWeight
+		}
+		if w.sated(j.owner) {
+			t.Errorf("%c is refused though there is room", of)
+		}
+		w.push(j)
+	}
+	for of, want := range map[rune]bool{'a': true, 'b': false, 'R': false, 'x': false} {
+		o := owner{of: of}
+		if of == 'R' {
+			o.weight = relayWeight
+		}
+		if got := w.sated(o); got != want {
+			t.Errorf("%c: %v", of, got)
+		}
+	}
+}

@@ -130,13 +130,13 @@ func TestAddressesAreCountedApart(t *testing.T) {
 	}
 }
 
-// The more cells a relay carries, the less of the cores key exchanges take, down to an eighth. Twice the time of the cells is left to them.
+// The more cells a relay carries, the less of the cores key exchanges take, down to a twelfth. Twice the time of the cells is left to them.
 func TestKeyExchangesLeaveTheCoresToCells(t *testing.T) {
 	const took = 280 * time.Microsecond
 	for _, c := range []struct {
 		cells uint64 // a second and core
 		share float64
-	}{{0, 1}, {25_000, 0.75}, {50_000, 0.5}, {80_000, 0.2}, {160_000, 0.125}, {1e7, 0.125}} {
+	}{{0, 1}, {25_000, 0.75}, {50_000, 0.5}, {80_000, 0.2}, {160_000, 1.0 / 12}, {1e7, 1.0 / 12}} {
 		p := newPace(4)
 		now := time.Unix(1e9, 0)
 		p.rest(time.Microsecond, now, 7, 0)
@@ -147,7 +147,7 @@ func TestKeyExchangesLeaveTheCoresToCells(t *testing.T) {
 		} else if want := time.Duration(float64(took) * (1/c.share - 1)); (rest - want).Abs() > time.Microsecond {
 			t.Errorf("%d cells: rests for %v, want %v", c.cells, rest, want)
 		}
-		if rest := p.rest(time.Hour, now.Add(time.Second), 7+4*c.cells, 0); rest > 28*took+time.Microsecond {
+		if rest := p.rest(time.Hour, now.Add(time.Second), 7+4*c.cells, 0); rest > 44*took+time.Microsecond {
 			t.Errorf("after a job that was kept waiting it rests for %v", rest)
 		}
 	}
@@ -178,7 +178,7 @@ func TestKeyExchangesGiveWayWhereTheCoresAreBusy(t *testing.T) {
 		{10, few, 0, 0},
 		{10, many, 0, took / 4},
 		{10, many, lateRest, took / 4},
-		{10, many, 2 * lateRest, 7 * took},
+		{10, many, 2 * lateRest, 11 * took},
 		{10, few, 2 * lateRest, 0},
 		{10, many, 0, took / 4},
 		{0, many, 2 * lateRest, 0},
@@ -189,7 +189,7 @@ func TestKeyExchangesGiveWayWhereTheCoresAreBusy(t *testing.T) {
 		}
 	}
 	look(10, many)
-	if p.rested(2 * lateRest); p.rest(took, now, cells, many) < 7*took {
+	if p.rested(2 * lateRest); p.rest(took, now, cells, many) < 11*took-time.Microsecond {
 		t.Errorf("a late rest is seen at the next look only")
 	}
 }

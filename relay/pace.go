@@ -3,7 +3,7 @@ package relay
 import "time"
 
 const (
-	leastShare = 0.125                  // of a worker's time that key exchanges get, however much else there is to do
+	leastShare = 1.0 / 12               // of a worker's time that key exchanges get, however much else there is to do
 	paceLook   = 100 * time.Millisecond // between two looks at how much that is
 	cellPart   = 56                     // cells that cost as much as a key exchange
 	lateRest   = time.Millisecond       // a rest that ends later than it should, by more than this: others want the cores

@@ -32,6 +32,14 @@ func newWaiting(most int) *waiting {
 	return w
 }
 
+// sated says whether a client has so many jobs here that one more is better refused: else those who flood would take places from each
+// other without end, each with a message to another link. A relay's, which are of many people, rather lose the oldest.
+func (w *waiting) sated(o owner) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return o.weight <= 1 && w.places.sated(o)
+}
+
 // push adds a job, and returns the one there is no room for: j itself, another, or nil.
 func (w *waiting) push(j *job) (shed *job) {
 	w.mu.Lock()
