@@ -15,14 +15,13 @@ type held struct{ goroutines, fds, objects, heap int }
 // holds is what the process holds when all that nobody uses is gone, and what the runtime keeps for later is as much as any other time: what is in
 // sync.Pools, and what each processor has for those who wait.
 func holds() (h held) {
+	collect() // while all processors are there: what one that ends is to close, pipes in Pools, would wait for it to come back
 	later := timers(runtime.GOMAXPROCS(0), 1)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // processors that end drop what they have; room for timers only if there are any
 	stop(later)
 	runtime.GC()                        // what is there for all processors is dropped
 	together(512, func() {}, func() {}) // the one that is left has as much as it may
-	for range 3 {                       // what is in a Pool lives through one
-		runtime.GC()
-	}
+	collect()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	h = held{goroutines: runtime.NumGoroutine(), objects: int(m.HeapObjects), heap: int(m.HeapAlloc)}
@@ -30,6 +29,13 @@ func holds() (h held) {
 		h.fds = len(all)
 	}
 	return h
+}
+
+// collect finds all that nobody uses: what is in a Pool lives through one collection.
+func collect() {
+	for range 3 {
+		runtime.GC()
+	}
 }
 
 // beyond says what of h is more than two hundredths above what it was before, of what was more than there is in any case; "": nothing.
