@@ -21,10 +21,11 @@ import (
 
 // What is waited for from a process that is asked how it is (spec/queues.md, section 7).
 const (
-	askTime    = 3 * time.Second // all its answers of one round; who has given none for as long is said to be silent
-	lookTime   = time.Second     // those of all, before what is known is shown
-	mostPage   = 4 << 20         // bytes of one answer
-	mostListed = 512             // circuits of one client
+	askTime    = 3 * time.Second  // all its answers of one round; who has given none for as long is shown as silent
+	tellTime   = 10 * time.Second // without an answer, before that is told: a busy machine is silent for some seconds as a whole
+	lookTime   = time.Second      // the answers of all, before what is known is shown
+	mostPage   = 4 << 20          // bytes of one answer
+	mostListed = 512              // circuits of one client
 )
 
 // look is what is known of a process from outside.
@@ -111,16 +112,20 @@ func (p *program) hearOf(err error) (news string) {
 		if !p.silent {
 			return ""
 		}
-		p.silent, state, news = false, story.Up, "says again how it is"
+		state = story.Up
+		if p.missed {
+			p.missed, news = false, "says again how it is"
+		}
 	case p.heard.IsZero() || p.told || p.frozen || now.Sub(p.heard) < askTime: // it starts, ends, is held up by us, or may just be slow
 		return ""
-	case !p.silent:
-		p.silent = true
+	case !p.missed && now.Sub(p.heard) >= tellTime:
+		p.missed = true
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("nothing came within %v", askTime)
+			err = fmt.Errorf("nothing came for %v", now.Sub(p.heard).Round(time.Second))
 		}
 		news = fmt.Sprintf("does not say how it is: %v: what is shown of it is old", err)
 	}
+	p.silent = state == story.Silent
 	p.lab.story.Change(p.name, func(n *story.Node) {
 		if n.State == story.Up || n.State == story.Silent {
 			n.State = state

@@ -140,7 +140,7 @@ func TestAProcessThatDoesNotAnswerHoldsUpNobody(t *testing.T) {
 				mu.Unlock()
 			}
 			rounds(2, true)
-			rounds(6, false)
+			rounds(14, false)
 			if got := l.byName["relay1"].counted().cells; got < 6 {
 				t.Errorf("%s: of the one that answers %d cells are known", name, got)
 			}

@@ -79,6 +79,7 @@ type program struct {
 	asking chan struct{} // closed when it has answered, or not in time; nil: it is not being asked
 	heard  time.Time     // when this process answered last; zero: not yet
 	silent bool          // it did, and does no longer
+	missed bool          // and that was told
 
 	kills atomic.Int64 // how often it was ended at once
 
@@ -213,7 +214,7 @@ func (p *program) end(with os.Signal, within time.Duration) error {
 // forget forgets what was seen of a process that has ended, but for what it counted. The caller holds mu.
 func (p *program) forget() {
 	p.past.plus(p.seen.counts)
-	p.seen, p.heard, p.silent = look{}, time.Time{}, false
+	p.seen, p.heard, p.silent, p.missed = look{}, time.Time{}, false, false
 }
 
 // freeze stops the process, or lets it go on.
