@@ -339,11 +339,11 @@ func (r *Relay) test(ctx context.Context, at netip.AddrPort) (Verdict, string) {
 	}
 	c, _, err := r.cache.Usable(r.cfg.Now())
 	if err != nil {
-		return Unjudged, "the network has no directory yet, or none that still holds"
+		return r.testAlone(ctx, at, "the network has no directory yet, or none that still holds")
 	}
 	helpers := r.helpers(c, at)
 	if len(helpers) < leastHelpers {
-		return Unjudged, fmt.Sprintf("%d relays are needed that have such an address, and are of other operators and networks; there are %d", leastHelpers, len(helpers))
+		return r.testAlone(ctx, at, fmt.Sprintf("%d relays are needed that have such an address, and are of other operators and networks; there are %d", leastHelpers, len(helpers)))
 	}
 	var t tally
 	avoid := func(id cell.NodeID) bool { return !helpers[id].IsValid() }
@@ -365,23 +365,40 @@ func (r *Relay) test(ctx context.Context, at netip.AddrPort) (Verdict, string) {
 	}
 	relays := t.no
 	if relays >= enoughNo || t.away > 0 { // relays can lie, and try nothing but where one comes from; authorities have the last word anyway
-		as := slices.Clone(r.cfg.Network.Authorities)
-		for i := len(as) - 1; i > 0; i-- {
-			j := int(r.chance(uint64(i + 1)))
-			as[i], as[j] = as[j], as[i]
-		}
-		var asks []func(context.Context) error
-		for _, a := range as[:min(len(as), askedOfThose)] {
-			asks = append(asks, func(ctx context.Context) error { return r.askAuthority(ctx, a, at) })
-		}
-		if r.askAll(ctx, &t, asks) {
+		if r.askAll(ctx, &t, r.asksOfAuthorities(at)) {
 			return Reached, ""
 		}
-		if relays >= enoughNo || t.no-relays >= min(enoughNoOf, len(as)) {
+		if relays >= enoughNo || t.no-relays >= min(enoughNoOf, len(r.cfg.Network.Authorities)) {
 			return Unreached, t.remedy(at)
 		}
 	}
 	return Unjudged, fmt.Sprintf("of the nodes that were asked, too few answered (%d did not reach it)", t.no)
+}
+
+// testAlone has authorities try an address that no relays can be asked about. If they do not reach it that is for the operator to know, but no
+// verdict: they find out by themselves, and a network has to begin.
+func (r *Relay) testAlone(ctx context.Context, at netip.AddrPort, why string) (Verdict, string) {
+	var t tally
+	if r.askAll(ctx, &t, r.asksOfAuthorities(at)) {
+		return Reached, ""
+	}
+	if t.no > 0 {
+		why += fmt.Sprintf("; authorities that tried it did not reach it (%d): %s", t.no, t.remedy(at))
+	}
+	return Unjudged, why
+}
+
+// asksOfAuthorities are so many of them to be asked about an address, drawn by chance.
+func (r *Relay) asksOfAuthorities(at netip.AddrPort) (asks []func(context.Context) error) {
+	as := slices.Clone(r.cfg.Network.Authorities)
+	for i := len(as) - 1; i > 0; i-- {
+		j := int(r.chance(uint64(i + 1)))
+		as[i], as[j] = as[j], as[i]
+	}
+	for _, a := range as[:min(len(as), askedOfThose)] {
+		asks = append(asks, func(ctx context.Context) error { return r.askAuthority(ctx, a, at) })
+	}
+	return asks
 }
 
 // A tally is what those who were asked said.

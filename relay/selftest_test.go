@@ -274,26 +274,36 @@ func TestTheFirstRelaysOfANetworkComeUp(t *testing.T) {
 	}
 }
 
-// A relay that is there before its network knows that it is reached soon after there is a directory with others who can try it, and not only
-// a period later.
+// A relay that is there before its network knows that it is reached as soon as somebody can tell: an authority, or soon after there is a
+// directory others in it, and not only a period later.
 func TestTheFirstRelaysKnowSoonThatTheyAreReached(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := emptyWorld(t, 6)
-		w.young = true
-		r := newTested(w, new(sync.Map), func(*world, *Config) {})
-		time.Sleep(time.Second)
-		if v := r.verdict(0); v.Verdict != Unjudged {
-			t.Fatalf("%+v", v)
-		}
-		w.mu.Lock()
-		w.young = false
-		w.mu.Unlock()
-		<-r.informed
-		time.Sleep(spreadTests + askTimeout)
-		if v := r.verdict(0); v.Verdict != Reached || !strings.Contains(r.log.String(), "others reach this relay") {
-			t.Errorf("%+v\n%s", v, r.log)
-		}
-	})
+	for _, late := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := emptyWorld(t, 6)
+			w.young = true
+			var dropped sync.Map
+			r := newTested(w, &dropped, func(_ *world, cfg *Config) {
+				if late { // the authority does not reach it either, at first
+					dropped.Store(listenerAddrs(cfg.Listeners)[0].String(), true)
+				}
+			})
+			time.Sleep(askTimeout)
+			if late {
+				if v := r.verdict(0); v.Verdict != Unjudged || !v.Announced || !strings.Contains(v.Why, "no directory yet") || !strings.Contains(v.Why, "did not reach it (1): ") {
+					t.Fatalf("%+v", v)
+				}
+				dropped.Clear()
+				w.mu.Lock()
+				w.young = false
+				w.mu.Unlock()
+				<-r.informed
+				time.Sleep(spreadTests + askTimeout)
+			}
+			if v := r.verdict(0); v.Verdict != Reached || !strings.Contains(r.log.String(), "others reach this relay") {
+				t.Errorf("late %v: %+v\n%s", late, v, r.log)
+			}
+		})
+	}
 }
 
 // What the settings have since just now is not described before it is tested.
