@@ -39,15 +39,16 @@ func TestMain(m *testing.M) {
 	// Most of the time the scripts wait for networks to have their first consensus.
 	flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0))))
 	testscript.Main(m, map[string]func(){
-		"peel":       main,
-		"flooder":    flooder,
-		"get":        get,
-		"wait-for":   waitFor,
-		"wait-ready": waitReady,
-		"wait-says":  waitSays,
-		"inside":     inside,
-		"notified":   notified,
-		"serve-page": servePage,
+		"peel":        main,
+		"flooder":     flooder,
+		"get":         get,
+		"wait-for":    waitFor,
+		"wait-ready":  waitReady,
+		"wait-says":   waitSays,
+		"inside":      inside,
+		"notified":    notified,
+		"serve-page":  servePage,
+		"two-signals": twoSignals,
 	})
 }
 

@@ -6,13 +6,18 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
-// dieOf ends the process by a signal, so that its parent sees that.
+// dieOf ends the process by a signal, so that its parent sees that; where the signal is ignored, as an interrupt is by what a shell runs in the
+// background, with the status that a shell gives such an end.
 func dieOf(s os.Signal) {
-	signal.Reset(s)
-	if n, ok := s.(syscall.Signal); ok && syscall.Kill(syscall.Getpid(), n) == nil {
-		select {}
+	n, ok := s.(syscall.Signal)
+	if !ok {
+		os.Exit(1)
 	}
-	os.Exit(1)
+	if signal.Reset(n); !signal.Ignored(n) && syscall.Kill(syscall.Getpid(), n) == nil {
+		time.Sleep(time.Second) // it comes before
+	}
+	os.Exit(128 + int(n))
 }

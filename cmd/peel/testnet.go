@@ -50,6 +50,9 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 			if len(args) > 0 && c.ArgsLenAtDash() != 0 {
 				return &usageError{fmt.Errorf("unknown argument %q%s: a command to run comes after --, as in: peel testnet -- curl URL", args[0], meantVerb(c, args[0]))}
 			}
+			if len(args) == 0 && c.ArgsLenAtDash() == 0 {
+				return &usageError{errors.New("after -- there is no command to run: give one, or leave -- out")}
+			}
 			if len(args) > 0 {
 				if _, err := exec.LookPath(args[0]); err != nil {
 					return commandStatus(args[0], err) // better now than when the network is there

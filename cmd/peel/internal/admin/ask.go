@@ -119,7 +119,16 @@ func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
 		return nil, errors.New(told.Error)
 	}
 	if w.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("this node is of another kind: it has no %s", strings.TrimPrefix(page, "/"))
+		return nil, notOfThisKind(strings.TrimPrefix(page, "/"))
 	}
 	return nil, fmt.Errorf("%s: %s", page, w.Status)
+}
+
+// notOfThisKind says that a node cannot be asked for something, and which can.
+func notOfThisKind(what string) error {
+	kind := map[string]string{"circuits": "a client", "doors": "a client", "newnym": "a client", "authority": "an authority"}[what]
+	if kind == "" {
+		return fmt.Errorf("this node is of another kind: it has no %s", what)
+	}
+	return fmt.Errorf("this node is of another kind: ask %s (peel status says what a node is)", kind)
 }

@@ -202,6 +202,9 @@ var errNoFile = errors.New("no such file: peel init writes one")
 
 // read reads at most so much of a file as a configuration may have.
 func read(path string) ([]byte, error) {
+	if path == "" {
+		return nil, errors.New("the name of the file is empty: give one")
+	}
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoFile

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// twoSignals is a program that takes a minute to end in order, and gets two signals.
+func twoSignals() {
+	if os.Args[1] == "ignored" {
+		signal.Ignore(os.Interrupt) // as a shell has what it runs in the background do
+	}
+	do := func() { time.Sleep(time.Minute) }
+	onTerminate.Store(&do)
+	undo := watchTerminate(func() {})
+	defer undo()
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Signal(syscall.SIGTERM)
+	}
+	for !ending.Load() && err == nil {
+		time.Sleep(time.Millisecond)
+	}
+	if err == nil {
+		err = self.Signal(os.Interrupt)
+	}
+	fmt.Println(err)
+	time.Sleep(time.Minute)
+}
+
+// The second signal ends peel at once and says so, also the interrupt that a shell has what it runs in the background ignore.
+func TestTheSecondSignalEndsPeelAtOnce(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("needs signals")
+	}
+	t.Parallel()
+	for _, how := range []string{"heeded", "ignored"} {
+		out, err := exec.Command("two-signals", how).CombinedOutput()
+		var end *exec.ExitError
+		if !errors.As(err, &end) || !strings.Contains(string(out), "a second signal (interrupt) ends it at once") {
+			t.Errorf("%s: %v: %s", how, err, out)
+			continue
+		}
+		if w := end.Sys().(syscall.WaitStatus); w.Signaled() && w.Signal() != syscall.SIGINT || !w.Signaled() && w.ExitStatus() != 130 {
+			t.Errorf("%s: %v", how, err)
+		}
+	}
+}
