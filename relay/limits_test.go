@@ -147,7 +147,7 @@ func TestKeyExchangesLeaveTheCoresToCells(t *testing.T) {
 		} else if want := time.Duration(float64(took) * (1/c.share - 1)); (rest - want).Abs() > time.Microsecond {
 			t.Errorf("%d cells: rests for %v, want %v", c.cells, rest, want)
 		}
-		if rest := p.rest(time.Hour, now.Add(time.Second), 7+4*c.cells, 0); rest > 44*took+time.Microsecond {
+		if rest := p.rest(time.Hour, now.Add(time.Second), 7+4*c.cells, 0); rest > 22*took+time.Microsecond {
 			t.Errorf("after a job that was kept waiting it rests for %v", rest)
 		}
 	}

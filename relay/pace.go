@@ -53,7 +53,7 @@ func (p *pace) rest(took time.Duration, now time.Time, cells uint64, waiting int
 			share = leastShare
 		}
 	}
-	return max(rest, time.Duration(float64(min(took, 4*p.least))*(1/share-1)))
+	return max(rest, time.Duration(float64(min(took, 2*p.least))*(1/share-1)))
 }
 
 // rested notes by how much longer a rest was than it should be.

@@ -47,20 +47,16 @@ func residentMiB(t *testing.T, pid int) (all, own float64) {
 	return all, own
 }
 
-// A relay process that has a consensus of 100 relays and carries nothing has 25 MiB at most, and 10,000 circuits that carry nothing either take
-// 80 MiB more at most. PEEL_SLOW=1.
-func TestAnIdleRelayProcessIsSmall(t *testing.T) {
-	if os.Getenv("PEEL_SLOW") == "" {
-		t.Skip("takes ten seconds: PEEL_SLOW=1")
-	}
-	const circuits, links = 10_000, 20
-	n := dirtest.New(1, 100, dirtest.At(time.Now().UTC().Truncate(time.Second)))
+// relayFiles writes into a folder all that the first relay of a directory of so many needs; change has its configuration before.
+func relayFiles(t *testing.T, relays int, change func(*conf.Relay)) (n *dirtest.Net, f conf.Relay, dir string) {
+	t.Helper()
+	n, dir = dirtest.New(1, relays, dirtest.At(time.Now().UTC().Truncate(time.Second))), t.TempDir()
 	d := &n.Relays[0]
-	dir := t.TempDir()
-	f := conf.Relay{
+	f = conf.Relay{
 		Network: "network.toml", Keys: "keys", State: "state", Nickname: d.Descriptor.Nickname, Listen: []string{"127.0.0.1:" + freePort(t)},
-		Advertise: []string{d.Descriptor.Addrs[0].String()}, Log: "info", NoAddr: true, MaxCircuits: 2 * circuits,
+		Advertise: []string{d.Descriptor.Addrs[0].String()}, Log: "info",
 	}
+	change(&f)
 	text, err := n.Network.Encode()
 	if err == nil {
 		err = put(filepath.Join(dir, "network.toml"), string(text))
@@ -77,6 +73,18 @@ func TestAnIdleRelayProcessIsSmall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n, f, dir
+}
+
+// A relay process that has a consensus of 100 relays and carries nothing has 25 MiB at most, and 10,000 circuits that carry nothing either take
+// 80 MiB more at most. PEEL_SLOW=1.
+func TestAnIdleRelayProcessIsSmall(t *testing.T) {
+	if os.Getenv("PEEL_SLOW") == "" {
+		t.Skip("takes ten seconds: PEEL_SLOW=1")
+	}
+	const circuits, links = 10_000, 20
+	n, f, dir := relayFiles(t, 100, func(f *conf.Relay) { f.NoAddr, f.MaxCircuits = true, 2*circuits })
+	d := &n.Relays[0]
 	// The program as it is shipped: this one has all tests in it, and so more pages of files.
 	program := filepath.Join(dir, "peel")
 	if out, err := exec.CommandContext(t.Context(), "../../packaging/build", program).CombinedOutput(); err != nil {
