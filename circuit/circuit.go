@@ -96,6 +96,10 @@ func (c *Circuit) Hops() []Hop { return slices.Clone(c.path) }
 // Streams is how many streams are open on the circuit.
 func (c *Circuit) Streams() int { return c.mux.Streams() }
 
+// Quiet says whether no stream is open, and nothing is left to be said of one: a circuit that is closed before cuts off what the far end
+// had yet to give to its host.
+func (c *Circuit) Quiet() bool { return c.mux.Quiet() }
+
 // Cells is how many cells the circuit has sent to its first hop and received from it, but CREATE and CREATED.
 func (c *Circuit) Cells() (sent, received uint64) { return c.sent.Load(), c.received.Load() }
 
@@ -114,6 +118,7 @@ func (c *Circuit) Lost() bool { return c.link.Err() != nil }
 
 // Close ends the circuit at once, and its streams with it. What is still queued is lost: end the streams first.
 func (c *Circuit) Close() error {
+	c.mux.Urge()
 	c.fail(errClosed)
 	return nil
 }

@@ -61,7 +61,7 @@ func (h *held) dead() bool { return h.circuit != nil && h.circuit.Err() != nil }
 
 // idle says whether nobody would miss the circuit.
 func (h *held) idle() bool {
-	return h.users == 0 && h.circuit != nil && (h.circuit.Err() != nil || h.circuit.Streams() == 0)
+	return h.users == 0 && h.circuit != nil && (h.circuit.Err() != nil || h.circuit.Quiet())
 }
 
 // retires says whether the circuit has done its time: ten minutes of use, or half an hour without.

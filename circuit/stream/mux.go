@@ -117,6 +117,13 @@ func (m *Mux) Streams() int {
 	return len(m.streams) - len(m.patient)
 }
 
+// Quiet says whether no stream is open, and the last END of each has gone.
+func (m *Mux) Quiet() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.streams) == 0
+}
+
 // Unread is how many bytes of all streams wait to be read.
 func (m *Mux) Unread() int {
 	m.mu.Lock()
@@ -165,7 +172,10 @@ func (m *Mux) Close(err error) {
 // Control goes before data, and data by turns: one cell of each stream.
 func (m *Mux) Next(body []byte) bool {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer func() {
+		m.awake = false // the caller asks again
+		m.unlock()
+	}()
 	contain.Point("stream: next")
 	for {
 		s, data := m.control.pop(), false
@@ -182,7 +192,6 @@ func (m *Mux) Next(body []byte) bool {
 			said = s.sendControl(body)
 		}
 		m.schedule(s)
-		m.awake = false // the caller asks again
 		if said {
 			return true
 		}

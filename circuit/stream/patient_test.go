@@ -111,3 +111,20 @@ func TestFewEndsArePutOff(t *testing.T) {
 		t.Error("an END goes on a circuit that is gone")
 	}
 }
+
+// It may be the last data to go that lets an END wait.
+func TestAnEndBehindDataIsPutOff(t *testing.T) {
+	m, streams, later, _ := opening(t, 1)
+	s := streams[0]
+	receive(t, m, message(t, cell.MsgEnd, s.ID(), cell.End{Reason: cell.EndDone}))
+	m.mu.Lock()
+	s.out, s.finish = []byte("data"), true
+	m.schedule(s)
+	m.mu.Unlock()
+	if msg, ok := next(t, m); !ok || msg.Type != cell.MsgData || *later != 1 {
+		t.Errorf("%v, %v; told %d times that something can wait", msg.Type, ok, *later)
+	}
+	if m.Quiet() || m.Streams() != 0 {
+		t.Errorf("quiet: %v, %d streams", m.Quiet(), m.Streams())
+	}
+}
