@@ -100,16 +100,18 @@ func (r *trouble) change(p *plan.Plan) error {
 		p.Villains = append(p.Villains, v)
 	}
 	p.Fill()
-	for _, f := range p.Faults() {
-		for i, s := range r.villains {
-			if strings.HasPrefix(f.Key, fmt.Sprintf("villain[%d].", villains+i)) {
-				return fmt.Errorf("--villain %s: %w", s, f.Err)
-			}
-		}
-		if strings.HasPrefix(f.Key, fmt.Sprintf("event[%d].", events)) {
-			return fmt.Errorf("--churn %v: %w", r.churn, f.Err)
-		}
-		return f
+	wrong := p.Faults()
+	if len(wrong) == 0 {
+		return nil
 	}
-	return nil
+	f := wrong[0]
+	for i, s := range r.villains {
+		if strings.HasPrefix(f.Key, fmt.Sprintf("villain[%d].", villains+i)) {
+			return fmt.Errorf("--villain %s: %w", s, f.Err)
+		}
+	}
+	if strings.HasPrefix(f.Key, fmt.Sprintf("event[%d].", events)) {
+		return fmt.Errorf("--churn %v: %w", r.churn, f.Err)
+	}
+	return f
 }
