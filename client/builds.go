@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"peel/circuit"
@@ -44,6 +45,9 @@ func (p *pool) prove(ctx context.Context, c *circuit.Circuit) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	if err := probe(ctx, c); err != nil {
+		if lost := c.Err(); linkLost(lost) && !linkLost(err) {
+			err = fmt.Errorf("%w: %w", err, lost)
+		}
 		c.Close()
 		return err
 	}
@@ -246,6 +250,9 @@ func (p *pool) lateFailed(h *held, err error, now time.Time) {
 		return
 	}
 	if at.Hop > 0 {
+		if linkLost(err) {
+			return
+		}
 		p.judge(h.path, unbuilt(at.Hop), now)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/link"
 	"peel/circuit"
 	"peel/circuit/stream"
 	"peel/client/guard"
@@ -77,23 +78,23 @@ func (c *core) askFirst(ctx context.Context, p path.Path) answer {
 	switch {
 	case err == nil, errors.As(err, &end):
 		return answered
-	case ctx.Err() != nil, made.Lost(), linkLost(made):
+	case ctx.Err() != nil, made.Lost(), linkLost(made.Err()):
 		return unknown
 	}
 	return none
 }
 
-// linkLost says whether a circuit ended with its link.
-func linkLost(c *circuit.Circuit) bool {
+// linkLost says whether something came to nothing because a link was lost: so a circuit or its building ends that was on it.
+func linkLost(err error) bool {
 	var d *circuit.DestroyedError
-	return errors.As(c.Err(), &d) && d.Reason == cell.DestroyLinkClosed
+	return errors.As(err, &d) && d.Reason == cell.DestroyLinkClosed || errors.Is(err, link.ErrClosed)
 }
 
 // ended says whether a circuit was ended by a relay of it.
 func ended(c *circuit.Circuit) bool {
 	var d *circuit.DestroyedError
 	var breach *circuit.ProtocolError
-	return errors.As(c.Err(), &breach) || errors.As(c.Err(), &d) && !linkLost(c)
+	return errors.As(c.Err(), &breach) || errors.As(c.Err(), &d) && !linkLost(c.Err())
 }
 
 // waits has the guard of a circuit asked, since the answer of a stream is late.
@@ -196,13 +197,13 @@ func (p *pool) hear(now time.Time) {
 		u := d.spoken[0]
 		c := u.h.circuit
 		failed := u.silent || ended(c)
-		if !failed && now.Before(u.at) && !linkLost(c) && !(u.carried && u.h.idle()) {
+		if !failed && now.Before(u.at) && !linkLost(c.Err()) && !(u.carried && u.h.idle()) {
 			return
 		}
 		d.spoken[0] = nil
 		d.spoken = d.spoken[1:]
 		switch {
-		case u.h.born.Before(p.awoke) || linkLost(c):
+		case u.h.born.Before(p.awoke) || linkLost(c.Err()):
 		case failed:
 			p.judge(u.h.path, guard.Broken, now)
 		case u.carried:

@@ -211,33 +211,77 @@ func TestNetworkGoneLeavesNoGuard(t *testing.T) {
 	})
 }
 
-// A guard on which every circuit that is used breaks, as under one that alters cells, is left soon although all of them can be built.
+// A guard on which every circuit that is used breaks, as under one that alters cells, is left soon although all of them can be built:
+// also if it says that it is the link that broke.
 func TestGuardThatBreaksCircuitsIsLeft(t *testing.T) {
+	for _, why := range []cell.DestroyReason{cell.DestroyNone, cell.DestroyLinkClosed} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 40)
+			cfg, log := logged(Config{})
+			c := w.ready(cfg)
+			if err := dialAndEcho(c, "www.example:443"); err != nil {
+				t.Fatal(err)
+			}
+			bad, n := c.Guards()[0].ID, 0
+			for ; len(left(c)) == 0 && n < 100; n++ {
+				conn, err := c.Isolated(n).DialContext(t.Context(), "tcp", "www.example:443")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if p := PathOf(conn); p[0].ID == bad {
+					w.nodeOf(p, 2).destroyFor(why)
+				}
+				conn.Close()
+				time.Sleep(30 * time.Second)
+			}
+			t.Logf("left after %d circuits that were used", n)
+			if ids := left(c); len(ids) != 1 || ids[0] != bad || n > 40 {
+				t.Errorf("%v: after %d circuits left: %v", why, n, ids)
+			}
+			if !strings.Contains(log(), "nearly all circuits that are used break") {
+				t.Errorf("nobody is told why:\n%s", log())
+			}
+		})
+	}
+}
+
+// A link that dies while circuits are built or proved, again and again, is no reason to leave its guard, though others do better.
+func TestLinksThatBreakInTheMiddleOfBuildsMakeNobodyLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 40)
-		cfg, log := logged(Config{})
-		c := w.ready(cfg)
+		c := w.client(Config{})
+		var mu sync.Mutex
+		var first cell.NodeID
+		broken := 0
+		through(c, func(ctx context.Context, p path.Path, next func(context.Context, path.Path) (*circuit.Circuit, error)) (*circuit.Circuit, error) {
+			made, err := next(ctx, p)
+			mu.Lock()
+			breaks := err == nil && p[0].ID == first && broken < 60
+			if breaks {
+				broken++
+			}
+			hop := 1 + broken%2
+			mu.Unlock()
+			if breaks {
+				w.nodeOf(p, 2).restart()
+				<-made.Done()
+				return nil, &circuit.BuildError{Hop: hop, Err: made.Err()}
+			}
+			return made, err
+		})
+		run(t, c)
 		if err := dialAndEcho(c, "www.example:443"); err != nil {
 			t.Fatal(err)
 		}
-		bad, n := c.Guards()[0].ID, 0
-		for ; len(left(c)) == 0 && n < 100; n++ {
-			conn, err := c.Isolated(n).DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if p := PathOf(conn); p[0].ID == bad {
-				w.nodeOf(p, 2).destroy()
-			}
-			conn.Close()
-			time.Sleep(30 * time.Second)
-		}
-		t.Logf("left after %d circuits that were used", n)
-		if ids := left(c); len(ids) != 1 || ids[0] != bad || n > 40 {
-			t.Errorf("after %d circuits left: %v", n, ids)
-		}
-		if !strings.Contains(log(), "nearly all circuits that are used break") {
-			t.Errorf("nobody is told why:\n%s", log())
+		mu.Lock()
+		first = c.Guards()[0].ID
+		mu.Unlock()
+		c.pool.retireAll()
+		time.Sleep(30 * time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if broken < 30 || len(left(c)) > 0 {
+			t.Errorf("%d links broke, left: %v", broken, left(c))
 		}
 	})
 }

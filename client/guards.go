@@ -229,12 +229,18 @@ func (p *pool) guardFailed(h *held, err error, now time.Time) {
 	switch {
 	case !errors.As(err, &at): // it was built, and carried nothing
 		p.guards.Note(id, true, true, false, false)
+		if linkLost(err) {
+			break
+		}
 		p.judge(h.path, guard.Built, now)
 		p.judge(h.path, guard.Broken, now)
 	case at.Hop == 0:
 		p.guards.Failed(id, p.core.cfg.Now(), p.core.chance.guards)
 	default:
 		p.guards.Note(id, true, false, false, false)
+		if linkLost(err) {
+			break // that says nothing of the guard
+		}
 		p.judge(h.path, unbuilt(at.Hop), now)
 		p.askGuard(h.path, now)
 	}

@@ -194,8 +194,7 @@ func (p *pool) clean(now time.Time) (spare int) {
 	for h := range p.circs {
 		switch {
 		case h.dead():
-			var d *circuit.DestroyedError
-			if errors.As(h.circuit.Err(), &d) && d.Reason == cell.DestroyLinkClosed {
+			if linkLost(h.circuit.Err()) {
 				lost[h.path[0].ID] = true
 			}
 			if !h.taken { // a relay that ends circuits as soon as they are there must not make us build without end

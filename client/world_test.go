@@ -225,12 +225,15 @@ func (n *node) links() *link.Pool {
 }
 
 // destroy ends all circuits of the node.
-func (n *node) destroy() {
+func (n *node) destroy() { n.destroyFor(cell.DestroyNone) }
+
+// destroyFor does so and says why, which to a client nobody may.
+func (n *node) destroyFor(why cell.DestroyReason) {
 	n.mu.Lock()
 	ends := slices.Clone(n.ends)
 	n.mu.Unlock()
 	for _, e := range ends {
-		e.circ.Close(cell.DestroyNone)
+		e.circ.Close(why)
 		e.mux.Close(io.ErrUnexpectedEOF)
 	}
 }

@@ -24,7 +24,7 @@ type Receiver interface {
 	Created(reply []byte)             // the peer took the circuit opened here: once, before all else; reply is valid during the call
 	Receive(cells []cell.Cell)        // a run of RELAY and RELAY_EARLY cells, in order; valid, and ours to change, during the call
 	Room()                            // Circ.Room was 0 and is not now
-	Closed(reason cell.DestroyReason) // the peer ended the circuit, or the link is gone (DestroyLinkClosed): once, the last call
+	Closed(reason cell.DestroyReason) // the peer ended the circuit, or the link is gone (DestroyLinkClosed, then only): once, the last call
 }
 
 // A Prefetcher is a Receiver that takes state of its own for each cell, which may be in no cache. Prefetch begins to bring

@@ -483,3 +483,29 @@ func TestPeerThatReadsNothingIsLost(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// That its link is lost a node knows itself: who says so over the link that is there is not believed. A client is told no reasons.
+func TestNobodyIsToldByThePeerThatTheLinkIsLost(t *testing.T) {
+	for _, x := range []struct {
+		client    bool
+		say, hear cell.DestroyReason
+	}{
+		{false, cell.DestroyBusy, cell.DestroyBusy}, {false, cell.DestroyLinkClosed, cell.DestroyNone},
+		{true, cell.DestroyBusy, cell.DestroyNone}, {true, cell.DestroyLinkClosed, cell.DestroyNone},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b, h := &link.Config{}, linktest.Config(t, "b"), &host{}
+			if !x.client {
+				a = linktest.Config(t, "a")
+			}
+			l, _ := linktest.Pair(t, a, b, linktest.Handlers{B: h}, linktest.Options{})
+			e := openCirc(t, l)
+			synctest.Wait()
+			h.end(0).circ.Close(x.say)
+			synctest.Wait()
+			if got := e.ended(); !slices.Equal(got, []cell.DestroyReason{x.hear}) || l.Err() != nil {
+				t.Errorf("client %t, %v: heard %v", x.client, x.say, got)
+			}
+		})
+	}
+}

@@ -435,9 +435,13 @@ func (c *Conn) destroyed(x *cell.Cell) error {
 	if err != nil {
 		return &Error{ReasonCell, err}
 	}
-	r, err := c.parted(x.Circ(), m.Reason)
+	why := m.Reason
+	if why == cell.DestroyLinkClosed || c.cfg.Key == nil {
+		why = cell.DestroyNone // that a link is lost is known here, and clients are told no reasons (spec/cell.md, section 6)
+	}
+	r, err := c.parted(x.Circ(), why)
 	if r != nil {
-		r.Closed(m.Reason)
+		r.Closed(why)
 	}
 	return err
 }
