@@ -324,14 +324,20 @@ func (p *Plan) checkScript(f *faults, at, node, script string) {
 }
 
 func (x *Expect) check(f *faults, p *Plan) {
-	for key, share := range map[string]float64{"complete": x.Complete, "first_try": x.FirstTry, "reconnect_share": x.ReconnectShare} {
-		f.unless(share >= 0 && share <= 1, "expect."+key, "give a share, 0 to 1")
+	for _, of := range []struct { // in the order that mistakes are told in
+		key   string
+		share float64
+	}{{"complete", x.Complete}, {"first_try", x.FirstTry}, {"reconnect_share", x.ReconnectShare}} {
+		f.unless(of.share >= 0 && of.share <= 1, "expect."+of.key, "give a share, 0 to 1")
 	}
-	for key, n := range map[string]int64{
-		"first_byte": int64(x.FirstByte), "slowest": int64(x.Slowest), "reconnect": int64(x.Reconnect), "missed_periods": int64(x.MissedPeriods),
-		"breaches": int64(x.Breaches), "deeds": int64(x.Deeds), "ended": int64(x.Ended), "behind": int64(x.Behind), "refused": int64(x.Refused),
+	for _, of := range []struct {
+		key string
+		n   int64
+	}{
+		{"first_byte", int64(x.FirstByte)}, {"slowest", int64(x.Slowest)}, {"reconnect", int64(x.Reconnect)}, {"missed_periods", int64(x.MissedPeriods)},
+		{"breaches", int64(x.Breaches)}, {"deeds", int64(x.Deeds)}, {"ended", int64(x.Ended)}, {"behind", int64(x.Behind)}, {"refused", int64(x.Refused)},
 	} {
-		f.unless(n >= 0, "expect."+key, "must not be negative")
+		f.unless(of.n >= 0, "expect."+of.key, "must not be negative")
 	}
 	f.unless(len(x.Says) <= mostSays, "expect.says", "%d of them, but at most %d are allowed", len(x.Says), mostSays)
 	for i, s := range x.Says[:min(len(x.Says), mostSays)] {

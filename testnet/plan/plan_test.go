@@ -349,3 +349,22 @@ at = 5
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
+
+// Of mistakes in what is expected, too, the same is always told first.
+func TestMistakesOfExpectationsAreSaidInOneOrder(t *testing.T) {
+	p := Default()
+	p.Fill()
+	x := &p.Expect
+	x.Complete, x.FirstTry, x.ReconnectShare = 2, 2, 2
+	x.FirstByte, x.Slowest, x.Reconnect, x.MissedPeriods, x.Breaches, x.Deeds, x.Ended, x.Behind, x.Refused = -1, -1, -1, -1, -1, -1, -1, -1, -1
+	want := strings.Fields("complete first_try reconnect_share first_byte slowest reconnect missed_periods breaches deeds ended behind refused")
+	for range 5 {
+		var got []string
+		for _, f := range p.Faults() {
+			got = append(got, strings.TrimPrefix(f.Key, "expect."))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

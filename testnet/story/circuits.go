@@ -45,7 +45,7 @@ func (s *Story) Circuit(at time.Time, client string, c Circuit, text string) {
 		if f = s.circuits[key(client, c.ID)]; f == nil {
 			return
 		}
-		f.Why = cmp.Or(f.Why, cut(c.Why)) // it is over, and now we hear why
+		f.Why = cmp.Or(f.Why, cut(c.Why, mostText)) // it is over, and now we hear why
 	} else if c.State == Closed || c.State == Failed {
 		s.end(at, f.Key, f, c.State, c.Why)
 	}
@@ -76,7 +76,7 @@ func (s *Story) follow(at time.Time, client string, c Circuit) *followed {
 	if c.State != "" {
 		f.State = c.State
 	}
-	f.Purpose = cmp.Or(c.Purpose, f.Purpose)
+	f.Purpose = cmp.Or(cut(c.Purpose, mostPurpose), f.Purpose)
 	f.Streams = c.Streams
 	f.Sent, f.Received = max(f.Sent, c.Sent), max(f.Received, c.Received)
 	return f
@@ -87,7 +87,7 @@ func (s *Story) end(at time.Time, k string, c *followed, state, why string) {
 	if c.Ended != nil {
 		return
 	}
-	c.State, c.Ended, c.Streams, c.In, c.Out, c.Why = state, &at, 0, 0, 0, cut(why)
+	c.State, c.Ended, c.Streams, c.In, c.Out, c.Why = state, &at, 0, 0, 0, cut(why, mostText)
 	s.past = append(s.past, k)
 	for len(s.past) > mostOver {
 		delete(s.circuits, s.past[0])

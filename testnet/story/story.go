@@ -26,6 +26,7 @@ const (
 	mostDownloads = 200
 	mostMarks     = 200
 	mostText      = 400 // bytes of a text
+	mostPurpose   = 40  // and of what a circuit is for
 	mostOutcome   = 8000
 )
 
@@ -236,7 +237,7 @@ func (s *Story) Tell(e Event) {
 
 func (s *Story) tell(e Event) {
 	s.seq++
-	e.Seq, e.Text = s.seq, cut(e.Text)
+	e.Seq, e.Text = s.seq, cut(e.Text, mostText)
 	s.events = keep(append(s.events, e), mostEvents)
 	if n := s.nodes[e.Node]; n != nil {
 		n.lines = keep(append(n.lines, e), mostLines)
@@ -267,10 +268,10 @@ func keep[T any](all []T, n int) []T {
 // tail is a copy of the last n, and never nil.
 func tail[T any](all []T, n int) []T { return append([]T{}, all[max(0, len(all)-n):]...) }
 
-// cut makes a text fit, at a whole character.
-func cut(text string) string {
-	if len(text) > mostText {
-		text = strings.ToValidUTF8(text[:mostText], "") + "…"
+// cut makes a text fit into so many bytes, at a whole character.
+func cut(text string, most int) string {
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}
 	return text
 }
@@ -347,7 +348,7 @@ func named(names []string) []string { return append([]string{}, names...) }
 func (s *Story) Downloaded(d Download) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d.Path, d.Err = slices.Clone(d.Path), cut(d.Err)
+	d.Path, d.Err = slices.Clone(d.Path), cut(d.Err, mostText)
 	s.downloads = keep(append(s.downloads, d), mostDownloads)
 	s.series.downloaded(d)
 }
@@ -360,7 +361,7 @@ func (s *Story) Mark(m Mark) {
 }
 
 func (s *Story) mark(m Mark) {
-	m.Text = cut(m.Text)
+	m.Text = cut(m.Text, mostText)
 	s.marks = keep(append(s.marks, m), mostMarks)
 }
 
