@@ -360,9 +360,7 @@ func TestHonestCircuitsInAFloodOfCreates(t *testing.T) {
 		t.Run(fmt.Sprint(from), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const cost, rate, lasts = 10 * time.Millisecond, 2000, 2 * time.Second // 10 ms each on two cores: 200 a second
-				var turn sync.Mutex                                                    // so that it is two cores, whatever this machine has
-				cores := make(chan struct{}, 2)
-				_ = &turn
+				cores := make(chan struct{}, 2)                                        // whatever this machine has
 				w := newWorld(t, 1, func(_ int, cfg *Config) {
 					cfg.MaxCircuits = 1024
 					cfg.toll = func() {
