@@ -127,11 +127,12 @@ func thisProgram() (*lab.Processes, error) {
 }
 
 // askNode asks a node by its folder.
-func askNode(ctx context.Context, dir, page string) ([]byte, error) {
+func askNode(ctx context.Context, dir, page string, most int64) ([]byte, error) {
 	a, err := admin.NewAsker(admin.Find(dir))
 	if err != nil {
 		return nil, err
 	}
+	a.Most = most
 	return a.Get(ctx, page)
 }
 

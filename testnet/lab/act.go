@@ -210,7 +210,7 @@ func (l *Lab) restore(name string) error {
 	l.story.Mark(story.Mark{At: time.Now(), Kind: "restore", Text: name + " is back"})
 	l.say(story.OfNode, name, "is back")
 	if n.up() {
-		l.story.State(name, story.Up)
+		l.goesOn(name)
 		return nil
 	}
 	return n.start()
@@ -220,16 +220,27 @@ func (l *Lab) freeze(name string, addr netip.Addr, frozen bool) error {
 	if err := l.hold(name, addr, frozen); err != nil {
 		return err
 	}
-	state, kind, text := story.Up, "restore", "goes on"
+	kind, text := "restore", "goes on"
 	if frozen {
-		state, kind, text = story.Frozen, "freeze", "is frozen"
+		kind, text = "freeze", "is frozen"
 	}
 	l.story.Mark(story.Mark{At: time.Now(), Kind: kind, Text: name + " " + text})
-	if l.up(name) {
-		l.story.State(name, state)
+	if !frozen {
+		l.goesOn(name)
+	} else if l.up(name) {
+		l.story.State(name, story.Frozen)
 	}
 	l.say(story.OfNode, name, "%s", text)
 	return nil
+}
+
+// goesOn shows one that was frozen as up.
+func (l *Lab) goesOn(name string) {
+	l.story.Change(name, func(n *story.Node) {
+		if n.State == story.Frozen {
+			n.State = story.Up
+		}
+	})
 }
 
 // hold keeps a machine, or the process on it, from doing anything, or lets it go on.

@@ -34,7 +34,12 @@ func (l *Lab) Actions() story.Actions {
 			}, func(n *node) error { return l.freeze(name, n.addr, true) })
 		},
 		Restore: func(name string) error {
-			return l.byHand("restore", name, func(*node) error { return nil }, func(*node) error { return l.restore(name) })
+			return l.byHand("restore", name, func(n *node) error {
+				if n.program != nil && n.program.runs() {
+					return fmt.Errorf("%s runs, and nobody froze it: kill it, and then restore it, to have it begin anew", name)
+				}
+				return nil
+			}, func(*node) error { return l.restore(name) })
 		},
 		SetWeather: func(name string) error {
 			if err := l.refuseWeather(name); err != nil {

@@ -31,7 +31,6 @@ func (l *Lab) startClients(ctx context.Context) error {
 		if err := l.startClient(ctx, name, addr); err != nil {
 			return err
 		}
-		l.story.State(name, story.Up)
 		for _, v := range l.plan.Villains {
 			if v.Node == name {
 				l.villains = append(l.villains, &villainClient{lab: l, name: name, addr: addr.Addr(), script: v.Script})
@@ -61,6 +60,7 @@ func (l *Lab) startClient(ctx context.Context, name string, addr netip.AddrPort)
 		return fmt.Errorf("lab: %s: %w", name, err)
 	}
 	l.clients = append(l.clients, &inner{c, name})
+	l.story.State(name, story.Up)
 	l.running.Go(func() {
 		if err := c.Run(ctx); err != nil {
 			l.broken("a node ended by itself", "%s: %v", name, err)

@@ -59,11 +59,7 @@ func (n *node) startAgain() error {
 	if n.script != "" {
 		n.mind.Set(n.script)
 	}
-	if err := n.program.start(); err != nil {
-		return err
-	}
-	n.lab.story.State(n.name, story.Up)
-	return nil
+	return n.program.start()
 }
 
 // stopProgram ends the process: at once with SIGKILL, or with SIGTERM, as an operator does.
@@ -154,6 +150,7 @@ func (l *Lab) endPrograms() {
 		}
 		p.hear()
 		if p.disk {
+			p.answered() // or nobody asks any longer: who asks reads on the disk
 			if err := unmount(p.dir); err != nil {
 				l.broken("what befalls the network can be done", "%s: %v", p.name, err)
 			}
@@ -162,6 +159,16 @@ func (l *Lab) endPrograms() {
 	l.running.Wait()
 	l.starter.end()
 	l.starter = nil
+}
+
+// answered waits until the process is not being asked: askTime at most.
+func (p *program) answered() {
+	p.mu.Lock()
+	asking := p.asking
+	p.mu.Unlock()
+	if asking != nil {
+		<-asking
+	}
 }
 
 // hear looks in the log of a process for what it is expected to tell its operator.
@@ -296,9 +303,6 @@ func (d *door) Again() uint64 {
 
 func (d *door) pathOf(net.Conn) []string { return nil }
 
-// mostPurpose is how long the name of what a circuit is for may be.
-const mostPurpose = 40
-
 // circuits lists the circuits that the client had open when it was asked last, tells of those that are new or over, and looks at the paths of
 // new ones. One that goes through what is no relay of the plan is left out: it is none of this network.
 func (d *door) circuits(now time.Time) []story.Circuit {
@@ -319,7 +323,7 @@ func (d *door) circuits(now time.Time) []story.Circuit {
 			continue
 		}
 		s := story.Circuit{
-			Client: d.name, ID: c.ID, Path: names, State: stateOf(c.Closing), Purpose: c.Purpose[:min(len(c.Purpose), mostPurpose)],
+			Client: d.name, ID: c.ID, Path: names, State: stateOf(c.Closing), Purpose: c.Purpose,
 			Streams: max(c.Streams, 0), Sent: c.Sent, Received: c.Received, Begun: now.Add(-time.Duration(min(max(c.Age, 0), 1<<30)) * time.Second),
 		}
 		if told[c.ID] = true; !d.told[c.ID] {
@@ -329,7 +333,9 @@ func (d *door) circuits(now time.Time) []story.Circuit {
 		list = append(list, s)
 	}
 	for id := range d.told {
-		if !told[id] {
+		if seen.open[id] { // it may be none of those listed
+			told[id] = true
+		} else {
 			d.lab.story.Circuit(now, d.name, story.Circuit{ID: id, State: story.Closed}, fmt.Sprintf("circuit %d is closed", id))
 		}
 	}

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +35,8 @@ type look struct {
 	counts    counts
 	consensus *directory.Consensus
 	status    *authority.Status
-	circuits  []circuitSeen
+	circuits  []circuitSeen   // of a client, the oldest: mostListed at most
+	open      map[uint64]bool // all that it has
 }
 
 // circuitSeen is a circuit of a client, as its window shows it.
@@ -61,7 +64,27 @@ func (l *Lab) refresh(wait time.Duration) {
 	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
-	for _, c := range asking {
+	within(t, asking)
+}
+
+// settle waits until what is being asked now has been answered, but for no more than wait. What is asked after that tells of all that was before.
+func (l *Lab) settle(wait time.Duration) {
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	var asking []<-chan struct{}
+	for _, p := range l.programs() {
+		p.mu.Lock()
+		if p.asking != nil {
+			asking = append(asking, p.asking)
+		}
+		p.mu.Unlock()
+	}
+	within(t, asking)
+}
+
+// within waits for all, but only until the timer ends.
+func within(t *time.Timer, all []<-chan struct{}) {
+	for _, c := range all {
 		select {
 		case <-c:
 		case <-t.C:
@@ -167,21 +190,24 @@ func (p *program) look(ctx context.Context, s *look, age time.Time) (time.Time, 
 			Circuits []circuitSeen `json:"circuits"`
 		}
 		if err = p.read(ctx, "/circuits", &page); err == nil {
-			s.circuits = page.Circuits[:min(len(page.Circuits), mostListed)]
+			s.circuits = slices.Clone(page.Circuits[:min(len(page.Circuits), mostListed)])
+			s.open = make(map[uint64]bool, len(page.Circuits))
+			for i := range page.Circuits {
+				s.open[page.Circuits[i].ID] = true
+			}
 		}
+	}
+	if err != nil {
+		return age, err
 	}
 	if c, at := p.kept(age); c != nil {
 		s.consensus, age = c, at
 	}
-	return age, err
+	return age, nil
 }
 
 func (p *program) ask(ctx context.Context, page string) ([]byte, error) {
-	text, err := p.lab.cfg.Processes.Ask(ctx, p.dir, page)
-	if err == nil && len(text) > mostPage {
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", page, len(text), mostPage)
-	}
-	return text, err
+	return p.lab.cfg.Processes.Ask(ctx, p.dir, page, mostPage)
 }
 
 // read asks for a page of JSON.
@@ -203,7 +229,12 @@ func (p *program) kept(since time.Time) (*directory.Consensus, time.Time) {
 	if err != nil || !st.ModTime().After(since) {
 		return nil, since
 	}
-	text, err := os.ReadFile(file)
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, since
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, directory.MaxConsensus+1)) // which refuses what is longer
 	if err != nil {
 		return nil, since
 	}
@@ -223,6 +254,15 @@ func (p *program) known() (look, counts) {
 	all.plus(p.seen.counts)
 	return p.seen, all
 }
+
+// faultLines count links that ended by the other end's fault.
+var faultLines = func() map[string]bool {
+	all := make(map[string]bool)
+	for r := link.ReasonRecord; r <= link.ReasonFlood; r++ {
+		all[`peel_links_ended_total{reason="`+r.String()+`"}`] = true
+	}
+	return all
+}()
 
 // metrics reads counts out of a node's metrics, which are rounded down: few breaches are not seen from outside.
 func metrics(text []byte) (c counts, err error) {
@@ -249,10 +289,8 @@ func metrics(text []byte) (c counts, err error) {
 		case "peel_villain_deeds_total":
 			c.deeds = uint64(f)
 		}
-		for r := link.ReasonRecord; r <= link.ReasonFlood; r++ {
-			if name == `peel_links_ended_total{reason="`+r.String()+`"}` {
-				c.faults += uint64(f)
-			}
+		if faultLines[name] {
+			c.faults += uint64(f)
 		}
 	}
 	return c, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -13,10 +14,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"peel/directory"
 	"peel/testnet/plan"
 	"peel/testnet/story"
+	"peel/testnet/villain"
 )
 
 // asked is a lab whose nodes are processes as far as it can tell: relay1 to relay4 and client1, which answer what a func says.
@@ -26,8 +29,12 @@ func asked(t *testing.T, answer func(ctx context.Context, name, page string) ([]
 	l := &Lab{plan: p, ground: Apart(p), story: story.New("asked", "as processes", time.Now()), byName: map[string]*node{}, ctx: t.Context()}
 	l.result.seen = map[string]string{}
 	l.cfg.Progress = func(string) {}
-	l.cfg.Processes = &Processes{Ask: func(ctx context.Context, dir, page string) ([]byte, error) {
-		return answer(ctx, filepath.Base(dir), page)
+	l.cfg.Processes = &Processes{Ask: func(ctx context.Context, dir, page string, most int64) ([]byte, error) {
+		text, err := answer(ctx, filepath.Base(dir), page)
+		if int64(len(text)) > most {
+			return nil, errors.New("it is too long")
+		}
+		return text, err
 	}}
 	dir := t.TempDir()
 	process := func(name, role string) *program {
@@ -35,7 +42,7 @@ func asked(t *testing.T, answer func(ctx context.Context, name, page string) ([]
 		return &program{lab: l, name: name, dir: filepath.Join(dir, name), on: Machine{Name: name, Role: role}, cmd: &exec.Cmd{}}
 	}
 	for i := range 4 {
-		n := &node{lab: l, name: fmt.Sprintf("relay%d", i+1), role: roleRelay}
+		n := &node{lab: l, name: fmt.Sprintf("relay%d", i+1), role: roleRelay, mind: villain.NewMind(1, time.Sleep)}
 		n.id[0] = byte(i)
 		n.program = process(n.name, roleRelay)
 		l.nodes, l.byName[n.name] = append(l.nodes, n), n
@@ -177,7 +184,7 @@ func TestCircuitsThatCannotBeAreNotShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hop := `{"nickname":"relay1"},{"nickname":"relay2"}`
 		one := func(id int, path string) string {
-			return fmt.Sprintf(`{"id":%d,"age_seconds":-9000,"purpose":%q,"streams":-1,"path":[%s]}`, id, strings.Repeat("x", 1000), path)
+			return fmt.Sprintf(`{"id":%d,"age_seconds":-9000,"purpose":%q,"streams":-1,"path":[%s]}`, id, "a"+strings.Repeat("é", 500), path)
 		}
 		all := []string{one(1, ""), one(2, hop+`,{"nickname":"nobody"}`), one(3, hop), one(3, hop)}
 		l := asked(t, func(_ context.Context, _, page string) ([]byte, error) {
@@ -192,7 +199,7 @@ func TestCircuitsThatCannotBeAreNotShown(t *testing.T) {
 		defer l.running.Wait()
 		l.look(lookTime)
 		v := l.story.Snapshot(0)
-		if len(v.Circuits) != 1 || v.Circuits[0].ID != 3 || v.Circuits[0].Streams != 0 || len(v.Circuits[0].Purpose) > mostPurpose {
+		if len(v.Circuits) != 1 || v.Circuits[0].ID != 3 || v.Circuits[0].Streams != 0 || len(v.Circuits[0].Purpose) > 100 || !utf8.ValidString(v.Circuits[0].Purpose) {
 			t.Errorf("%+v", v.Circuits)
 		}
 		all = all[:0]
@@ -202,6 +209,101 @@ func TestCircuitsThatCannotBeAreNotShown(t *testing.T) {
 		l.look(lookTime)
 		if n := len(l.story.Snapshot(0).Circuits); n == 0 || n > mostListed+64 {
 			t.Errorf("of %d circuits %d are shown", len(all), n)
+		}
+	})
+}
+
+// A circuit of a client that has too many to list is told to be closed when it is, and not when others are listed instead.
+func TestACircuitThatIsNoLongerListedIsNotTakenForClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, last := 0, mostListed
+		l := asked(t, func(_ context.Context, _, page string) ([]byte, error) {
+			if page != "/circuits" {
+				return []byte("{}\npeel_up 1\n")[:map[string]int{"/status": 2, "/metrics": 12}[page]], nil
+			}
+			var all []string
+			for id := range last {
+				if id = last - 1 - id; id >= first {
+					all = append(all, fmt.Sprintf(`{"id":%d,"path":[{"nickname":"relay1"}]}`, id))
+				}
+			}
+			return []byte(`{"circuits":[` + strings.Join(all, ",") + `]}`), nil
+		})
+		defer l.running.Wait()
+		closed := func() (ids []string) {
+			l.look(lookTime)
+			for _, e := range l.story.Snapshot(0).Events {
+				if id, ok := strings.CutSuffix(e.Text, " is closed"); ok {
+					ids = append(ids, strings.TrimPrefix(id, "circuit "))
+				}
+			}
+			return ids
+		}
+		closed()
+		last += 9 // which are listed instead of 0 to 8
+		if got := closed(); len(got) > 0 {
+			t.Errorf("%d are said to be closed, and are open", len(got))
+		}
+		first = 2
+		if got := closed(); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"0", "1"}) {
+			t.Errorf("%d are said to be closed, want 0 and 1: %q", len(got), got[:min(len(got), 5)])
+		}
+	})
+}
+
+// What happens in the last second counts: who is being asked when a run ends is asked again.
+func TestWhatHappensWhileANodeIsAskedIsSeenAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		l := asked(t, func(_ context.Context, who, page string) ([]byte, error) {
+			text := []byte("peel_relay_panics_total 0\n")
+			if time.Since(begun) >= lookTime {
+				text = []byte("peel_relay_panics_total 1\n")
+			}
+			if page != "/metrics" {
+				return []byte("{}"), nil
+			}
+			if who == "relay2" {
+				time.Sleep(2 * lookTime)
+			}
+			return text, nil
+		})
+		defer l.running.Wait()
+		l.look(lookTime)
+		l.collect()
+		if got := l.result.Broken; !slices.ContainsFunc(got, func(b Broken) bool { return strings.Contains(b.Text, "relay2: 1 times") }) {
+			t.Errorf("broken: %v", got)
+		}
+	})
+}
+
+// The consensus in a node's folder is read to its bound, and only if the node answers.
+func TestWhatIsInANodesFolderIsReadWithinBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ill := true
+		l := asked(t, func(_ context.Context, who, page string) ([]byte, error) {
+			if ill || page != "/metrics" {
+				return nil, errors.New("nobody answers there")
+			}
+			return []byte("peel_up 1\n"), nil
+		})
+		defer l.running.Wait()
+		file := filepath.Join(l.byName["relay1"].program.dir, "state", "consensus")
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(file, 1<<40); err != nil { // far more than there is memory
+			t.Skip(err)
+		}
+		if l.look(lookTime); len(l.result.Broken) > 0 {
+			t.Errorf("of one that does not answer: %v", l.result.Broken)
+		}
+		ill = false
+		if l.look(lookTime); len(l.result.Broken) != 1 {
+			t.Errorf("a consensus of a terabyte: %v", l.result.Broken)
 		}
 	})
 }

@@ -29,7 +29,8 @@ type Processes struct {
 	// Write writes what a node needs into its folder, and returns the arguments of Program that run it.
 	Write func(dir string, n *Setup) (args []string, err error)
 	// Ask asks a node that runs, by its folder, for a page of its window: /metrics, /readyz, of an authority /authority, of a client /circuits and /status.
-	Ask func(ctx context.Context, dir, page string) ([]byte, error)
+	// It reads no more than most bytes: a longer page is an error.
+	Ask func(ctx context.Context, dir, page string, most int64) ([]byte, error)
 }
 
 // Setup is what a node is made of.
@@ -133,6 +134,7 @@ func (p *program) start() error {
 	done := make(chan struct{})
 	p.forget()
 	p.cmd, p.done, p.told, p.asked, p.frozen, p.gone = cmd, done, false, false, false, false
+	p.lab.story.State(p.name, story.Up) // before its end is waited for
 	p.lab.running.Go(func() {
 		err := cmd.Wait()
 		p.mu.Lock()
@@ -224,7 +226,9 @@ func (p *program) freeze(frozen bool) error {
 	if p.cmd == nil || p.gone {
 		return nil
 	}
-	p.frozen = frozen
+	if p.frozen = frozen; !frozen && !p.heard.IsZero() {
+		p.heard = time.Now() // it could not answer, and was not asked
+	}
 	if frozen {
 		return halt(p.cmd)
 	}
@@ -235,6 +239,13 @@ func (p *program) up() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cmd != nil && !p.gone
+}
+
+// runs says that the process runs, and is not kept from it by us.
+func (p *program) runs() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd != nil && !p.gone && !p.frozen
 }
 
 func (c *counts) plus(o counts) {

@@ -83,7 +83,7 @@ func TestARelayThatIsKilledWhileItRestartsStaysDown(t *testing.T) {
 func TestCountsAreOfTheProcessThatGaveThem(t *testing.T) {
 	l, n := shells(t, `exec sleep 60`)
 	again := true
-	l.cfg.Processes.Ask = func(context.Context, string, string) ([]byte, error) {
+	l.cfg.Processes.Ask = func(context.Context, string, string, int64) ([]byte, error) {
 		if again {
 			n.stop(true)
 			if err := n.start(); err != nil {
@@ -117,6 +117,27 @@ func TestANodeThatIsDownIsNotShownAsUpWhenItIsThawed(t *testing.T) {
 	}
 }
 
+// Who watches restores what was frozen or is down, and nothing that runs, which would be shown as if something had been done.
+func TestWhatRunsIsNotRestored(t *testing.T) {
+	l, n := shells(t, `exec sleep 60`)
+	l.hand = make(chan struct{}, 1)
+	l.hand <- struct{}{}
+	l.started.Store(true)
+	can := l.Actions()
+	l.story.State(n.name, story.Silent)
+	if err := can.Restore(n.name); err == nil || l.stateOf(n.name) != story.Silent {
+		t.Errorf("one that is silent: %v, and it is shown as %s", err, l.stateOf(n.name))
+	}
+	for _, undo := range []func(string) error{can.Freeze, can.Kill} {
+		if err := undo(n.name); err != nil {
+			t.Fatal(err)
+		}
+		if err := can.Restore(n.name); err != nil || l.stateOf(n.name) != story.Up || !n.up() {
+			t.Errorf("%v, and it is shown as %s", err, l.stateOf(n.name))
+		}
+	}
+}
+
 // How a process ends that was asked to is looked at; a signal is no status.
 func TestANodeThatEndsBadlyWhenItIsAskedToIsReported(t *testing.T) {
 	for do, want := range map[string]int{"exit 1": 1, "exit 0": 0, "trap - TERM; kill -TERM $$": 0} {
@@ -132,10 +153,13 @@ func TestANodeThatEndsBadlyWhenItIsAskedToIsReported(t *testing.T) {
 
 // A network is not waited for, of which a node has ended; what the node said is told.
 func TestANodeThatEndsAtItsStartEndsTheWait(t *testing.T) {
-	l, _ := shells(t, `echo no room; exit 3`)
+	l, n := shells(t, `echo no room; exit 3`)
 	l.clients = []user{never{}}
 	if err := l.await(l.ctx); err == nil || !strings.Contains(err.Error(), "relay1: exit status 3: no room") {
 		t.Error(err)
+	}
+	if got := l.stateOf(n.name); got != story.Down {
+		t.Errorf("it is %s", got)
 	}
 }
 

@@ -100,6 +100,7 @@ func (l *Lab) trace(format string, a ...any) {
 func (l *Lab) collect() {
 	r := &l.result
 	r.over = time.Now()
+	l.settle(askTime) // what was asked before now may not tell of the end
 	l.look(askTime)
 	for _, n := range l.nodes {
 		c := n.counted()

@@ -379,3 +379,19 @@ func TestTheSocketHasNoOtherName(t *testing.T) {
 		t.Error(w.Status)
 	}
 }
+
+// Who asks can say how much of an answer is read.
+func TestAnAnswerIsReadToItsBound(t *testing.T) {
+	dir := folder(t)
+	running(t, Config{Dir: dir}, func(s *Server) {
+		s.Section("ant", func() any { return strings.Repeat("a", 5000) })
+	})
+	a := asker(t, dir)
+	size := int64(len(get(t, a, "/status")))
+	a.Most = 5000
+	if _, err := a.Get(t.Context(), "/status"); err == nil || !strings.Contains(err.Error(), "more than 5000 bytes") {
+		t.Errorf("of %d bytes 5000 may be read: %v", size, err)
+	}
+	a.Most = size + 100
+	get(t, a, "/status")
+}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,8 @@ const askWithin = 30 * time.Second
 
 // Asker asks a running node through its socket.
 type Asker struct {
+	Most int64 // bytes of an answer: a longer one is an error, and no more is read of it; 0: 16 MiB
+
 	path string
 	http http.Client
 }
@@ -105,7 +108,7 @@ func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
 		return nil, err
 	}
 	defer w.Body.Close()
-	b, err := readAll(w.Body, mostAnswer)
+	b, err := readAll(w.Body, cmp.Or(a.Most, mostAnswer))
 	if err != nil {
 		return nil, err
 	}

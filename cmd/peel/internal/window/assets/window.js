@@ -229,7 +229,7 @@ function nodeStory(n, through) {
   const button = (what, name) => acts.push(el("button", { "data-key": what, onclick: (e) => act("/" + what + "?" + new URLSearchParams({ node: n.name }), e.currentTarget) }, name));
   if (can("kill") && n.state !== "down") button("kill", "Kill");
   if (can("freeze") && n.state === "up") button("freeze", "Freeze");
-  if (can("restore") && (n.state === "down" || n.state === "frozen" || n.state === "silent")) button("restore", "Restore");
+  if (can("restore") && (n.state === "down" || n.state === "frozen")) button("restore", "Restore");
   return [
     el("h2", {}, n.name, sign(n.state), n.villain ? el("span", { class: "sign bad" }, "villain") : null, close()),
     pairs([["role", n.role], ["does", n.villain && n.villain + (deeds[n.villain] ? ": " + deeds[n.villain] : "")], ["place", n.place], ["address", n.addr], ["flags", (n.flags ?? []).join(" ")], ["bandwidth", n.bandwidth ? bytes(n.bandwidth) + "/s" : ""],
@@ -343,6 +343,7 @@ function showLegend() {
     [node("relay", svg("circle", { class: "body", r: 3.5, cx: -6 }), svg("circle", { class: "body", r: 6, cx: 5 })), "slow, fast"],
     [node("relay down", dot(6.5), svg("path", { class: "mark", d: "M-3-3L3 3M3-3L-3 3" })), "down"],
     [node("relay frozen", dot(6.5), svg("path", { class: "mark", d: "M-2-3V3M2-3V3" })), "frozen"],
+    [node("relay silent", dot(6.5), svg("path", { class: "mark", d: "M-3 0h.1M0 0h.1M3 0h.1" })), "silent"],
     [node("relay villain", svg("circle", { class: "ring", r: 7.5 }), dot(5)), "villain"],
     [rings, "cell, a ring a layer"],
   ].map(([picture, name]) => el("li", {}, picture, name)));
