@@ -90,7 +90,8 @@ func (r *Relay) gate(from net.Addr, do func()) bool {
 		do:   func() { do(); done <- true },
 		gone: func() bool { return time.Since(came) > staleLink },
 	}
-	j.owner, j.lose = o, func() { done <- false }
+	j.owner, j.drop = o, func() { done <- false }
+	j.lose = j.drop
 	r.enqueue(j)
 	return <-done
 }

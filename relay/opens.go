@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"time"
@@ -22,6 +23,11 @@ const (
 	openFew     = 16
 	openFewRate = 2
 
+	// When what there is for all is scarce, it is for those circuits that took less of it lately: of lateTime, in which what one took is
+	// forgotten by and by. Of one that took openLate, a quarter of what may be there at once has to be left, and of any, half at most.
+	openLate = 64
+	lateTime = 10 * time.Second
+
 	// Of a circuit so many may be refused at once, and a second: for more the credit comes back no faster than this.
 	refusedOpens = 20
 	returnPause  = 250 * time.Millisecond // between two returns of it
@@ -30,9 +36,10 @@ const (
 // opens bound what begins at the end of one circuit. They are of the link's reader alone, but for what mu guards.
 type opens struct {
 	all, few, refused bucket
+	recent            recent
 	busy              bool // the message at hand was refused as busy
 
-	mu    sync.Mutex
+	mu    sync.Mutex  // held while credit returns; before the link's
 	owed  int         // cells for which credit is held back
 	timer *time.Timer // returns some of it; nil: there is none
 }
@@ -47,16 +54,36 @@ type opening struct {
 
 func newOpening() *opening { return &opening{most: float64(openAll * runtime.GOMAXPROCS(0))} }
 
-func (a *opening) take(now time.Time) bool {
+// take lets a circuit begin one more, or not: that depends on what it took lately.
+func (a *opening) take(now time.Time, by *recent) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.all.take(now, a.most, a.most)
+	if !a.all.take(now, a.most*(1-by.share(now)), a.most) {
+		return false
+	}
+	by.taken++
+	return true
+}
+
+// recent is how many a circuit took lately. It has no clock.
+type recent struct {
+	taken float64 // at the time
+	at    time.Time
+}
+
+// share is the part that has to be left for others, so that the circuit may take one more.
+func (l *recent) share(now time.Time) float64 {
+	if passed := now.Sub(l.at); passed > 0 {
+		l.taken, l.at = l.taken*math.Exp(-passed.Seconds()/lateTime.Seconds()), now
+	}
+	return l.taken / (l.taken + openLate) / 2
 }
 
 // mayOpen says whether one more stream to the world or look-up may begin on the circuit.
-func (t *transit) mayOpen(now time.Time) bool {
-	o := t.opening()
-	return o.all.take(now, openBurst, openRate) && (o.few.take(now, openFew, openFewRate) || t.relay.opening.take(now))
+func (t *transit) mayOpen(now time.Time) bool { return t.opening().may(now, t.relay.opening) }
+
+func (o *opens) may(now time.Time, of *opening) bool {
+	return o.all.take(now, openBurst, openRate) && (o.few.take(now, openFew, openFewRate) || of.take(now, &o.recent))
 }
 
 // opening is what bounds the circuit, which needs it from its first stream on.
@@ -93,15 +120,28 @@ func (t *transit) taken() {
 	}
 }
 
-// returnOwed returns some of the credit that is held back. After the circuit's end that is to no effect.
+// returnOwed returns some of the credit that is held back.
 func (t *transit) returnOwed(o *opens) {
 	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.owed == 0 {
+		return // the circuit has ended
+	}
 	n := min(o.owed, int(refusedOpens*returnPause/time.Second))
 	if o.owed -= n; o.owed > 0 {
 		o.timer.Reset(returnPause)
 	} else {
 		o.timer = nil
 	}
-	o.mu.Unlock()
 	t.prev.Taken(n)
+}
+
+// end forgets what is held back, as the circuit has ended, and waits for who is returning some. Nothing is held back after it.
+func (o *opens) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.owed = 0; o.timer != nil {
+		o.timer.Stop()
+		o.timer = nil
+	}
 }

@@ -3,6 +3,8 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,9 +19,9 @@ import (
 // Circuits that ask an exit for all they can do not keep it busy with refusing them, and one that asks for little beside them gets it.
 func TestCircuitsThatFloodAnExitTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const floods, rate, lasts = 20, 200, 5 // a second each, and seconds
+		const floods, rate, lasts, most, page = 20, 200, 6, 1000, 60 // a second each, and seconds
 		w := newWorld(t, 1, resolves(slowNames))
-		w.relays[0].opening.most = 300 // for all, of the 2,000 that a flood may ask for
+		w.relays[0].opening.most = most // for all, of the 2,000 that a flood may ask for
 		honest := w.mustBuild(0)
 		var busy, answered atomic.Int64
 		var wg sync.WaitGroup
@@ -43,32 +45,138 @@ func TestCircuitsThatFloodAnExitTogether(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Second)
-		for i := range openFew { // at once, and then two a second
+		time.Sleep(4 * time.Second)
+		for i := range page { // at once, and then two a second
 			wg.Go(func() {
 				if _, err := honest.Resolve(t.Context(), cell.Resolve{Name: fmt.Sprintf("page%d.example", i)}); err != nil {
 					t.Errorf("look-up %d at once: %v", i, err)
 				}
 			})
 		}
-		for i := range 2 * (lasts - 2) {
+		for i := range 2 * (lasts - 5) {
 			time.Sleep(time.Second / 2)
 			if _, err := honest.Resolve(t.Context(), cell.Resolve{Name: fmt.Sprintf("later%d.example", i)}); err != nil {
 				t.Errorf("look-up %d: %v", i, err)
 			}
 		}
 		time.Sleep(time.Until(began.Add(lasts * time.Second)))
+		var bounds []*opens
+		for _, x := range w.relays[0].all() {
+			x.fmu.Lock()
+			bounds = append(bounds, x.opening())
+			x.fmu.Unlock()
+		}
 		for _, c := range all {
 			c.Close()
 		}
 		wg.Wait()
-		if most := int64(floods*(openFew+openFewRate*lasts) + 300*(lasts+1)); answered.Load() > most || answered.Load() < 300*lasts {
-			t.Errorf("%d were answered, want at most %d", answered.Load(), most)
+		synctest.Wait()
+		owing := 0
+		for _, o := range bounds {
+			o.mu.Lock()
+			if o.owed != 0 || o.timer != nil {
+				owing++
+			}
+			o.mu.Unlock()
+		}
+		if owing != 0 {
+			t.Errorf("%d circuits that have ended still hold credit back", owing)
+		}
+		if bound := int64(floods*(openFew+openFewRate*lasts) + most*(lasts+1)); answered.Load() > bound || answered.Load() < most*(lasts-1) {
+			t.Errorf("%d were answered, want at most %d", answered.Load(), bound)
 		}
 		// Besides what comes by the time, a window or two of cells.
 		if most := int64(floods * (256 + refusedOpens*(lasts+1))); busy.Load() > most || busy.Load() < floods*refusedOpens*lasts {
 			t.Errorf("%d were refused, want at most %d", busy.Load(), most)
 		}
 		t.Logf("%d answered, %d refused of %d", answered.Load(), busy.Load(), floods*rate*lasts)
+	})
+}
+
+// When many circuits ask for all they can, one that takes a page's worth has it, and when few do, none is kept short.
+func TestPlacesThatAreScarceAreSharedByCircuits(t *testing.T) {
+	for _, floods := range []int{0, 1, 10, 20, 40} {
+		t.Run(fmt.Sprint(floods), func(t *testing.T) {
+			a, now := &opening{most: openAll}, time.Unix(1e9, 0)
+			all, taken := make([]opens, floods), 0
+			for range 500 { // 5 s, of 200 a second each
+				now = now.Add(10 * time.Millisecond)
+				for range 2 {
+					for i := range all {
+						if all[i].may(now, a) {
+							taken++
+						}
+					}
+				}
+			}
+			if want := min(floods*(openBurst+5*openRate), 5*openAll); taken < want-floods || taken > 6*openAll+floods*(openFew+5*openFewRate) {
+				t.Errorf("the flood took %d, could have %d", taken, want)
+			}
+			for range 2 { // honest ones
+				var o opens
+				n, want := 0, 60
+				if floods < 2 {
+					want = openBurst
+				}
+				for n < want && o.may(now, a) {
+					n++
+				}
+				if n < want {
+					t.Errorf("%d circuits flood: one that asks for %d at once gets %d", floods, want, n)
+				}
+			}
+		})
+	}
+}
+
+// A CREATE whose client has given up, or that met a bug, is no reason to slow its link down: it is not refused for want of a place.
+func TestWhatIsLeftOutIsNotRefused(t *testing.T) {
+	for name, c := range map[string]struct{ gone, bug bool }{"done": {}, "given up": {gone: true}, "a bug": {bug: true}} {
+		came := ""
+		j := &job{do: func() {
+			if came += "done "; c.bug {
+				panic("a bug")
+			}
+		}, gone: func() bool { return c.gone }, drop: func() { came += "left out" }}
+		j.lose = func() { came += "refused" }
+		synctest.Test(t, func(t *testing.T) {
+			r := newWorld(t, 1).relays[0]
+			r.work(newPace(1), j)
+		})
+		if want := map[string]string{"done": "done ", "given up": "left out", "a bug": "done left out"}[name]; came != want {
+			t.Errorf("%s: it was %q, want %q", name, came, want)
+		}
+	}
+}
+
+// Clients that are refused are slowed; not relays, nor who may be one while there is no directory that says so.
+func TestWhomARefusalSlows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		r := w.relays[0]
+		w.connectAs(0, &w.relays[1].linkCfg)
+		w.mustConnectFrom(0, caller(1))
+		synctest.Wait()
+		waits := func() map[bool]time.Duration { // by whether a key was proved
+			r.mu.Lock()
+			links := slices.Collect(maps.Keys(r.linked))
+			r.mu.Unlock()
+			of := make(map[bool]time.Duration)
+			for _, c := range links {
+				if _, dialled := c.PeerID(); dialled && c.RemoteAddr().String() == w.net.Authorities[0].Info.Addrs[0].String() {
+					continue
+				}
+				_, proved := c.PeerKey()
+				o, _, _ := r.peer(c)
+				of[proved] = r.wait(c, o)
+			}
+			return of
+		}
+		for _, directory := range []string{"a", "no"} {
+			if of := waits(); of[true] != refusedRelay || of[false] != refusedClient {
+				t.Errorf("with %s directory: %v", directory, of)
+			}
+			r.known.Store(new(known))
+		}
 	})
 }

@@ -25,7 +25,7 @@ type transit struct {
 	mux   *stream.Mux
 
 	seat  place  // among the relay's circuits
-	opens *opens // streams and look-ups that begin
+	opens *opens // streams and look-ups that begin; guarded by fmu
 
 	fwd, back *layer.Layer // never another
 
@@ -339,7 +339,11 @@ func (t *transit) destroy() {
 	t.fmu.Lock()
 	t.fwd.Erase()
 	t.spent = true
+	opens := t.opens
 	t.fmu.Unlock()
+	if opens != nil {
+		opens.end()
+	}
 	t.relay.forget(t)
 }
 

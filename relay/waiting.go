@@ -7,6 +7,7 @@ type job struct {
 	place
 	do    func()      // by a worker
 	gone  func() bool // says that nobody waits for it any more; nil: somebody does
+	drop  func()      // ends it where that is so, or a bug kept it from being done: as lose does for want of a place
 	whole bool        // set by do: a circuit's key exchange came to its end
 }
 
