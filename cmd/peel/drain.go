@@ -67,12 +67,24 @@ func watchTerminate(end func()) (undo func()) {
 // onSecond tells in the node's log that a second signal ends it; nil: there is no log.
 var onSecond atomic.Pointer[func(os.Signal)]
 
-// endAtOnce ends the process by a signal, as if nobody had heeded it.
+// tellAtMost is how long telling of the second signal may keep the process from its end: what its log goes to may take nothing more.
+const tellAtMost = time.Second
+
+// endAtOnce ends the process by a signal, as if nobody had heeded it. Signals that come after it do what they do without peel.
 func endAtOnce(s os.Signal) {
-	if tell := onSecond.Load(); tell != nil {
-		(*tell)(s)
-	} else {
-		fmt.Fprintf(os.Stderr, "peel: a second signal (%v) ends it at once\n", s)
+	signal.Reset(syscall.SIGTERM, os.Interrupt)
+	told := make(chan struct{})
+	contain.Go(nil, func() {
+		defer close(told)
+		if tell := onSecond.Load(); tell != nil {
+			(*tell)(s)
+		} else {
+			fmt.Fprintf(os.Stderr, "peel: a second signal (%v) ends it at once\n", s)
+		}
+	})
+	select {
+	case <-told:
+	case <-time.After(tellAtMost):
 	}
 	dieOf(s)
 }

@@ -20,6 +20,13 @@ func twoSignals() {
 	}
 	do := func() { time.Sleep(time.Minute) }
 	onTerminate.Store(&do)
+	if os.Args[1] == "stuck" {
+		tell := func(os.Signal) { // whose log takes nothing more
+			fmt.Println("a second signal (interrupt) ends it at once, which nobody reads")
+			<-make(chan int)
+		}
+		onSecond.Store(&tell)
+	}
 	undo := watchTerminate(func() {})
 	defer undo()
 	self, err := os.FindProcess(os.Getpid())
@@ -36,13 +43,14 @@ func twoSignals() {
 	time.Sleep(time.Minute)
 }
 
-// The second signal ends peel at once and says so, also the interrupt that a shell has what it runs in the background ignore.
+// The second signal ends peel at once and says so, also the interrupt that a shell has what it runs in the background ignore, and also where
+// saying so never ends.
 func TestTheSecondSignalEndsPeelAtOnce(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("needs signals")
 	}
 	t.Parallel()
-	for _, how := range []string{"heeded", "ignored"} {
+	for _, how := range []string{"heeded", "ignored", "stuck"} {
 		out, err := exec.Command("two-signals", how).CombinedOutput()
 		var end *exec.ExitError
 		if !errors.As(err, &end) || !strings.Contains(string(out), "a second signal (interrupt) ends it at once") {
