@@ -52,6 +52,11 @@ relays each authority gives which flag, evidence of authorities that signed two 
 	return c
 }
 
+// rotateRemedy is what the operator of an authority is told to run when a certificate is missing or ends.
+func rotateRemedy(config string) string {
+	return fmt.Sprintf("run: peel keys rotate --config %s --identity FILE (or see peel keys --help, if the identity must not come here)", config)
+}
+
 func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) error {
 	var f conf.Authority
 	if err := conf.Load(path, &f); err != nil {
@@ -65,7 +70,7 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	if err != nil {
 		return err
 	}
-	ac.Remedy = fmt.Sprintf("run: peel keys rotate --config %s --identity FILE (or see peel keys --help, if the identity must not come here)", path)
+	ac.Remedy = rotateRemedy(path)
 	ac.Dir = f.State
 	ac.PrivateAddrs, ac.Params, ac.Lists = f.Private, f.Params, f.Lists
 	if ac.Allow, err = f.Allowed(); err != nil {

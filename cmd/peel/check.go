@@ -16,7 +16,6 @@ import (
 
 	"peel/cmd/peel/internal/conf"
 	"peel/relay"
-	"peel/relay/exit"
 )
 
 func checkCommand() *cobra.Command {
@@ -45,7 +44,11 @@ func checkFiles(files []string, kind string, alone bool, out, errs io.Writer) er
 			checkNamed(x)
 		}
 		for _, m := range x.Mistakes {
-			fmt.Fprintln(errs, plainly(m))
+			what := plainly(m)
+			if errors.Is(m, fs.ErrPermission) {
+				what += ": run this as the user that the node runs as"
+			}
+			fmt.Fprintln(errs, what)
 		}
 		if len(x.Mistakes) > 0 {
 			bad++
@@ -63,21 +66,21 @@ func checkFiles(files []string, kind string, alone bool, out, errs io.Writer) er
 func checkNamed(x *conf.Examined) {
 	at := func(key string, errs ...error) {
 		for _, err := range errs {
-			if err != nil {
+			if errors.Is(err, fs.ErrPermission) {
+				x.At(key, fmt.Errorf("%s: run this as the user that the node runs as, or with --files-only", plainly(err)))
+			} else if err != nil {
 				x.At(key, errors.New(plainly(err)))
 			}
 		}
 	}
 	switch f := x.File.(type) {
 	case *conf.Relay:
-		at("keys", keyFaults("relay", f.Keys)...)
+		at("keys", keyFaults(x.Path, "relay", f.Keys)...)
 		at("state", stateFault(f.State))
-		if name := ownNotice(f); name != "" {
-			_, err := exit.ReadNotice(name)
-			at("exit_notice", err)
-		}
+		_, err := noticeOf(f)
+		at("exit_notice", err)
 	case *conf.Authority:
-		at("keys", keyFaults("authority", f.Keys)...)
+		at("keys", keyFaults(x.Path, "authority", f.Keys)...)
 		at("state", stateFault(f.State))
 	case *conf.Client:
 		at("state", stateFault(f.State))
@@ -89,8 +92,8 @@ func checkNamed(x *conf.Examined) {
 	}
 }
 
-// keyFaults are what is wrong with a node's key folder and the files in it.
-func keyFaults(kind, dir string) (all []error) {
+// keyFaults are what is wrong with the key folder of a node, whose configuration is config, and the files in it.
+func keyFaults(config, kind, dir string) (all []error) {
 	if dir == "" {
 		return nil
 	}
@@ -120,7 +123,13 @@ func keyFaults(kind, dir string) (all []error) {
 	if kind == "relay" {
 		return []error{relay.CheckKeys(dir)}
 	}
-	_, err = authorityKeys(dir, time.Now())
+	now := time.Now()
+	c, err := authorityKeys(dir, now)
+	if err == nil {
+		if err = cannotSign(c, now); err != nil {
+			err = fmt.Errorf("%w: %s", err, rotateRemedy(config))
+		}
+	}
 	_, link := relay.LoadKey[*ecdh.PrivateKey](filepath.Join(dir, linkFile))
 	return []error{err, link}
 }

@@ -113,7 +113,7 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 		return append(all, bad("configuration", "this is no node's file: it is for "+kind, "name the node's own file"))
 	}
 	running := state != "" && isRunning(ctx, state)
-	add(checkKeys(kind, keys, now)...)
+	add(checkKeys(path, kind, keys, now)...)
 	add(checkPorts(listen, running)...)
 	add(checkClock(network, state, now))
 	add(checkOpenFiles(kind))
@@ -136,7 +136,7 @@ func isRunning(ctx context.Context, state string) bool {
 	return err == nil
 }
 
-func checkKeys(kind, dir string, now time.Time) []finding {
+func checkKeys(path, kind, dir string, now time.Time) []finding {
 	const usual = "only the node's user may read them: chmod 700 the folder, chmod 600 the files, and chown both to that user"
 	remedy := func(err error) string {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -160,8 +160,11 @@ func checkKeys(kind, dir string, now time.Time) []finding {
 		if err != nil {
 			return []finding{bad("keys", err.Error(), remedy(err))}
 		}
+		if err := cannotSign(c, now); err != nil {
+			return []finding{bad("keys", plainly(err), rotateRemedy(path))}
+		}
 		if c.Certificate.Identity.IsZero() {
-			break
+			break // the identity makes one when it starts
 		}
 		if left := c.Certificate.NotAfter.Sub(now); left < 14*24*time.Hour {
 			return []finding{warn("keys", fmt.Sprintf("the certificate ends in %d days", int(left.Hours()/24)), "renew it: peel keys rotate --help")}

@@ -142,6 +142,17 @@ func authorityKeys(dir string, now time.Time) (c authority.Config, err error) {
 	return best, nil
 }
 
+// cannotSign says why an authority cannot start with its keys; nil: it can, as far as they go.
+func cannotSign(c authority.Config, now time.Time) error {
+	switch {
+	case c.Identity != nil:
+		return nil // it makes what is missing
+	case c.Certificate.Identity.IsZero():
+		return errors.New("neither a certificate nor an identity to make one")
+	}
+	return c.Certificate.Valid(now)
+}
+
 // isCertificate says whether a text is one, and parseCertificate reads it, whichever kind it is.
 func isCertificate(text []byte) bool {
 	return bytes.HasPrefix(text, []byte("peel-certificate ")) || bytes.HasPrefix(text, []byte("peel-relay-certificate "))

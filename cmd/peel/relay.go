@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"time"
@@ -52,6 +54,15 @@ func resolver(f *conf.Relay, log *slog.Logger) (exit.Resolver, error) {
 
 // notice is what an exit shows; nil: nothing.
 func notice(f *conf.Relay) (*exit.Notice, error) {
+	n, err := noticeOf(f)
+	if err != nil {
+		return nil, fmt.Errorf("exit_notice: %w", err)
+	}
+	return n, nil
+}
+
+// noticeOf is notice, whose errors do not say which key of the configuration they are about.
+func noticeOf(f *conf.Relay) (*exit.Notice, error) {
 	if f.Notice == "" {
 		return nil, nil
 	}
@@ -59,10 +70,10 @@ func notice(f *conf.Relay) (*exit.Notice, error) {
 		return exit.UsualNotice(f.Contact), nil
 	}
 	n, err := exit.ReadNotice(f.Notice)
-	if err != nil {
-		return nil, fmt.Errorf("exit_notice: %w", err)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no such file: write the page there, or set exit_notice to %q", f.Notice, conf.UsualNotice)
 	}
-	return n, nil
+	return n, err
 }
 
 // showNotice listens for who wants to read what an exit is, and returns what answers them with n.
