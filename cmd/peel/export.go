@@ -93,8 +93,8 @@ with a README that says how. All keys are in DIR, those of the authorities' iden
 }
 
 func (e *export) run(out io.Writer) (end error) {
-	if e.period < time.Second || e.period > 24*time.Hour || e.period%time.Second != 0 {
-		return &usageError{fmt.Errorf("--period %v: give whole seconds, from 1s to 24h", e.period)}
+	if err := checkPeriod(e.period); err != nil {
+		return err
 	}
 	place, err := e.place()
 	if err != nil {

@@ -316,6 +316,14 @@ func writeAuthority(dir string, f conf.Authority, link *ecdh.PrivateKey) error {
 	return put(filepath.Join(dir, "authority.toml"), f.Text())
 }
 
+// checkPeriod says what is wrong with the value of --period; nil: nothing.
+func checkPeriod(p time.Duration) error {
+	if p < time.Second || p > 24*time.Hour || p%time.Second != 0 {
+		return &usageError{fmt.Errorf("--period %v: give whole seconds, from 1s to 24h", p)}
+	}
+	return nil
+}
+
 func initNetworkCommand() *cobra.Command {
 	size := testnet.Size{Authorities: 5, Relays: 8, Exits: 3}
 	var socks string
@@ -331,8 +339,8 @@ func initNetworkCommand() *cobra.Command {
 			if err := conf.Check(&conf.Client{Network: "network.toml", SOCKS: socks}); err != nil {
 				return &usageError{err}
 			}
-			if period < time.Second || period > 24*time.Hour || period%time.Second != 0 {
-				return &usageError{fmt.Errorf("--period %v: give whole seconds, from 1s to 24h", period)}
+			if err := checkPeriod(period); err != nil {
+				return err
 			}
 			l, err := testnet.Plan("local", size, testnet.Loopback(port), time.Time{}, period, 0, time.Now())
 			if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -147,13 +148,13 @@ func flagsMissing(c *cobra.Command) string {
 	if len(missing) > 0 {
 		return strings.Join(missing, ", ") + " must be given"
 	}
-	for g, n := range groups {
-		if n == 0 {
+	for _, g := range slices.Sorted(maps.Keys(groups)) {
+		if groups[g] == 0 {
 			return "--" + strings.ReplaceAll(g, " ", ", --") + ": one of them must be given"
 		}
 	}
-	for _, given := range alone {
-		if len(given) > 1 {
+	for _, g := range slices.Sorted(maps.Keys(alone)) {
+		if given := alone[g]; len(given) > 1 {
 			return strings.Join(given, " and ") + " cannot be given together"
 		}
 	}
