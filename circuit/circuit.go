@@ -85,6 +85,18 @@ func (c *Circuit) Open(b cell.Begin) (*stream.Stream, error) { return c.mux.Open
 // DialDir opens a stream to the directory of the last hop.
 func (c *Circuit) DialDir(ctx context.Context) (*stream.Stream, error) { return c.mux.DialDir(ctx) }
 
+// OpenDir is DialDir that does not wait, as Open is.
+func (c *Circuit) OpenDir() (*stream.Stream, error) { return c.mux.OpenDir() }
+
+// Echo waits until the first relay has had all that the circuit has sent, and until all has come that it had sent by then
+// (link.Circ.Echo). An error: ctx or the link ended before.
+func (c *Circuit) Echo(ctx context.Context) error {
+	c.send.Lock()
+	circ := c.circ
+	c.send.Unlock()
+	return circ.Echo(ctx)
+}
+
 // Resolve looks a name up at the last hop.
 func (c *Circuit) Resolve(ctx context.Context, r cell.Resolve) (cell.Resolved, error) {
 	return c.mux.Resolve(ctx, r)

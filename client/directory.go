@@ -173,6 +173,9 @@ func (f *fetching) Close() error {
 	return f.Conn.Close()
 }
 
+// probeRequest is a request to a directory that costs it little.
+const probeRequest = "HEAD /peel/consensus HTTP/1.1\r\nHost: directory\r\nConnection: close\r\n\r\n"
+
 // probe sends a request to the directory of a circuit's last relay and reads how the answer begins: the proof that the
 // circuit carries bytes both ways.
 func probe(ctx context.Context, ci *circuit.Circuit) error {
@@ -183,7 +186,7 @@ func probe(ctx context.Context, ci *circuit.Circuit) error {
 	defer s.Close()
 	stop := contain.OnDone(ctx, nil, func() { s.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := io.WriteString(s, "HEAD /peel/consensus HTTP/1.1\r\nHost: directory\r\nConnection: close\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(s, probeRequest); err != nil {
 		return fmt.Errorf("client: probe: %w", err)
 	}
 	begin := make([]byte, len("HTTP/1."))

@@ -3,9 +3,11 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit"
 	"peel/circuit/stream"
@@ -15,9 +17,10 @@ import (
 
 // How a client finds out whether a guard is to be left (spec/guard.md, section 6).
 const (
-	askWithin = askedFor + time.Second // for a guard's own answer: by then a link that is dead has ended
-	askTimes  = 2                      // answers that did not come, one after the other, and the guard is left
-	askAgain  = 10 * time.Second       // between askings of one that answers, doubled each time up to
+	askWithin = 6 * time.Second  // for a guard's own answer, when it has had the question
+	askMost   = time.Minute      // for all of it: then nothing is known
+	askTimes  = 2                // answers that did not come, one after the other, and the guard is left
+	askAgain  = 10 * time.Second // between askings of one that answers, doubled each time up to
 	askSeldom = time.Minute
 	silent    = 5 * time.Second // so long nothing came although something is waited for: the guard is asked
 
@@ -36,9 +39,9 @@ var errLeft = errors.New("client: its guard was left: another is tried")
 type answer uint8
 
 const (
-	unknown  answer = iota // it could not be asked, or the link was lost
+	unknown  answer = iota // it could not be asked, it is not known whether the question came there, or the link was lost
 	answered               // it is there
-	none                   // it has taken a circuit that ends at itself, and gives no answer on it
+	none                   // it has taken a circuit that ends at itself, had a question on it, and said nothing in time
 )
 
 // doubts are what a pool does to find out about its guard.
@@ -61,7 +64,8 @@ type used struct {
 }
 
 // askFirst asks the first relay of a path for its directory, on a circuit that ends there: so nobody else can be why there is no answer,
-// but the network before it, of which the link tells.
+// but the network before it. Of that the link tells: when the relay has had the question, which is known by an echo, it has some time
+// to answer; then all that it has sent has come with another echo. How long either takes is no matter.
 func (c *core) askFirst(ctx context.Context, p path.Path) answer {
 	building, cancel := context.WithTimeout(ctx, guardTimeout)
 	defer cancel()
@@ -71,17 +75,38 @@ func (c *core) askFirst(ctx context.Context, p path.Path) answer {
 	}
 	defer made.Close()
 	c.suspect()
-	asking, cancel := context.WithTimeout(ctx, askWithin)
+	ctx, cancel = context.WithTimeout(ctx, askMost)
 	defer cancel()
-	err = probe(asking, made)
-	var end *stream.EndError
-	switch {
-	case err == nil, errors.As(err, &end):
+	if s, open := made.OpenDir(); open == nil {
+		defer s.Close()
+		// Whatever comes of both, what tells is the cells.
+		within(ctx, s, func() { io.WriteString(s, probeRequest) }) // waits only if the relay takes no cells
+		if err = made.Echo(ctx); err == nil {
+			within(ctx, s, func() { s.Read(make([]byte, 1)) })
+			err = made.Echo(ctx)
+		}
+	}
+	_, received := made.Cells()
+	var breach *circuit.ProtocolError
+	switch over := made.Err(); {
+	case linkLost(over):
+		return unknown
+	case errors.As(over, &breach):
+		return none
+	case received > 0, over != nil: // that it ends the circuit is an answer as well
 		return answered
-	case ctx.Err() != nil, made.Lost(), linkLost(made.Err()):
+	case err != nil:
 		return unknown
 	}
 	return none
+}
+
+// within does something that waits for a stream, for askWithin at most.
+func within(ctx context.Context, s *stream.Stream, do func()) {
+	s.SetDeadline(time.Now().Add(askWithin))
+	stop := contain.OnDone(ctx, nil, func() { s.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	do()
 }
 
 // linkLost says whether something came to nothing because a link was lost: so a circuit or its building ends that was on it.

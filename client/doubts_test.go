@@ -211,6 +211,83 @@ func TestNetworkGoneLeavesNoGuard(t *testing.T) {
 	})
 }
 
+// A guard that is far away, or on a bad line, is not taken for one that does not answer.
+func TestFarGuardsAreNotLeft(t *testing.T) {
+	for _, far := range []time.Duration{2 * time.Second, 2400 * time.Millisecond, 4 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 12)
+			c := w.ready(Config{})
+			w.mu.Lock()
+			w.far = far
+			for _, l := range w.lines {
+				l.SetDelay(far)
+			}
+			w.mu.Unlock()
+			works := 0
+			for i := range 20 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				conn, err := c.Isolated(i).DialContext(ctx, "tcp", "www.example:443")
+				if err == nil {
+					works++
+					if c.pool.ask(t.Context(), PathOf(conn)[:1]) == none {
+						t.Errorf("%v each way: no answer, it seems", far)
+					}
+					conn.Close()
+				}
+				cancel()
+			}
+			t.Logf("%v each way: %d circuits of 20 served", far, works)
+			if len(left(c)) > 0 || far < 3*time.Second && works < 10 {
+				t.Errorf("%v each way: %d circuits of 20 served, left: %v", far, works, left(c))
+			}
+		})
+	}
+}
+
+// any is a circuit of the pool.
+func (p *pool) any() *held {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for h := range p.circs {
+		return h
+	}
+	return &held{}
+}
+
+// A line that lets CREATED through, and then holds up what comes behind it for some seconds, each time, makes nobody leave a guard.
+func TestLinesThatStallBehindCREATEDMakeNobodyLeave(t *testing.T) {
+	for _, held := range []time.Duration{4 * time.Second, 7 * time.Second, 30 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 12)
+			c := w.ready(Config{})
+			w.created = func(n *node) {
+				n.mu.Lock()
+				line := n.line
+				n.mu.Unlock()
+				w.running.Go(func() {
+					time.Sleep(1500 * time.Microsecond)
+					line.Hold(true)
+					time.Sleep(held)
+					line.Hold(false)
+				})
+			}
+			asked := 0
+			for range 20 {
+				if h := c.pool.any(); h.isBuilt() {
+					a := c.pool.ask(t.Context(), h.path[:1])
+					if asked++; a == none {
+						t.Fatalf("held for %v: no answer, it seems", held)
+					}
+				}
+				time.Sleep(time.Minute)
+			}
+			if asked < 5 || len(left(c)) > 0 {
+				t.Errorf("asked %d times, left: %v", asked, left(c))
+			}
+		})
+	}
+}
+
 // A guard on which every circuit that is used breaks, as under one that alters cells, is left soon although all of them can be built:
 // also if it says that it is the link that broke.
 func TestGuardThatBreaksCircuitsIsLeft(t *testing.T) {

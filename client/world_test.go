@@ -2,6 +2,7 @@ package client
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/ecdh"
 	"errors"
@@ -44,10 +45,12 @@ type world struct {
 	down    atomic.Bool                                                     // nothing can be dialled
 	dials   atomic.Int64
 	options linktest.Options // of what is dialled
+	created func(n *node)    // is told of each circuit that a node took; nil: nobody is
 	running sync.WaitGroup
 
 	mu    sync.Mutex
 	lines []*linktest.Conn // both ends of all that was dialled
+	far   time.Duration    // one way, of what is dialled; 0: a millisecond
 }
 
 // newWorld makes a network of n relays whose consensus holds from now on.
@@ -108,8 +111,13 @@ func (w *world) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 		return nil, syscall.ECONNREFUSED
 	}
 	o := w.options
-	o.Delay = time.Millisecond
+	w.mu.Lock()
+	o.Delay = cmp.Or(w.far, time.Millisecond)
+	w.mu.Unlock()
 	a, b := linktest.Pipe(o)
+	n.mu.Lock()
+	n.line = b
+	n.mu.Unlock()
 	w.mu.Lock()
 	w.lines = append(w.lines, a, b)
 	w.mu.Unlock()
@@ -181,6 +189,7 @@ type node struct {
 	mu     sync.Mutex
 	pool   *link.Pool
 	ends   []*end
+	line   *linktest.Conn // its end of what was dialled last
 }
 
 // Create answers at once, in the link's reader.
@@ -206,6 +215,9 @@ func (n *node) Create(c *link.Circ, m cell.Create) {
 	n.mu.Unlock()
 	c.Attach(e)
 	c.Reply(reply)
+	if n.world.created != nil {
+		n.world.created(n)
+	}
 }
 
 // restart breaks all links of the node.

@@ -1,12 +1,15 @@
 package link_test
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"peel/cell"
 	"peel/cell/link"
 	"peel/cell/link/linktest"
 )
@@ -53,6 +56,68 @@ func TestCheckFindsASilentLink(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An echo comes when the peer has had all that the circuit sent, also if somebody had asked before, or there is much of it.
+func TestEchoGoesBehindTheCellsOfItsCircuit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{take: true}
+		a, _ := linktest.Pair(t, &link.Config{}, linktest.Config(t, "b"), linktest.Handlers{B: h}, linktest.Options{Delay: time.Second, Rate: 20_000})
+		e := openCirc(t, a)
+		time.Sleep(5 * time.Second)
+		for n := range 5 {
+			a.Check(time.Minute)
+			if err := e.circ.Send(numberCells(0, 32)); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			if err := e.circ.Echo(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(h.end(0).got()); got != 32*(n+1) || time.Since(begun) < 2*time.Second {
+				t.Errorf("after %v it has %d cells", time.Since(begun), got)
+			}
+		}
+		done := make(chan error, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- e.circ.Echo(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		e.circ.Close(cell.DestroyNone)
+		if err := e.circ.Echo(t.Context()); err != nil { // the peer is there all the same
+			t.Error(err)
+		}
+		go func() { done <- e.circ.Echo(t.Context()) }()
+		synctest.Wait()
+		a.Close()
+		if err := <-done; err == nil {
+			t.Error("an echo of a link that has ended")
+		}
+	})
+}
+
+// A check gives a link that is known to be long its time.
+func TestCheckKnowsTheRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		na, nb := linktest.Pipe(linktest.Options{Delay: time.Second})
+		a, _ := linktest.Join(t, na, nb, &link.Config{}, linktest.Config(t, "b"), linktest.Handlers{B: &host{}})
+		na.SetDelay(4 * time.Second)
+		nb.SetDelay(4 * time.Second)
+		e := openCirc(t, a)
+		if err := e.circ.Echo(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			a.Check(5 * time.Second)
+			time.Sleep(time.Minute)
+		}
+		if a.Err() != nil {
+			t.Error(a.Err())
+		}
+	})
 }
 
 // A pool checks the links that are silent, and only those; after Reset it dials anew, also where it is dialling.

@@ -164,6 +164,7 @@ type Conn struct {
 
 	came   time.Time   // when a record came last, or the link began
 	asking bool        // a CREDIT cell shall ask, whether it grants or not
+	echoes []*echo     // who waits for answers: each once, until it has its answer or gives up
 	check  *time.Timer // ends the link if nothing comes until then; nil: nobody waits
 
 	idleAfter time.Duration // close when there has been no circuit for so long; 0: never

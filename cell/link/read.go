@@ -490,11 +490,13 @@ func (c *Conn) credit(x *cell.Cell) error {
 func (c *Conn) granted(m *cell.CreditCell) (grown []*Circ, wake bool, err error) {
 	c.mu.Lock()
 	defer c.unlock()
+	more := false // is to be asked
 	if m.Ask != 0 {
 		c.answer = m.Ask // a peer that asks again before it has its answer gets the last one
 	}
 	if m.Answer != 0 {
 		c.trip.Answer(m.Answer, time.Since(c.born))
+		more = c.echoed(m.Answer)
 	}
 	for _, g := range m.Grants {
 		circ := c.circs[g.Circ]
@@ -515,6 +517,6 @@ func (c *Conn) granted(m *cell.CreditCell) (grown []*Circ, wake bool, err error)
 			grown = append(grown, circ)
 		}
 	}
-	wake = (c.answer != 0 || c.sched.used != 0) && c.rouse()
+	wake = (c.answer != 0 || c.sched.used != 0 || more) && c.rouse()
 	return grown, wake, err
 }

@@ -97,6 +97,7 @@ func (c *Conn) composeCredit(x *cell.Cell, now time.Duration) (bool, error) {
 		m.Ask = c.trip.AskNow(now)
 	}
 	c.asking = false
+	c.askedEchoes(m.Ask)
 	if m.Ask == 0 && m.Answer == 0 && len(m.Grants) == 0 {
 		return false, nil
 	}

@@ -89,6 +89,7 @@ func (c *Conn) composeControl(batch []cell.Cell, now time.Duration) (int, error)
 		c.findSpare(now)
 	}
 	c.creditDue = c.creditDue || c.creditSoon && now-c.lastCredit >= creditPause
+	c.askEchoes()
 	if c.answer != 0 || c.asking || c.creditDue || len(c.spare) > 0 {
 		made, err := c.composeCredit(&batch[n], now)
 		if err != nil {

@@ -50,6 +50,9 @@ func (m *Mux) Open(b cell.Begin) (*Stream, error) {
 	return m.begin(Open{Type: cell.MsgBegin, Begin: b})
 }
 
+// OpenDir is DialDir that does not wait, as Open is.
+func (m *Mux) OpenDir() (*Stream, error) { return m.begin(Open{Type: cell.MsgBeginDir}) }
+
 // Resolve looks a name up at the other end. An answer without success is an *EndError.
 func (m *Mux) Resolve(ctx context.Context, r cell.Resolve) (cell.Resolved, error) {
 	if err := r.Check(); err != nil {
