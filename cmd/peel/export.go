@@ -112,7 +112,7 @@ func (e *export) run(out io.Writer) (end error) {
 	if err := e.plan(); err != nil {
 		return &usageError{err}
 	}
-	undo, err := newFolder(e.dir)
+	undo, err := newFolder(e.dir, e.names()...)
 	if err != nil {
 		return err
 	}
@@ -130,6 +130,19 @@ func (e *export) run(out io.Writer) (end error) {
 	}
 	_, err = fmt.Fprintf(out, "wrote %s: see %s\n", e.dir, filepath.Join(e.dir, "README.md"))
 	return err
+}
+
+// names are what is written into the folder.
+func (e *export) names() []string {
+	names := []string{"README.md", ".env", "compose.yaml", "kubernetes.yaml"}
+	for _, n := range e.nodes {
+		if e.systemd {
+			names = append(names, hostFolder(n.addr.Addr()))
+		} else {
+			names = append(names, n.name)
+		}
+	}
+	return names
 }
 
 // place gives the nodes their addresses: each one of its own, or those of the machines in turn.

@@ -33,11 +33,11 @@ func initCommand() *cobra.Command {
 	return c
 }
 
-// newFolder makes a folder for a node, which must be new or empty. If what is then done there fails with end, undo takes it all away again,
-// so that it can be done anew.
-func newFolder(dir string) (undo func(end error), err error) {
-	names, err := os.ReadDir(dir)
-	if err == nil && len(names) > 0 {
+// newFolder makes a folder, which must be new or empty, to write files and folders of these names into. If that fails with end, undo takes them
+// away again, so that it can be done anew, and leaves what somebody else has put there by then.
+func newFolder(dir string, names ...string) (undo func(end error), err error) {
+	there, err := os.ReadDir(dir)
+	if err == nil && len(there) > 0 {
 		return nil, &usageError{fmt.Errorf("%s is not empty: give a folder that is new", dir)}
 	}
 	fresh := errors.Is(err, fs.ErrNotExist)
@@ -51,13 +51,12 @@ func newFolder(dir string) (undo func(end error), err error) {
 		if end == nil {
 			return
 		}
-		if names, _ := os.ReadDir(dir); !fresh {
-			for _, n := range names {
-				os.RemoveAll(filepath.Join(dir, n.Name()))
-			}
-			return
+		for _, name := range names {
+			os.RemoveAll(filepath.Join(dir, name))
 		}
-		os.RemoveAll(dir)
+		if fresh {
+			os.Remove(dir) // if it is empty
+		}
 	}, nil
 }
 
@@ -105,7 +104,7 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 			if len(f.Advertise) == 0 && !reachable(f.Listen) {
 				return &usageError{fmt.Errorf("--listen %s names no address that others can reach: say it with --advertise, as in --advertise 192.0.2.1:9001", strings.Join(f.Listen, ","))}
 			}
-			undo, err := newFolder(dir)
+			undo, err := newFolder(dir, "keys", "network.toml", "relay.toml", sealedFile)
 			if err != nil {
 				return err
 			}
@@ -125,8 +124,10 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 			if err := writeRelay(dir, f, keys); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "relay %s, identity %v\nlook through %s, then: peel relay --config %[3]s\n",
-				f.Nickname, keys.ID(), filepath.Join(dir, "relay.toml"))
+			if _, err := fmt.Fprintf(c.OutOrStdout(), "relay %s, identity %v\nlook through %s, then: peel relay --config %[3]s\n",
+				f.Nickname, keys.ID(), filepath.Join(dir, "relay.toml")); err != nil {
+				return err
+			}
 			if offline {
 				fmt.Fprintf(c.ErrOrStderr(), "the identity is in %s: keep it, and its passphrase, off this machine.\nThe signing key is certified until %s; the next one: peel keys rotate --config %s\n",
 					filepath.Join(dir, sealedFile), keys.Signer.Certificate.NotAfter.Format(time.DateTime), filepath.Join(dir, "relay.toml"))
@@ -203,7 +204,7 @@ func initClientCommand() *cobra.Command {
 			if _, err := conf.LoadNetwork(network); err != nil {
 				return inUse(err)
 			}
-			undo, err := newFolder(dir)
+			undo, err := newFolder(dir, "network.toml", "client.toml")
 			if err != nil {
 				return err
 			}
@@ -215,8 +216,8 @@ func initClientCommand() *cobra.Command {
 			if err := put(path, f.Text()); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "look through %s, then: peel client --config %[1]s\n", path)
-			return nil
+			_, err = fmt.Fprintf(c.OutOrStdout(), "look through %s, then: peel client --config %[1]s\n", path)
+			return err
 		},
 	}
 	c.Flags().StringVar(&network, "network", "network.toml", "the network `file`")
@@ -250,7 +251,7 @@ stays in the key folder, unprotected, and the authority certifies its signing ke
 			if err := conf.Check(&f); err != nil {
 				return &usageError{err}
 			}
-			undo, err := newFolder(dir)
+			undo, err := newFolder(dir, "keys", listsFile, "authority.toml", sealedFile)
 			if err != nil {
 				return err
 			}
@@ -266,10 +267,12 @@ stays in the key folder, unprotected, and the authority certifies its signing ke
 			if err := writeAuthority(dir, f, link); err != nil {
 				return err
 			}
-			fmt.Fprint(c.OutOrStdout(), "# A part of network.toml. That file begins with the network's name and with how many authorities must sign:\n"+
-				"# all of fewer than four, 3 of 4, 4 of 5, 5 of 7, 6 of 9.\n#\n#   name = \"my-network\"\n#   threshold = 1\n\n")
-			fmt.Fprintf(c.OutOrStdout(), "[[authority]]\nnickname = %q\nidentity = %q\nlink_key = %q\naddresses = [%q]\n",
-				nickname, idOf(identity), cell.Key(link.PublicKey().Bytes()), addr)
+			if _, err := fmt.Fprintf(c.OutOrStdout(), "# A part of network.toml. That file begins with the network's name and with how many authorities must sign:\n"+
+				"# all of fewer than four, 3 of 4, 4 of 5, 5 of 7, 6 of 9.\n#\n#   name = \"my-network\"\n#   threshold = 1\n\n"+
+				"[[authority]]\nnickname = %q\nidentity = %q\nlink_key = %q\naddresses = [%q]\n",
+				nickname, idOf(identity), cell.Key(link.PublicKey().Bytes()), addr); err != nil {
+				return err // without this part the folder is of no use
+			}
 			if !here {
 				fmt.Fprintf(c.ErrOrStderr(), "the identity is in %[1]s: keep it, and its passphrase, off this machine.\nOnce network.toml is there: peel keys rotate --config %[2]s --identity %[1]s\n",
 					filepath.Join(dir, sealedFile), filepath.Join(dir, "authority.toml"))
@@ -349,7 +352,14 @@ func initNetworkCommand() *cobra.Command {
 			if err := l.Network.Check(); err != nil {
 				return &usageError{err}
 			}
-			undo, err := newFolder(args[0])
+			names := []string{"network.toml", "client"}
+			for _, a := range l.Authorities {
+				names = append(names, a.Nickname)
+			}
+			for _, r := range l.Relays {
+				names = append(names, r.Nickname)
+			}
+			undo, err := newFolder(args[0], names...)
 			if err != nil {
 				return err
 			}
