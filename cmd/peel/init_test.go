@@ -27,7 +27,7 @@ func TestAnUnfinishedFolderIsTakenAway(t *testing.T) {
 	t.Setenv("PEEL_PASSPHRASE", "correct horse battery")
 	for _, args := range [][]string{
 		{"init", "network", "--authorities", "1", "--relays", "3", "--exits", "1"},
-		{"init", "authority", "--nickname", "Boss", "--advertise", "192.0.2.1:9001"},
+		{"init", "authority", "--nickname", "Boss", "--advertise", "192.0.2.1:9001", "--identity-here"},
 		{"init", "relay", "--network", network, "--nickname", "Fennel", "--advertise", "192.0.2.1:9001", "--offline"},
 		{"init", "client", "--network", network},
 		{"testnet", "export", "--compose", "--authorities", "1", "--relays", "3"},

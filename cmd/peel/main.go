@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,14 +78,42 @@ func each(err error) (all []error) {
 }
 
 // rooms are those whose names begin the errors of their packages.
-var rooms = regexp.MustCompile(`(?m)^(?:(?:relay|authority|admin|client|testnet|lab|circuit|stream|link|exit|dns|guard|cache): )+`)
-
-// deep are rooms that no user gave a name to anything of, wherever they stand.
-var deep = regexp.MustCompile(`(: |\()(?:(?:cache|link|circuit|stream): )+`)
+var rooms = regexp.MustCompile(`^(?:relay|authority|admin|client|testnet|lab|circuit|stream|link|exit|dns|guard|cache): `)
 
 // plainly is an error as its user reads it.
-func plainly(err error) string {
-	return deep.ReplaceAllString(rooms.ReplaceAllString(conf.Plain(err), ""), "$1")
+func plainly(err error) string { return conf.Plain(errors.New(roomless(err))) }
+
+// roomless is the text of an error without the rooms that begin it and the errors in it. The same words elsewhere are somebody's names and texts.
+func roomless(err error) string {
+	text := err.Error()
+	within := wrapped(err)
+	end := len(text)
+	for i := len(within) - 1; i >= 0; i-- {
+		was, now := within[i].Error(), roomless(within[i])
+		if was == text {
+			return now
+		}
+		if at := strings.LastIndex(text[:end], was); at >= 0 {
+			text, end = text[:at]+now+text[at+len(was):], at
+		}
+	}
+	if e, ok := err.(*conf.Error); ok && e.File != "" {
+		return text // it begins with the name of the file
+	}
+	return rooms.ReplaceAllString(text, "")
+}
+
+// wrapped are the errors in an error, in the order of its text.
+func wrapped(err error) []error {
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		return e.Unwrap()
+	case interface{ Unwrap() error }:
+		if one := e.Unwrap(); one != nil {
+			return []error{one}
+		}
+	}
+	return nil
 }
 
 func root() *cobra.Command {

@@ -2,12 +2,16 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"peel/cmd/peel/internal/conf"
 )
 
 // typed runs a command line and returns what became of it.
@@ -108,6 +112,27 @@ func TestWrongCommandLines(t *testing.T) {
 	for _, line := range []string{"", "keys", "completion", "help", "help keys rotate", "keys rotate --help", "--version"} {
 		if err := typed(strings.Fields(line)...); err != nil {
 			t.Errorf("peel %s: %v", line, err)
+		}
+	}
+}
+
+// Errors are told without the names of our packages, but with all that their users called so.
+func TestErrorsKeepTheWordsOfTheirUsers(t *testing.T) {
+	closed := errors.New("link: closed")
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("relay: dialing (%w): %w", errors.New("stream: gone"), closed), "dialing (gone): closed"},
+		{&usageError{fmt.Errorf("client: %w", fmt.Errorf("circuit: hop 2: %w", closed))}, "hop 2: closed"},
+		{errors.Join(closed, errors.New("cache: no consensus yet")), "closed\nno consensus yet"},
+		{fmt.Errorf("client: the page says %q: %w", "my (link: here): stream: on", closed), `the page says "my (link: here): stream: on": closed`},
+		{&fs.PathError{Op: "remove", Path: "/srv/a: link: b", Err: fs.ErrPermission}, "remove /srv/a: link: b: permission denied"},
+		{&conf.Error{File: "relay", Err: errors.New("this is a folder")}, "relay: this is a folder"},
+		{errors.New("exit: relay: no such page"), "relay: no such page"},
+	} {
+		if got := plainly(c.err); got != c.want {
+			t.Errorf("%v: %q, want %q", c.err, got, c.want)
 		}
 	}
 }
