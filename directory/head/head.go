@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// Most is how large a head may be, in bytes: whoever waits with a part of one takes 8 KiB at most, with all that a connection takes.
-const Most = 3 << 10
+// Most is how large a head may be, in bytes: whoever waits with a part of one takes 8 KiB at most, with all that a connection takes. Besides
+// the head that is a stack of 4 KiB, and 1.2 KiB of objects and of what the runtime knows a goroutine by.
+const Most = 2 << 10
 
 const (
 	firstRead = 512      // bytes of the buffer at first; it grows with what comes

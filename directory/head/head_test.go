@@ -156,7 +156,7 @@ func (s *spoken) Read(b []byte) (int, error) {
 }
 
 func TestSlowHeadsEndAtTheDeadline(t *testing.T) {
-	for _, pause := range []time.Duration{time.Hour, time.Second, 10 * time.Millisecond} {
+	for _, pause := range []time.Duration{time.Hour, time.Second, 20 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
 			near, far := net.Pipe()
 			over := make(chan struct{})
@@ -192,13 +192,13 @@ func TestTheLastAnswerComes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	io.WriteString(c, strings.Repeat("x", 16<<10)) // nobody has read it when the answer goes
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		Last(far, time.Minute, Refusal(http.StatusRequestHeaderFieldsTooLarge))
 		far.Close()
 	}()
-	io.WriteString(c, strings.Repeat("x", 32<<10))
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)

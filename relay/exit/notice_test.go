@@ -305,37 +305,74 @@ func TestAFailedListenerOfTheNoticeIsToldOf(t *testing.T) {
 
 // Who says nothing, little, or nearly a whole head, and who does not read the answer, takes 8 KiB at most.
 func TestASlowVisitorIsSmall(t *testing.T) {
-	const notices = 8 // of 64 places each, so that what else there is makes no difference
-	for _, says := range []string{"", "G", "GET / HTTP/1.1\r\nHost: x\r\n", "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", head.Most-100), "GET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
-		synctest.Test(t, func(t *testing.T) {
-			ctx, stop := context.WithCancel(t.Context())
-			var served sync.WaitGroup
-			var doors [notices]*doorway
-			for i := range doors {
-				doors[i] = newDoorway()
-				served.Go(func() { UsualNotice("").Run(ctx, []net.Listener{doors[i]}) })
-			}
-			near, far := make([]net.Conn, notices*noticeConns), make([]net.Conn, notices*noticeConns)
-			for i := range near {
-				near[i], far[i] = net.Pipe()
-			}
-			before := heapNow()
-			for i := range near {
-				doors[i%notices].conns <- far[i]
-				io.WriteString(near[i], says)
-			}
-			synctest.Wait()
-			each := (heapNow() - before) / int64(len(near))
-			if t.Logf("%d bytes of a request: %d bytes each", len(says), each); each > 8<<10 && !underRace {
-				t.Errorf("%d bytes of a request: %d bytes each", len(says), each)
-			}
-			for _, c := range near {
-				c.Close()
-			}
-			stop()
-			served.Wait()
-		})
+	slowVisitors(t, "GET", 0) // what there is from then on in any case
+	for i, says := range []string{"", "G", "GET / HTTP/1.1\r\nHost: x\r\n", "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", head.Most-100), "GET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		each := slowVisitors(t, says, i+1)
+		if t.Logf("%d bytes of a request: %d bytes each", len(says), each); each > 8<<10 && !underRace {
+			t.Errorf("%d bytes of a request: %d bytes each", len(says), each)
+		}
 	}
+}
+
+// slowVisitors has notices full of visitors that said so much, and says what memory one takes.
+func slowVisitors(t *testing.T, says string, time int) (each int64) {
+	defer fill(time)()
+	const notices = 8 // of 64 places each, so that what else there is makes no difference
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		var served sync.WaitGroup
+		var doors [notices]*doorway
+		for i := range doors {
+			doors[i] = newDoorway()
+			served.Go(func() { UsualNotice("").Run(ctx, []net.Listener{doors[i]}) })
+		}
+		near, far := make([]net.Conn, notices*noticeConns), make([]net.Conn, notices*noticeConns)
+		for i := range near {
+			near[i], far[i] = net.Pipe()
+		}
+		synctest.Wait()
+		before := heapNow()
+		for i := range near {
+			doors[i%notices].conns <- far[i]
+			io.WriteString(near[i], says)
+		}
+		synctest.Wait()
+		each = (heapNow() - before) / int64(len(near))
+		for _, c := range near {
+			c.Close()
+		}
+		stop()
+		served.Wait()
+	})
+	return each
+}
+
+// fill has goroutines with stacks of each size, more of them each time, until the function that it returns is called: so what comes has
+// stacks in pages of its own, and not where there was room by chance, and the runtime knows none of it yet.
+func fill(time int) (stop func()) {
+	var begun, all sync.WaitGroup
+	end := make(chan struct{})
+	for _, of := range []struct{ n, frames int }{{128, 5}, {256, 2}, {1024 + 512*time, 0}} { // in 8, 4 and 2 KiB
+		for range of.n {
+			begun.Add(1)
+			all.Go(func() { deep(of.frames, func() { begun.Done(); <-end }) })
+		}
+		begun.Wait()
+	}
+	return func() { close(end); all.Wait() }
+}
+
+// deep waits in so many frames of a KiB.
+//
+//go:noinline
+func deep(frames int, wait func()) byte {
+	if frames == 0 {
+		wait()
+		return 0
+	}
+	var room [900]byte
+	room[frames] = deep(frames-1, wait)
+	return room[frames/2]
 }
 
 // underRace: the race detector makes everything larger.

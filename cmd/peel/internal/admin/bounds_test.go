@@ -158,41 +158,77 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 
 // Who says nothing, little, or nearly a whole head takes 8 KiB at most.
 func TestASlowConnectionIsSmall(t *testing.T) {
-	const servers = 8 // of 64 places each, so that what else there is makes no difference
-	for _, says := range []string{"", "G", "GET /status HTTP/1.1\r\nHost: peel\r\n", "GET /status HTTP/1.1\r\nHost: peel\r\nX: " + strings.Repeat("x", page.MostHeader-100)} {
-		synctest.Test(t, func(t *testing.T) {
-			ctx, stop := context.WithCancel(t.Context())
-			var served sync.WaitGroup
-			var doors [servers]*pipes
-			for i := range doors {
-				doors[i] = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
-				s := server(t)
-				served.Go(func() { s.serve(ctx, &local{Listener: doors[i], hosts: []string{socketHost}}) })
-			}
-			near, far := make([]net.Conn, servers*page.MostConns), make([]net.Conn, servers*page.MostConns)
-			for i := range near {
-				near[i], far[i] = net.Pipe()
-			}
-			synctest.Wait()
-			before := inUse()
-			for i := range near {
-				doors[i%servers].conns <- far[i]
-				io.WriteString(near[i], says)
-			}
-			synctest.Wait()
-			each := (inUse() - before) / int64(len(near))
-			if t.Logf("%d bytes of a head: %d bytes each", len(says), each); each > 8<<10 && !underRace {
-				t.Errorf("%d bytes of a head: %d bytes each", len(says), each)
-			}
-			stop()
-			served.Wait()
-			for _, c := range near {
-				if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-					t.Errorf("after the server: %v", err)
-				}
-			}
-		})
+	slowConnections(t, "GET", 0) // what there is from then on in any case
+	for i, says := range []string{"", "G", "GET /status HTTP/1.1\r\nHost: peel\r\n", "GET /status HTTP/1.1\r\nHost: peel\r\nX: " + strings.Repeat("x", page.MostHeader-100)} {
+		each := slowConnections(t, says, i+1)
+		if t.Logf("%d bytes of a head: %d bytes each", len(says), each); each > 8<<10 && !underRace {
+			t.Errorf("%d bytes of a head: %d bytes each", len(says), each)
+		}
 	}
+}
+
+// slowConnections has servers full of connections on which so much of a head was said, and says what memory one takes.
+func slowConnections(t *testing.T, says string, time int) (each int64) {
+	defer fill(time)()
+	const servers = 8 // of 64 places each, so that what else there is makes no difference
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		var served sync.WaitGroup
+		var doors [servers]*pipes
+		for i := range doors {
+			doors[i] = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+			s := server(t)
+			served.Go(func() { s.serve(ctx, &local{Listener: doors[i], hosts: []string{socketHost}}) })
+		}
+		near, far := make([]net.Conn, servers*page.MostConns), make([]net.Conn, servers*page.MostConns)
+		for i := range near {
+			near[i], far[i] = net.Pipe()
+		}
+		synctest.Wait()
+		before := inUse()
+		for i := range near {
+			doors[i%servers].conns <- far[i]
+			io.WriteString(near[i], says)
+		}
+		synctest.Wait()
+		each = (inUse() - before) / int64(len(near))
+		stop()
+		served.Wait()
+		for _, c := range near {
+			if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("after the server: %v", err)
+			}
+		}
+	})
+	return each
+}
+
+// fill has goroutines with stacks of each size, more of them each time, until the function that it returns is called: so what comes has
+// stacks in pages of its own, and not where there was room by chance, and the runtime knows none of it yet.
+func fill(time int) (stop func()) {
+	var begun, all sync.WaitGroup
+	end := make(chan struct{})
+	for _, of := range []struct{ n, frames int }{{128, 5}, {256, 2}, {1024 + 512*time, 0}} { // in 8, 4 and 2 KiB
+		for range of.n {
+			begun.Add(1)
+			all.Go(func() { deep(of.frames, func() { begun.Done(); <-end }) })
+		}
+		begun.Wait()
+	}
+	return func() { close(end); all.Wait() }
+}
+
+// deep waits in so many frames of a KiB.
+//
+//go:noinline
+func deep(frames int, wait func()) byte {
+	if frames == 0 {
+		wait()
+		return 0
+	}
+	var room [900]byte
+	room[frames] = deep(frames-1, wait)
+	return room[frames/2]
 }
 
 // inUse is the memory of objects and stacks.
