@@ -13,7 +13,7 @@ const (
 	firstLeave   = 1 * day  // doubled each time, up to
 	lastLeave    = 32 * day // and half as much again by chance
 	leaveForgive = 60 * day // after its end a leave no longer makes the next one longer
-	mostBlamed   = 64       // relays that a doubt remembers
+	mostBlamed   = 256      // relays that a doubt remembers
 )
 
 // Outcome is what became of a circuit that a guard took. Each says something of other relays as well: what is told of the guard
@@ -150,7 +150,7 @@ func (s *Set) Leave(id cell.NodeID, now time.Time, rng func(uint64) uint64) (unt
 }
 
 // takeBack ends the leaves that come to their end first, until as few are left as may be: then those were no worse than others are.
-// last is not among them.
+// last is not among them; nil: each may be.
 func (s *Set) takeBack(last *member, now time.Time) {
 	for {
 		var first *member

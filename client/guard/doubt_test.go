@@ -3,6 +3,7 @@ package guard
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,8 @@ func TestGuardThatFailsCircuitsIsDoubtedSoon(t *testing.T) {
 		most int
 	}{
 		{trip{1000, 300, 0, 0, false}, 12}, {trip{1000, 300, 0, 0, true}, 24},
-		{trip{1000, 300, 0, 0.1, false}, 60}, {trip{1000, 300, 0, 0.1, true}, 150},
+		{trip{1000, 300, 0, 0.1, false}, 60}, {trip{1000, 300, 0, 0.1, true}, 60},
+		{trip{1000, 300, 0, 0.15, true}, 100}, {trip{1000, 300, 0, 0.2, true}, 200},
 		{trip{9, 4, 0, 0, false}, 24}, {trip{9, 4, 0, 0, true}, 60},
 		{trip{1000, 300, 0.05, 0.05, true}, 120},
 	} {
@@ -154,6 +156,37 @@ func TestLeftGuardComesBackAndNoneBeyondTheThirdIsReached(t *testing.T) {
 	now = now.Add(lastLeave*3/2 + 2*day)
 	if s.leftNow(now) != 0 || pick(t, s, now) != s.order[0].id {
 		t.Error("it never comes back")
+	}
+}
+
+// One that is left, and is back in the directory when others were left meanwhile, is not left besides them.
+func TestNoMoreAreLeftWhenOneIsListedAgain(t *testing.T) {
+	s := made(t, relays(100), 1)
+	var gone cell.NodeID
+	without := func(id cell.NodeID) *List {
+		l := relays(100)
+		return NewList(slices.DeleteFunc(slices.Clone(l.relays), func(r Relay) bool { return r.ID == id }))
+	}
+	for i := range 4 {
+		g := pick(t, s, t0)
+		s.Leave(g, t0, seeded(uint64(i)))
+		if i == 1 {
+			gone = g
+			s.Update(without(gone), nil, t0, seeded(1))
+		}
+	}
+	if n := s.leftNow(t0); n > MostLeft+1 { // the one that is not listed says that it is left
+		t.Fatalf("%d are left", n)
+	}
+	s.Update(relays(100), nil, t0, seeded(1))
+	if n := s.leftNow(t0); n != MostLeft {
+		t.Errorf("%d are left", n)
+	}
+	// Of one alone, none is.
+	one := NewList([]Relay{{s.order[0].id, 1}})
+	s.Leave(s.order[0].id, t0, seeded(1))
+	if s.Update(one, nil, t0, seeded(1)); len(s.order) == 1 && s.Left(s.order[0].id, t0) {
+		t.Error("the only one that may be used is left")
 	}
 }
 

@@ -135,6 +135,7 @@ func (s *Set) Update(l *List, allowed func(cell.NodeID) bool, now time.Time, rng
 	}
 	s.fill(l, allowed, now, rng)
 	s.sort()
+	s.takeBack(nil, now) // one that was left may be back
 }
 
 func all(ms []*member, ok func(*member) bool) bool {
