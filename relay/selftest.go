@@ -78,6 +78,7 @@ type doors struct {
 
 	mu    sync.Mutex
 	of    map[netip.AddrPort]*tested // guarded by mu, as all below
+	newer int                        // directories that came
 	heard [2]time.Time               // when a link came by IPv4, and by IPv6
 }
 
@@ -121,12 +122,12 @@ func (r *Relay) noDirectory(err error) {
 func (r *Relay) newDirectory() {
 	r.doors.mu.Lock()
 	defer r.doors.mu.Unlock()
+	r.doors.newer++
 	for _, t := range r.doors.of {
 		if t.Verdict != Unjudged {
 			continue
 		}
-		spread := min(spreadTests, r.cfg.Network.WithDefaults().Period/2)
-		if soon := time.Now().Add(time.Duration(r.chance(uint64(max(spread, 1))))); soon.Before(t.next) {
+		if soon := time.Now().Add(r.spread()); soon.Before(t.next) {
 			t.next = soon
 			select {
 			case r.doors.sooner <- struct{}{}:
@@ -134,6 +135,11 @@ func (r *Relay) newDirectory() {
 			}
 		}
 	}
+}
+
+// spread is how long after a new directory an address is tested.
+func (r *Relay) spread() time.Duration {
+	return time.Duration(r.chance(uint64(max(min(spreadTests, r.cfg.Network.WithDefaults().Period/2), 1))))
 }
 
 // heardFrom notes that a link came from an address.
@@ -210,15 +216,18 @@ func (r *Relay) nextTest(addrs []netip.AddrPort) time.Time {
 // testAll tests the addresses that are due, and announces those that may be.
 func (r *Relay) testAll(ctx context.Context, addrs []netip.AddrPort) {
 	var wg contain.Group
+	r.doors.mu.Lock()
+	by := r.doors.newer
+	r.doors.mu.Unlock()
 	for _, at := range r.due(addrs, time.Now()) {
 		wg.Go(func(p *contain.Panic) {
 			r.panicked("reachability", p)
-			r.note(at, Unjudged, "a bug of this program kept it from being tested")
+			r.note(at, Unjudged, "a bug of this program kept it from being tested", by)
 		}, func() {
 			contain.Point("relay: reachability")
 			v, why := r.test(ctx, at)
 			if ctx.Err() == nil {
-				r.note(at, v, why)
+				r.note(at, v, why, by)
 			}
 		})
 	}
@@ -272,8 +281,8 @@ func (r *Relay) due(addrs []netip.AddrPort, now time.Time) (list []netip.AddrPor
 	return list
 }
 
-// note keeps what came of a test, and tells the operator if that is news.
-func (r *Relay) note(at netip.AddrPort, v Verdict, why string) {
+// note keeps what came of a test, which began when so many directories had come, and tells the operator if that is news.
+func (r *Relay) note(at netip.AddrPort, v Verdict, why string, by int) {
 	now := time.Now()
 	r.doors.mu.Lock()
 	t := r.doors.of[at]
@@ -291,6 +300,9 @@ func (r *Relay) note(at netip.AddrPort, v Verdict, why string) {
 		t.next, t.fails = now.Add(r.silent()), 0
 	default:
 		t.next = now.Add(max(r.cfg.Network.WithDefaults().Period, firstRetest))
+		if v == Unjudged && r.doors.newer != by { // with the directory that came meanwhile somebody may
+			t.next = now.Add(r.spread())
+		}
 	}
 	r.doors.mu.Unlock()
 	if v == was {

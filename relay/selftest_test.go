@@ -306,6 +306,35 @@ func TestTheFirstRelaysKnowSoonThatTheyAreReached(t *testing.T) {
 	}
 }
 
+// A directory that comes while an address is tested is asked soon, if the test by the one before could tell nothing.
+func TestADirectoryThatComesDuringATest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newWorld(t, 1).relays[0]
+		synctest.Wait()
+		at := r.settled.Load().Addrs[0]
+		next := func() time.Duration {
+			r.doors.mu.Lock()
+			defer r.doors.mu.Unlock()
+			return time.Until(r.doors.of[at].next)
+		}
+		by := r.doors.newer
+		r.note(at, Unjudged, "nobody was there", by)
+		if d := next(); d <= spreadTests {
+			t.Errorf("with the same directory it is tested again in %v", d)
+		}
+		r.newDirectory()
+		for _, when := range []string{"as a directory came", "after a test that had begun before"} {
+			if d := next(); d < 0 || d > spreadTests {
+				t.Errorf("%s: it is tested again in %v", when, d)
+			}
+			r.note(at, Unjudged, "nobody was there", by)
+		}
+		if r.note(at, Reached, "", by); next() < leastSilent {
+			t.Errorf("what was reached is tested again in %v", next())
+		}
+	})
+}
+
 // What the settings have since just now is not described before it is tested.
 func TestUntestedSettingsAreNotDescribed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
