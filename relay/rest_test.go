@@ -38,18 +38,19 @@ func collect() {
 	}
 }
 
-// beyond says what of h is more than two hundredths above what it was before, of what was more than there is in any case; "": nothing.
+// beyond says what of h is more than two hundredths above what it was before, of what was more than there is in any case, and more than two where tens
+// are counted; "": nothing.
 func (h held) beyond(before, empty held) (what string) {
 	for _, x := range []struct {
-		name               string
-		empty, before, now int
+		name                      string
+		empty, before, now, floor int
 	}{
-		{"goroutines", empty.goroutines, before.goroutines, h.goroutines},
-		{"descriptors", empty.fds, before.fds, h.fds},
-		{"objects", empty.objects, before.objects, h.objects},
-		{"bytes of heap", empty.heap, before.heap, h.heap},
+		{"goroutines", empty.goroutines, before.goroutines, h.goroutines, 2},
+		{"descriptors", empty.fds, before.fds, h.fds, 2},
+		{"objects", empty.objects, before.objects, h.objects, 0},
+		{"bytes of heap", empty.heap, before.heap, h.heap, 0},
 	} {
-		if most := x.before + (x.before-x.empty)/50; x.now > most {
+		if most := x.before + max((x.before-x.empty)/50, x.floor); x.now > most {
 			what += fmt.Sprintf("%d %s before, %d after, want at most %d; ", x.before, x.name, x.now, most)
 		}
 	}
