@@ -61,19 +61,8 @@ func TestANetworkOfProcessesIsSeenAtWork(t *testing.T) {
 	p.Services = []plan.Service{{Name: "web", Kind: "web"}}
 	p.Loads = []plan.Load{{To: "web", Count: 1_000_000, AtOnce: 2, Size: 100_000, Pause: plan.Duration(200 * time.Millisecond)}}
 	p.Fill()
-	text, err := p.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "peel-") // with a name that is short enough for sockets
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	file, report := filepath.Join(dir, "seen.toml"), filepath.Join(dir, "seen.html")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	dir, file := planFile(t, p)
+	report := filepath.Join(dir, "seen.html")
 	cmd := exec.CommandContext(t.Context(), "peel", "testnet", "run", "--ground", groundProcesses, "--web", "127.0.0.1:0", "--report", report, file)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	var said, complaints bytes.Buffer
@@ -123,7 +112,7 @@ func TestANetworkOfProcessesIsSeenAtWork(t *testing.T) {
 		return false
 	})
 	cmd.Process.Signal(os.Interrupt)
-	err = cmd.Wait()
+	err := cmd.Wait()
 	if !seen {
 		t.Fatalf("no circuit was seen to carry something: %+v; it ended with %v and said\n%s%s", v.Circuits, err, &said, &complaints)
 	}
@@ -245,22 +234,28 @@ func spacesOf(t *testing.T, word string) (all []string) {
 	return all
 }
 
-// runPlan runs a plan by the verb, and wants something said in the end.
-func runPlan(t *testing.T, ground string, p *plan.Plan, want string) string {
+// planFile writes a plan into a folder of its own, with a name that is short enough for sockets.
+func planFile(t *testing.T, p *plan.Plan) (dir, file string) {
 	t.Helper()
 	text, err := p.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "peel-") // with a name that is short enough for sockets
-	if err != nil {
+	if dir, err = os.MkdirTemp("", "peel-"); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "small.toml")
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	file = filepath.Join(dir, "plan.toml")
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return dir, file
+}
+
+// runPlan runs a plan by the verb, and wants something said in the end.
+func runPlan(t *testing.T, ground string, p *plan.Plan, want string) string {
+	t.Helper()
+	dir, file := planFile(t, p)
 	cmd := exec.CommandContext(t.Context(), "peel", "testnet", "run", "-q", "--ground", ground, file)
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	var errs bytes.Buffer

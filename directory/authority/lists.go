@@ -186,7 +186,7 @@ func (l *Lists) parse(text []byte) error {
 			}
 			if err != nil && len(wrong) < strict.MostTold {
 				at := strings.TrimSuffix(fmt.Sprintf("%s[%d].%s", part.name, i, key), ".")
-				wrong = append(wrong, &strict.Error{Key: at, Line: ruleLine(string(text), part.name, i, key), Text: fmt.Sprintf("%s: %v", strings.TrimSuffix(part.name+"."+key, "."), err)})
+				wrong = append(wrong, &strict.Error{Key: at, Line: strict.LineIn(string(text), part.name, i, key), Text: fmt.Sprintf("%s: %v", strings.TrimSuffix(part.name+"."+key, "."), err)})
 			}
 		}
 	}
@@ -274,29 +274,4 @@ func (l *Lists) add(to *list, r *Rule) error {
 		to.prefixes = append(to.prefixes, r)
 	}
 	return nil
-}
-
-// ruleLine returns the line of a key of the i-th rule of a list, or that on which the rule begins; 0:
-// it cannot be told.
-func ruleLine(text, name string, i int, key string) int {
-	n, at := 0, 0
-	for line := range strings.Lines(text) {
-		n++
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "[") {
-			if at > 0 {
-				return at // the next rule begins
-			}
-			if head, _, _ := strings.Cut(line, "#"); strings.Trim(head, "[] ") == name {
-				if i--; i < 0 {
-					at = n
-				}
-			}
-			continue
-		}
-		if k, _, ok := strings.Cut(line, "="); at > 0 && ok && key != "" && strings.Trim(k, ` "'`) == key {
-			return n
-		}
-	}
-	return at
 }

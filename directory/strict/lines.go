@@ -18,14 +18,14 @@ func lineAt(text, key string) int {
 	}
 	number, _, _ = strings.Cut(number, "]")
 	n, _ := strconv.Atoi(number)
-	if line := lineIn(text, t, n, name); line > 0 {
+	if line := LineIn(text, t, n, name); line > 0 {
 		return line
 	}
 	return lineOf(text, "", t) // tables in one line
 }
 
-// lineIn returns the line of a key in the nth of several tables, or that on which the table begins, or 0.
-func lineIn(text, table string, nth int, name string) int {
+// LineIn returns the line of a key in the nth of several tables, counted from 0, or that on which the table begins, or 0.
+func LineIn(text, table string, nth int, name string) int {
 	n, begin := 0, 0
 	for line := range strings.Lines(text) {
 		n++
@@ -41,7 +41,7 @@ func lineIn(text, table string, nth int, name string) int {
 				nth--
 			}
 		}
-		if k, _, ok := strings.Cut(line, "="); begin > 0 && ok && strings.Trim(strings.TrimSpace(k), `"'`) == name {
+		if k, _, ok := strings.Cut(line, "="); begin > 0 && ok && name != "" && strings.Trim(strings.TrimSpace(k), `"'`) == name {
 			return n
 		}
 	}
