@@ -104,6 +104,10 @@ func (r *Relay) enqueue(j *job) {
 	if shed := r.handshakes.push(j); shed != nil {
 		r.stats.Crowded.Add(1)
 		r.stats.HandshakesShed.Add(1)
-		shed.lose()
+		if shed.gone != nil && shed.gone() {
+			shed.drop()
+		} else {
+			shed.lose()
+		}
 	}
 }

@@ -3,8 +3,6 @@ package relay
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,56 +125,4 @@ func TestPlacesThatAreScarceAreSharedByCircuits(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A CREATE whose client has given up, or that met a bug, is no reason to slow its link down: it is not refused for want of a place.
-func TestWhatIsLeftOutIsNotRefused(t *testing.T) {
-	for name, c := range map[string]struct{ gone, bug bool }{"done": {}, "given up": {gone: true}, "a bug": {bug: true}} {
-		came := ""
-		j := &job{do: func() {
-			if came += "done "; c.bug {
-				panic("a bug")
-			}
-		}, gone: func() bool { return c.gone }, drop: func() { came += "left out" }}
-		j.lose = func() { came += "refused" }
-		synctest.Test(t, func(t *testing.T) {
-			r := newWorld(t, 1).relays[0]
-			r.work(newPace(1), j)
-		})
-		if want := map[string]string{"done": "done ", "given up": "left out", "a bug": "done left out"}[name]; came != want {
-			t.Errorf("%s: it was %q, want %q", name, came, want)
-		}
-	}
-}
-
-// Clients that are refused are slowed; not relays, nor who may be one while there is no directory that says so.
-func TestWhomARefusalSlows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2)
-		r := w.relays[0]
-		w.connectAs(0, &w.relays[1].linkCfg)
-		w.mustConnectFrom(0, caller(1))
-		synctest.Wait()
-		waits := func() map[bool]time.Duration { // by whether a key was proved
-			r.mu.Lock()
-			links := slices.Collect(maps.Keys(r.linked))
-			r.mu.Unlock()
-			of := make(map[bool]time.Duration)
-			for _, c := range links {
-				if _, dialled := c.PeerID(); dialled && c.RemoteAddr().String() == w.net.Authorities[0].Info.Addrs[0].String() {
-					continue
-				}
-				_, proved := c.PeerKey()
-				o, _, _ := r.peer(c)
-				of[proved] = r.wait(c, o)
-			}
-			return of
-		}
-		for _, directory := range []string{"a", "no"} {
-			if of := waits(); of[true] != refusedRelay || of[false] != refusedClient {
-				t.Errorf("with %s directory: %v", directory, of)
-			}
-			r.known.Store(new(known))
-		}
-	})
 }
