@@ -148,12 +148,14 @@ func (p *pool) inTime(ctx context.Context, h *held) (*circuit.Circuit, error) {
 	select {
 	case b := <-done:
 		cancel()
+		p.over(h)
 		p.timed(time.Since(begun), false, b.err)
 		return b.c, b.err
 	case <-timer.C:
 	}
 	p.core.suspect()
 	p.mu.Lock()
+	h.quit = nil
 	p.askGuard(h.path, time.Now())
 	if limit >= p.times.limit() {
 		p.times.ended(true)
@@ -182,6 +184,13 @@ func (p *pool) inTime(ctx context.Context, h *held) (*circuit.Circuit, error) {
 		}
 	})
 	return nil, errLate
+}
+
+// over notes that the build of a circuit has ended, so that nobody ends it any more.
+func (p *pool) over(h *held) {
+	p.mu.Lock()
+	h.quit = nil
+	p.mu.Unlock()
 }
 
 // timed counts how long a build took. One that failed says nothing, but that it did not succeed within buildLimit.

@@ -49,6 +49,8 @@ type held struct {
 	gone  bool      // takes no new streams
 	noted bool      // whether its first stream was answered is known
 
+	spoken *used // what it is to say of its guard, or has said; nil: nothing
+
 	quit context.CancelCauseFunc // ends its build; nil: that has not begun, or no longer matters
 	left bool                    // its guard was left while it was built: it is of no use, and says nothing
 }

@@ -22,7 +22,9 @@ const (
 	askTimes  = 2                // answers that did not come, one after the other, and the guard is left
 	askAgain  = 10 * time.Second // between askings of one that answers, doubled each time up to
 	askSeldom = time.Minute
-	silent    = 5 * time.Second // so long nothing came although something is waited for: the guard is asked
+	askAnew   = 5 * time.Minute // so long none was asked: then as at first
+	silent    = 5 * time.Second // so long nothing came although something is waited for: the guard is asked,
+	lullLast  = 8 * time.Minute // and not again before askAgain, doubled each time up to this while nothing newer waits
 
 	trials      = 8 // circuits by other guards that are tried before one is left in doubt,
 	trialsGood  = 2 // and of these must work
@@ -49,18 +51,30 @@ type doubts struct {
 	asking, trying bool          // a guard is asked; others are tried
 	next           time.Time     // no guard is asked before
 	pause          time.Duration // and so long after
+	alone          bool          // it was said that one gives no answer, and that there is no other
 	heard          uint64        // cells that came on all circuits
 	since          time.Time     // then that changed last, or something began to be waited for
 	asked          bool          // after that
-	spoken         []*used
+	newest         uint64        // the circuit that was begun last of those with streams that waited
+	lull           time.Duration // so long none is asked because nothing comes
+	lulled         time.Time     // after this
+	spoken         []*used       // in the order of their first streams
 }
 
 // used is a circuit that was used, and is to say what became of it.
 type used struct {
 	h       *held
 	at      time.Time
-	carried bool // its first stream was answered
-	silent  bool // one was not, for as long as any is waited for
+	carried bool      // a stream was answered
+	silent  bool      // one was not, for as long as any is waited for
+	until   time.Time // one was given up before it had its answer, and its END is to be answered until then; zero: none was
+	had     uint64    // cells that had come then
+}
+
+// mute says whether nothing has come since a stream of the circuit was given up. It is known when u.until has come.
+func (u *used) mute() bool {
+	_, received := u.h.circuit.Cells()
+	return !u.until.IsZero() && received == u.had && u.h.circuit.Err() == nil
 }
 
 // askFirst asks the first relay of a path for its directory, on a circuit that ends there: so nobody else can be why there is no answer,
@@ -135,6 +149,9 @@ func (p *pool) askGuard(way path.Path, now time.Time) bool {
 	if d.asking || p.closed || p.ctx == nil || len(way) == 0 || now.Before(d.next) || p.guards.Left(way[0].ID, p.core.cfg.Now()) {
 		return false
 	}
+	if now.Sub(d.next) >= askAnew {
+		d.pause = 0
+	}
 	d.asking = true
 	ctx := p.ctx
 	p.running.Go(p.core.bug("asking a guard"), func() {
@@ -154,20 +171,29 @@ func (p *pool) askGuard(way path.Path, now time.Time) bool {
 	return true
 }
 
+// noAnswer is why a guard is left that was asked.
+const noAnswer = "it takes circuits, and gives no answer on one that ends at itself"
+
 // wasAsked takes the answer of a guard that was asked at begun.
 func (p *pool) wasAsked(id cell.NodeID, a answer, begun, now time.Time) {
 	p.mu.Lock()
 	defer p.unlock()
 	d := &p.doubts
 	d.asking = false
+	seldom := min(max(2*d.pause, askAgain), askSeldom)
 	switch {
 	case a == answered:
-		d.pause = min(max(2*d.pause, askAgain), askSeldom)
-	case a == none && !begun.Before(p.awoke):
-		d.pause = 0
-		p.leave(id, "it takes circuits, and gives no answer on one that ends at itself", true)
-	default:
+		d.pause, d.alone = seldom, false
+	case a != none || begun.Before(p.awoke):
 		d.pause = askAgain
+	case p.leave(id, noAnswer, true):
+		d.pause, d.alone = 0, false
+	default:
+		d.pause = seldom
+		if !d.alone {
+			d.alone = true
+			p.core.log.Warn("a guard is of no use, and there is no other that may be used: see what the configuration excludes", "why", noAnswer)
+		}
 	}
 	d.next = now.Add(d.pause)
 }
@@ -191,27 +217,59 @@ func (p *pool) listen(now time.Time) {
 	if waits == nil || came != d.heard {
 		d.heard, d.since, d.asked = came, now, false
 	}
-	if waits != nil && !d.asked && now.Sub(d.since) >= silent {
-		d.asked = p.askGuard(waits.path, now)
+	if waits == nil {
+		return
+	}
+	if waits.isBuilt() && waits.id > d.newest {
+		d.newest, d.lull = waits.id, 0
+	}
+	if !d.asked && now.Sub(d.since) >= silent && now.Sub(d.lulled) >= d.lull {
+		if d.asked = p.askGuard(waits.path, now); d.asked {
+			d.lull, d.lulled = min(max(2*d.lull, askAgain), lullLast), now
+		}
 	}
 }
 
-// speaks notes that a circuit was used for a stream, and is to say what became of it. The caller holds mu.
-func (p *pool) speaks(h *held, carried, silent bool, now time.Time) {
+// speaks notes that a circuit was used for a stream, and is to say what became of it; nil: it has, or is not asked any more. The caller
+// holds mu.
+func (p *pool) speaks(h *held, carried, silent bool, now time.Time) *used {
 	d := &p.doubts
-	for _, u := range d.spoken {
-		if u.h == h {
-			u.silent = u.silent || silent
-			return
-		}
+	if u := h.spoken; u != nil {
+		u.carried, u.silent = u.carried || carried, u.silent || silent
+		return u
 	}
 	if h.noted {
-		return
+		return nil
 	}
 	if len(d.spoken) >= mostSpeak {
+		d.spoken[0] = nil
 		d.spoken = d.spoken[1:]
 	}
-	d.spoken = append(d.spoken, &used{h, now.Add(speakAfter), carried, silent})
+	h.spoken = &used{h: h, at: now.Add(speakAfter), carried: carried, silent: silent}
+	d.spoken = append(d.spoken, h.spoken)
+	return h.spoken
+}
+
+// gaveUp notes that a stream on a circuit was ended from here before it had its answer, by who asked for it, or as another was
+// sooner. That says nothing of the circuit, but it does when the stream's END has no answer either.
+func (p *pool) gaveUp(h *held, err error) {
+	var end *stream.EndError
+	if err == nil || errors.As(err, &end) || errors.Is(err, stream.ErrTooMany) {
+		return
+	}
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(h.path) == 0 || h.circuit == nil || h.circuit.Err() != nil || h.circuit.Streams() == 0 { // then no END is to come
+		return
+	}
+	if u := p.speaks(h, false, false, now); u != nil && !u.mute() {
+		if u.until.IsZero() { // once, or those behind it would wait for as long as streams are given up
+			u.at = later(u.at, now.Add(answerWithin))
+		}
+		u.until = now.Add(answerWithin)
+		_, u.had = h.circuit.Cells()
+	}
 }
 
 // hear judges guards by what became of circuits that were used. They speak in the order in which they were first used: or those that broke,
@@ -221,16 +279,22 @@ func (p *pool) hear(now time.Time) {
 	for len(d.spoken) > 0 {
 		u := d.spoken[0]
 		c := u.h.circuit
-		failed := u.silent || ended(c)
-		if !failed && now.Before(u.at) && !linkLost(c.Err()) && !(u.carried && u.h.idle()) {
+		mute := u.mute()
+		dead := mute && !now.Before(u.until)
+		failed := u.silent || ended(c) || dead
+		if !failed && now.Before(u.at) && !linkLost(c.Err()) && !(u.carried && !mute && u.h.idle()) {
 			return
 		}
 		d.spoken[0] = nil
 		d.spoken = d.spoken[1:]
+		if _, there := p.circs[u.h]; there && dead { // its streams would wait for ever
+			p.drop(u.h)
+		}
 		switch {
 		case u.h.born.Before(p.awoke) || linkLost(c.Err()):
 		case failed:
 			p.judge(u.h.path, guard.Broken, now)
+		case mute: // it is too soon to say
 		case u.carried:
 			p.judge(u.h.path, guard.Served, now)
 		}
@@ -263,8 +327,7 @@ func (p *pool) wereTried(id cell.NodeID, better bool, begun time.Time) {
 	defer p.unlock()
 	p.doubts.trying = false
 	why := p.guards.Doubt(id)
-	if why != "" && better && !begun.Before(p.awoke) {
-		p.leave(id, why, false)
+	if why != "" && better && !begun.Before(p.awoke) && p.leave(id, why, false) {
 		return
 	}
 	p.guards.Clear(id)
@@ -325,11 +388,11 @@ func (p *pool) works(ctx context.Context, way path.Path) bool {
 }
 
 // leave has circuits enter by another guard for some days. Those of this one that are being built are given up; of the others, those in
-// use carry on, unless it is known that nothing comes. The caller holds mu.
-func (p *pool) leave(id cell.NodeID, why string, lost bool) {
+// use carry on, unless it is known that nothing comes. false: there is no other, or it is left already. The caller holds mu.
+func (p *pool) leave(id cell.NodeID, why string, lost bool) bool {
 	until, ok := p.guards.Leave(id, p.core.cfg.Now(), p.core.chance.guards)
 	if !ok {
-		return
+		return false
 	}
 	p.core.log.Warn("a guard is left for now, and the next of those chosen before is used: it is broken, overloaded, or drops what it does not like",
 		"why", why, "until", until.Format(time.DateOnly))
@@ -353,6 +416,7 @@ func (p *pool) leave(id cell.NodeID, why string, lost bool) {
 	}
 	p.fails, p.retry = 0, time.Time{}
 	p.kick()
+	return true
 }
 
 // unused ends a circuit whose guard was left while it was built. The caller holds mu.

@@ -241,13 +241,29 @@ func (n *node) destroy() { n.destroyFor(cell.DestroyNone) }
 
 // destroyFor does so and says why, which to a client nobody may.
 func (n *node) destroyFor(why cell.DestroyReason) {
-	n.mu.Lock()
-	ends := slices.Clone(n.ends)
-	n.mu.Unlock()
-	for _, e := range ends {
-		e.circ.Close(why)
-		e.mux.Close(io.ErrUnexpectedEOF)
+	for _, e := range n.all() {
+		e.destroy(why)
 	}
+}
+
+// all are the circuits that have ended at the node.
+func (n *node) all() []*end {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.ends)
+}
+
+// of is the end of the circuit on which a host was asked for.
+func (n *node) of(host string) *end {
+	for _, e := range n.all() {
+		e.mu.Lock()
+		asked := slices.Contains(e.asked, host)
+		e.mu.Unlock()
+		if asked {
+			return e
+		}
+	}
+	return nil
 }
 
 // An end is the end of a circuit.
@@ -257,16 +273,28 @@ type end struct {
 	mux  *stream.Mux
 	fwd  *layer.Layer
 
+	swallows atomic.Bool // whatever comes on it
+
 	mu    sync.Mutex
 	back  *layer.Layer
 	asked []string // hosts it was asked for
 	said  []byte   // what was sent to them
 }
 
+// destroy ends the circuit.
+func (e *end) destroy(why cell.DestroyReason) {
+	e.circ.Close(why)
+	e.mux.Close(io.ErrUnexpectedEOF)
+}
+
 func (e *end) Created([]byte)            {}
 func (e *end) Closed(cell.DestroyReason) { e.mux.Close(io.ErrUnexpectedEOF) }
 
 func (e *end) Receive(cells []cell.Cell) {
+	if e.swallows.Load() {
+		e.circ.Taken(len(cells))
+		return
+	}
 	for i := range cells {
 		c := &cells[i]
 		if !e.fwd.Peel(byte(c.Command()), c.Body()) {
