@@ -99,7 +99,7 @@ func keyFaults(config, kind, dir string) (all []error) {
 	}
 	st, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return []error{fmt.Errorf("%s: no such folder: peel init makes one for a new node, peel keys import brings back a backup", dir)}
+		return []error{about(dir, "no such folder: peel init makes one for a new node, peel keys import brings back a backup")}
 	}
 	if err := relay.CheckKeyFolder(dir); err != nil {
 		if all = append(all, err); st == nil || !st.IsDir() {
@@ -113,7 +113,7 @@ func keyFaults(config, kind, dir string) (all []error) {
 			if err != nil {
 				all = append(all, err)
 			} else if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
-				all = append(all, fmt.Errorf("%s: others than its owner can read this private key (mode %04o): run chmod 600 %[1]s", name, st.Mode().Perm()))
+				all = append(all, about(name, "others than its owner can read this private key (mode %04o): run chmod 600 %s", st.Mode().Perm(), name))
 			}
 		}
 	}
@@ -144,11 +144,11 @@ func stateFault(dir string) error {
 		case err != nil:
 			return err
 		case !st.IsDir() && at == dir:
-			return fmt.Errorf("%s: this is not a folder", dir)
+			return about(dir, "this is not a folder")
 		case !st.IsDir():
-			return fmt.Errorf("%s: cannot be made, as %s is not a folder", dir, at)
+			return about(dir, "cannot be made, as %s is not a folder", at)
 		case at == dir && runtime.GOOS != "windows" && st.Mode().Perm()&0o002 != 0:
-			return fmt.Errorf("%s: everybody on this machine can write into this folder (mode %04o): run chmod 700 %[1]s", dir, st.Mode().Perm())
+			return about(dir, "everybody on this machine can write into this folder (mode %04o): run chmod 700 %s", st.Mode().Perm(), dir)
 		}
 		break
 	}
@@ -159,11 +159,11 @@ func stateFault(dir string) error {
 func folderFault(dir string) error {
 	switch st, err := os.Stat(dir); {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: no such folder: make it first", dir)
+		return about(dir, "no such folder: make it first")
 	case err != nil:
 		return err
 	case !st.IsDir():
-		return fmt.Errorf("%s: this is not a folder", dir)
+		return about(dir, "this is not a folder")
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -79,7 +78,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		if errors.As(err, &u) {
 			return err
 		}
-		return fmt.Errorf("%s: %w", path, err)
+		return about(path, "%w", err)
 	}
 	reload := reloading(log, func() error {
 		var next conf.Client

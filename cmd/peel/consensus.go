@@ -103,7 +103,7 @@ func readConsensus(name string) ([]byte, error) {
 			}
 		}
 		if info.IsDir() {
-			return nil, fmt.Errorf("%s: no consensus is kept in this folder: give the state folder of a node that has run", name)
+			return nil, about(name, "no consensus is kept in this folder: give the state folder of a node that has run")
 		}
 	}
 	if err != nil {
@@ -116,7 +116,7 @@ func readConsensus(name string) ([]byte, error) {
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, directory.MaxConsensus+1)) // one more is told by the parser
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, about(name, "%w", err)
 	}
 	return text, nil
 }
@@ -128,7 +128,7 @@ func (a *asked) consensus(ctx context.Context, name string) (*directory.Consensu
 	}
 	c, err := directory.ParseConsensus(text)
 	if err != nil && name != "" {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, about(name, "%w", err)
 	}
 	return c, err
 }

@@ -148,7 +148,7 @@ func checkKeys(path, kind, dir string, now time.Time) []finding {
 	case "relay":
 		k, err := relay.LoadKeys(dir)
 		if err != nil {
-			return []finding{bad("keys", err.Error(), remedy(err))}
+			return []finding{bad("keys", plainly(err), remedy(err))}
 		}
 		if s := k.Signer; s != nil {
 			if left := s.Certificate.NotAfter.Sub(now); left <= relay.RenewWithin {
@@ -158,7 +158,7 @@ func checkKeys(path, kind, dir string, now time.Time) []finding {
 	case "authority":
 		c, err := authorityKeys(dir, now)
 		if err != nil {
-			return []finding{bad("keys", err.Error(), remedy(err))}
+			return []finding{bad("keys", plainly(err), remedy(err))}
 		}
 		if err := cannotSign(c, now); err != nil {
 			return []finding{bad("keys", plainly(err), rotateRemedy(path))}

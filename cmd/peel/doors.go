@@ -85,7 +85,7 @@ func listenUnix(path string) (net.Listener, error) {
 	default:
 		if c, err := net.Dial("unix", path); err == nil {
 			c.Close()
-			return nil, fmt.Errorf("%s: another program listens there: end it, or choose another path", path)
+			return nil, about(path, "another program listens there: end it, or choose another path")
 		}
 	}
 	// It is made in a folder that nobody else can enter, so that at no moment others can connect.

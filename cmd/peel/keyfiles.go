@@ -54,10 +54,10 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if st.IsDir() {
-		return nil, fmt.Errorf("%s: this is a folder: name a file", path)
+		return nil, about(path, "this is a folder: name a file")
 	}
 	if !st.Mode().IsRegular() || st.Size() > mostFile {
-		return nil, fmt.Errorf("%s: not a file of at most %d bytes", path, mostFile)
+		return nil, about(path, "not a file of at most %d bytes", mostFile)
 	}
 	return os.ReadFile(path)
 }
@@ -68,7 +68,7 @@ func putNew(path string, text []byte) error {
 		if err == nil {
 			err = fs.ErrExist
 		}
-		return fmt.Errorf("%s: %w: nothing was written", path, err)
+		return about(path, "%w: nothing was written", err)
 	}
 	if err := folderFault(filepath.Dir(path)); err != nil {
 		return err
@@ -100,7 +100,7 @@ func signingPairs(dir string) (pairs []authority.Config, err error) {
 		}
 		c, err := directory.ParseCertificate(text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, about(name, "%w", err)
 		}
 		if k := keys[c.SigningKey]; k != nil {
 			pairs = append(pairs, authority.Config{Certificate: c, SigningKey: k})
@@ -336,7 +336,7 @@ func openSealed(path, kind string, p *passphrase, c errWriter) (*sealed.File, []
 	}
 	f, err := sealed.Parse(text)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, about(path, "%w", err)
 	}
 	if kind != "" && f.Kind != kind {
 		return nil, nil, fmt.Errorf("%s holds %s, not %s", path, f.Kind, kind)
@@ -348,12 +348,12 @@ func openSealed(path, kind string, p *passphrase, c errWriter) (*sealed.File, []
 	defer clear(phrase)
 	secret, err := f.Open(phrase)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, about(path, "%w", err)
 	}
 	defer clear(secret)
 	keys, err := unpack(secret)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, about(path, "%w", err)
 	}
 	for _, k := range keys {
 		if id, ok := identityIn(k); ok && id.String() != f.Public {
@@ -423,7 +423,7 @@ func folderKeys(dir string) (keys []namedKey, err error) {
 		}
 		cert, err := parseCertificate(text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, about(path, "%w", err)
 		}
 		if slices.ContainsFunc(keys, func(k namedKey) bool {
 			signs, ok := k.key.(ed25519.PrivateKey)

@@ -121,7 +121,7 @@ func showPath(w io.Writer, path string, now time.Time) error {
 		if st, err := os.Stat(filepath.Join(path, "keys")); err == nil && st.IsDir() {
 			return showPath(w, filepath.Join(path, "keys"), now) // a node's folder
 		}
-		return fmt.Errorf("%s: no keys here: name a file, or the folder that the node's configuration has under keys", path)
+		return about(path, "no keys here: name a file, or the folder that the node's configuration has under keys")
 	}
 	var failed error
 	for _, name := range names {
@@ -139,13 +139,13 @@ func showFile(w io.Writer, path string, now time.Time) error {
 	case sealed.Is(text):
 		f, err := sealed.Parse(text)
 		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return about(path, "%w", err)
 		}
 		fmt.Fprintf(w, "%s: sealed %s of %s (argon2id: %d passes over %d MiB)\n", path, f.Kind, f.Public, f.Cost.Time, f.Cost.Memory>>10)
 	case isCertificate(text):
 		cert, err := parseCertificate(text)
 		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return about(path, "%w", err)
 		}
 		state := fmt.Sprintf("%d days left", cert.NotAfter.Sub(now)/(24*time.Hour))
 		if err := cert.Valid(now); err != nil {
@@ -310,14 +310,14 @@ func keysBackup() *cobra.Command {
 			for _, k := range keys {
 				id, ok := identityIn(k)
 				if ok && public != "unnamed" && public != id.String() {
-					return fmt.Errorf("%s: %s is of %v, but others there are of %s: a backup is of one node; move away what is another's", args[0], k.name, id, public)
+					return about(args[0], "%s is of %v, but others there are of %s: a backup is of one node; move away what is another's", k.name, id, public)
 				}
 				if ok {
 					public = id.String()
 				}
 			}
 			if len(keys) == 0 {
-				return fmt.Errorf("%s: no keys here", args[0])
+				return about(args[0], "no keys here")
 			}
 			p, err := phrase.get("the backup in "+out, true, c.ErrOrStderr())
 			if err != nil {
@@ -384,13 +384,13 @@ func keysImport() *cobra.Command {
 func importCertificate(w io.Writer, text []byte, from, dir string, n *directory.Network, now time.Time) error {
 	cert, err := parseCertificate(text)
 	if err != nil {
-		return fmt.Errorf("%s: neither a certificate nor a sealed file: %w", from, err)
+		return about(from, "neither a certificate nor a sealed file: %w", err)
 	}
 	if n != nil && cert.Network != n.ID() {
 		return fmt.Errorf("%s is for network %v, this is %v: certify for this one", from, cert.Network, n.ID())
 	}
 	if err := cert.Valid(now); err != nil {
-		return fmt.Errorf("%s: %w", from, err)
+		return about(from, "%w", err)
 	}
 	keys, err := filepath.Glob(filepath.Join(dir, "signing*.key"))
 	if err != nil {

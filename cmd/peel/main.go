@@ -97,8 +97,13 @@ func roomless(err error) string {
 			text, end = text[:at]+now+text[at+len(was):], at
 		}
 	}
-	if e, ok := err.(*conf.Error); ok && e.File != "" {
-		return text // it begins with the name of the file
+	switch e := err.(type) {
+	case *aboutError:
+		return text
+	case *conf.Error:
+		if e.File != "" {
+			return text // it begins with the name of the file
+		}
 	}
 	return rooms.ReplaceAllString(text, "")
 }

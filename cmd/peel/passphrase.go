@@ -92,7 +92,7 @@ func fromFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("passphrase: %w", err)
 	}
 	if runtime.GOOS != "windows" && st.Mode().IsRegular() && st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s: others than its owner can read this passphrase (mode %04o): run chmod 600 %s", path, st.Mode().Perm(), path)
+		return nil, about(path, "others than its owner can read this passphrase (mode %04o): run chmod 600 %s", st.Mode().Perm(), path)
 	}
 	f, err := os.Open(path) // may be a pipe, as in <(pass show peel)
 	if err != nil {

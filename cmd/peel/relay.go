@@ -71,7 +71,7 @@ func noticeOf(f *conf.Relay) (*exit.Notice, error) {
 	}
 	n, err := exit.ReadNotice(f.Notice)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: no such file: write the page there, or set exit_notice to %q", f.Notice, conf.UsualNotice)
+		return nil, about(f.Notice, "no such file: write the page there, or set exit_notice to %q", conf.UsualNotice)
 	}
 	return n, err
 }

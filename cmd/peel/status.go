@@ -69,7 +69,7 @@ func (w *which) path() (string, error) {
 			return admin.Find(conf.RuntimeFolder()), nil
 		}
 		if state == "" {
-			return "", &usageError{fmt.Errorf("%s: %w", w.config, errNoState)}
+			return "", &usageError{about(w.config, "%w", errNoState)}
 		}
 		return filepath.Join(state, admin.SocketFile), nil
 	case w.dir != "":

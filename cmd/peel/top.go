@@ -120,10 +120,10 @@ func (l *looker) look(ctx context.Context) (v story.Snapshot, err error) {
 		return v, err
 	}
 	if a.StatusCode != http.StatusOK {
-		return v, fmt.Errorf("%s: %s", l.at, a.Status)
+		return v, about(l.at, "%s", a.Status)
 	}
 	if err := json.Unmarshal(text, &v); err != nil {
-		return v, fmt.Errorf("%s: %w", l.at, err)
+		return v, about(l.at, "%w", err)
 	}
 	return v, nil
 }

@@ -28,6 +28,20 @@ type exitError struct {
 func (e *exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 func (e *exitError) Unwrap() error { return e.err }
 
+// aboutError is an error that begins with a name that its user gave to something.
+type aboutError struct {
+	name string
+	err  error
+}
+
+func (e *aboutError) Error() string { return e.name + ": " + e.err.Error() }
+func (e *aboutError) Unwrap() error { return e.err }
+
+// about makes an error that begins with a name that its user gave to something, such as a file's.
+func about(name, format string, args ...any) error {
+	return &aboutError{name, fmt.Errorf(format, args...)}
+}
+
 // verbsOnly makes a command that is nothing without one of its verbs.
 func verbsOnly(c *cobra.Command) {
 	c.Args = func(c *cobra.Command, args []string) error {

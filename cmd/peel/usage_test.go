@@ -129,6 +129,7 @@ func TestErrorsKeepTheWordsOfTheirUsers(t *testing.T) {
 		{fmt.Errorf("client: the page says %q: %w", "my (link: here): stream: on", closed), `the page says "my (link: here): stream: on": closed`},
 		{&fs.PathError{Op: "remove", Path: "/srv/a: link: b", Err: fs.ErrPermission}, "remove /srv/a: link: b: permission denied"},
 		{&conf.Error{File: "relay", Err: errors.New("this is a folder")}, "relay: this is a folder"},
+		{about("exit", "%w", errors.New("relay: it is full")), "exit: it is full"},
 		{errors.New("exit: relay: no such page"), "relay: no such page"},
 	} {
 		if got := plainly(c.err); got != c.want {

@@ -282,6 +282,7 @@ func TestErrorsAreToldInPlainWords(t *testing.T) {
 		"stat nocons: no such file or directory":                  "nocons: no such file or directory",
 		"countries: open /x/none: no such file":                   "countries: /x/none: no such file",
 		"relay.toml:5: admin: needs a state folder":               "relay.toml:5: admin: needs a state folder",
+		"link.key: no such file or directory: get it back":        "link.key: no such file or directory: get it back",
 		"one: no\nopen two: no":                                   "one: no\ntwo: no",
 		"a superdirectory: is no word of ours, nor is subcell: x": "a superdirectory: is no word of ours, nor is subcell: x",
 	} {

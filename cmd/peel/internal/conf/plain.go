@@ -3,7 +3,7 @@ package conf
 import "regexp"
 
 var (
-	houseWords = regexp.MustCompile(`(^|[ (])(?:cell|directory|path): (?:(?:node id|key|network): )?`)
+	houseWords = regexp.MustCompile(`(^|: |\()(?:cell|directory|path): (?:(?:node id|key|network): )?`)
 	callWords  = regexp.MustCompile(`(?m)^((?:[^ :]+: )?)(?:stat|lstat|open) ([^:]+: )`)
 )
 
