@@ -259,7 +259,7 @@ func (p *pool) lateFailed(h *held, err error, now time.Time) {
 		return
 	}
 	if at.Hop > 0 {
-		if linkLost(err) {
+		if p.cutOff(h.path[0].ID, err) {
 			return
 		}
 		p.judge(h.path, unbuilt(at.Hop), now)

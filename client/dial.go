@@ -89,7 +89,6 @@ func try[T any](c *Client, ctx context.Context, u path.Usage, do func(context.Co
 			return first.got, h.path, nil
 		}
 		if ctx.Err() != nil {
-			c.pool.gaveUp(h, err)
 			return none, nil, fmt.Errorf("client: %w", err)
 		}
 		c.pool.carried(h, err)

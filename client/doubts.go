@@ -65,16 +65,8 @@ type doubts struct {
 type used struct {
 	h       *held
 	at      time.Time
-	carried bool      // a stream was answered
-	silent  bool      // one was not, for as long as any is waited for
-	until   time.Time // one was given up before it had its answer, and its END is to be answered until then; zero: none was
-	had     uint64    // cells that had come then
-}
-
-// mute says whether nothing has come since a stream of the circuit was given up. It is known when u.until has come.
-func (u *used) mute() bool {
-	_, received := u.h.circuit.Cells()
-	return !u.until.IsZero() && received == u.had && u.h.circuit.Err() == nil
+	carried bool // a stream was answered
+	silent  bool // one was not, for as long as any is waited for
 }
 
 // askFirst asks the first relay of a path for its directory, on a circuit that ends there: so nobody else can be why there is no answer,
@@ -250,28 +242,6 @@ func (p *pool) speaks(h *held, carried, silent bool, now time.Time) *used {
 	return h.spoken
 }
 
-// gaveUp notes that a stream on a circuit was ended from here before it had its answer, by who asked for it, or as another was
-// sooner. That says nothing of the circuit, but it does when the stream's END has no answer either.
-func (p *pool) gaveUp(h *held, err error) {
-	var end *stream.EndError
-	if err == nil || errors.As(err, &end) || errors.Is(err, stream.ErrTooMany) {
-		return
-	}
-	now := time.Now()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(h.path) == 0 || h.circuit == nil || h.circuit.Err() != nil || h.circuit.Streams() == 0 { // then no END is to come
-		return
-	}
-	if u := p.speaks(h, false, false, now); u != nil && !u.mute() {
-		if u.until.IsZero() { // once, or those behind it would wait for as long as streams are given up
-			u.at = later(u.at, now.Add(answerWithin))
-		}
-		u.until = now.Add(answerWithin)
-		_, u.had = h.circuit.Cells()
-	}
-}
-
 // hear judges guards by what became of circuits that were used. They speak in the order in which they were first used: or those that broke,
 // which is known soon, would come before those that serve, and of many that are used at once all would seem to break. The caller holds mu.
 func (p *pool) hear(now time.Time) {
@@ -279,22 +249,16 @@ func (p *pool) hear(now time.Time) {
 	for len(d.spoken) > 0 {
 		u := d.spoken[0]
 		c := u.h.circuit
-		mute := u.mute()
-		dead := mute && !now.Before(u.until)
-		failed := u.silent || ended(c) || dead
-		if !failed && now.Before(u.at) && !linkLost(c.Err()) && !(u.carried && !mute && u.h.idle()) {
+		failed := u.silent || ended(c)
+		if !failed && now.Before(u.at) && !linkLost(c.Err()) && !(u.carried && u.h.idle()) {
 			return
 		}
 		d.spoken[0] = nil
 		d.spoken = d.spoken[1:]
-		if _, there := p.circs[u.h]; there && dead { // its streams would wait for ever
-			p.drop(u.h)
-		}
 		switch {
 		case u.h.born.Before(p.awoke) || linkLost(c.Err()):
 		case failed:
 			p.judge(u.h.path, guard.Broken, now)
-		case mute: // it is too soon to say
 		case u.carried:
 			p.judge(u.h.path, guard.Served, now)
 		}

@@ -331,7 +331,7 @@ func TestLinksThatBreakInTheMiddleOfBuildsMakeNobodyLeave(t *testing.T) {
 		through(c, func(ctx context.Context, p path.Path, next func(context.Context, path.Path) (*circuit.Circuit, error)) (*circuit.Circuit, error) {
 			made, err := next(ctx, p)
 			mu.Lock()
-			breaks := err == nil && p[0].ID == first && broken < 60
+			breaks := err == nil && p[0].ID == first
 			if breaks {
 				broken++
 			}
@@ -352,11 +352,17 @@ func TestLinksThatBreakInTheMiddleOfBuildsMakeNobodyLeave(t *testing.T) {
 		first = c.Guards()[0].ID
 		mu.Unlock()
 		c.pool.retireAll()
-		time.Sleep(30 * time.Minute)
+		served := 0
+		for range 10 {
+			time.Sleep(3 * time.Minute)
+			if dialAndEcho(c, "www.example:443") == nil { // by another guard; a link that is cut at that moment may have been its, too
+				served++
+			}
+		}
 		mu.Lock()
 		defer mu.Unlock()
-		if broken < 30 || len(left(c)) > 0 {
-			t.Errorf("%d links broke, left: %v", broken, left(c))
+		if broken < 4 || len(left(c)) > 0 || served < 5 {
+			t.Errorf("%d links broke, left: %v, %d of 10 streams were served", broken, left(c), served)
 		}
 	})
 }
@@ -496,43 +502,6 @@ func givesUp(t *testing.T, c *Client, host string, times int) (n int) {
 		time.Sleep(20 * time.Second)
 	}
 	return n
-}
-
-// A guard that swallows what is sent on circuits is left although programs give up long before the client would.
-func TestGuardThatSwallowsStreamsIsLeftThoughProgramsGiveUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 40)
-		c := w.client(Config{})
-		var mu sync.Mutex
-		var bad cell.NodeID
-		through(c, func(ctx context.Context, p path.Path, next func(context.Context, path.Path) (*circuit.Circuit, error)) (*circuit.Circuit, error) {
-			n := w.nodeOf(p, 2)
-			before := len(n.all())
-			made, err := next(ctx, p)
-			mu.Lock()
-			defer mu.Unlock()
-			if p[0].ID == bad {
-				for _, e := range n.all()[before:] {
-					e.swallows.Store(true)
-				}
-			}
-			return made, err
-		})
-		run(t, c)
-		if err := dialAndEcho(c, "www.example:443"); err != nil {
-			t.Fatal(err)
-		}
-		mu.Lock()
-		bad = c.Guards()[0].ID
-		was := bad
-		mu.Unlock()
-		c.pool.retireAll()
-		n := givesUp(t, c, "www.example:443", 100)
-		t.Logf("left after %d tries", n)
-		if ids := left(c); len(ids) != 1 || ids[0] != was || n > 50 {
-			t.Errorf("after %d tries left: %v", n, ids)
-		}
-	})
 }
 
 // That programs give up on hosts that say nothing is no reason to leave a guard.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -199,10 +200,11 @@ func TestRelayThatFailsIsLeftAlone(t *testing.T) {
 				bad = e.ID
 			}
 		}
-		hit, next := 0, c.pool.build
+		var hit atomic.Int32
+		next := c.pool.build
 		c.pool.build = func(ctx context.Context, p path.Path) (*circuit.Circuit, error) {
 			if p[2].ID == bad {
-				hit++
+				hit.Add(1)
 				return nil, &circuit.BuildError{Hop: 2, Err: io.EOF}
 			}
 			return next(ctx, p)
@@ -213,8 +215,8 @@ func TestRelayThatFailsIsLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if hit > defaultSpare+1 { // those begun before the first had failed
-			t.Errorf("it was tried %d times within a minute", hit)
+		if hit.Load() > defaultSpare+1 { // those begun before the first had failed
+			t.Errorf("it was tried %d times within a minute", hit.Load())
 		}
 	})
 }

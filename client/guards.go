@@ -207,6 +207,7 @@ var errBetter = errors.New("client: a guard that is preferred is to be tried aga
 // guardBuilt tells the guards of a circuit that was built; it fails if that is not to be used. The caller holds mu.
 func (p *pool) guardBuilt(h *held) error {
 	id := h.path[0].ID
+	delete(p.cut, id)
 	err := p.guardServes(h)
 	p.guards.Note(id, true, true, false, false)
 	p.warn(id)
@@ -229,7 +230,7 @@ func (p *pool) guardFailed(h *held, err error, now time.Time) {
 	switch {
 	case !errors.As(err, &at): // it was built, and carried nothing
 		p.guards.Note(id, true, true, false, false)
-		if linkLost(err) {
+		if p.cutOff(id, err) {
 			break
 		}
 		p.judge(h.path, guard.Built, now)
@@ -238,13 +239,26 @@ func (p *pool) guardFailed(h *held, err error, now time.Time) {
 		p.guards.Failed(id, p.core.cfg.Now(), p.core.chance.guards)
 	default:
 		p.guards.Note(id, true, false, false, false)
-		if linkLost(err) {
-			break // that says nothing of the guard
+		if p.cutOff(id, err) {
+			break
 		}
 		p.judge(h.path, unbuilt(at.Hop), now)
 		p.askGuard(h.path, now)
 	}
 	p.warn(id)
+}
+
+// cutOff says whether a circuit that was begun at a guard failed since its link was lost. That puts no guard in doubt, for others can cut a
+// link; but where it happens again before any circuit has come about, others are tried first, as if there had been no link. The caller holds mu.
+func (p *pool) cutOff(id cell.NodeID, err error) bool {
+	if !linkLost(err) {
+		return false
+	}
+	if p.cut[id] {
+		p.guards.Failed(id, p.core.cfg.Now(), p.core.chance.guards)
+	}
+	p.cut[id] = true
+	return true
 }
 
 // unbuilt is the outcome of a circuit that failed at a hop after the first.

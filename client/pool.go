@@ -47,6 +47,7 @@ type pool struct {
 
 	mu      sync.Mutex // goes before the locks of circuits
 	circs   map[*held]struct{}
+	cut     map[cell.NodeID]bool // guards whose links were lost under a circuit, and no circuit has come about since
 	guards  *guard.Set
 	times   buildTimes
 	answers answers
@@ -76,7 +77,7 @@ type pool struct {
 func newPool(c *core, guards *guard.Set, f *guardFile) *pool {
 	return &pool{
 		core: c, guards: guards, guardFile: f, build: c.build, ask: c.askFirst, wake: make(chan struct{}, 1), slots: make(chan struct{}, builds), late: make(chan struct{}, builds), ports: make(ports),
-		circs: make(map[*held]struct{}), faults: make(faults), arrived: make(chan struct{}),
+		circs: make(map[*held]struct{}), cut: make(map[cell.NodeID]bool), faults: make(faults), arrived: make(chan struct{}),
 	}
 }
 

@@ -168,7 +168,6 @@ func (q *race[T]) another(ctx context.Context, cancel func(), h *held) tried[T] 
 
 // lost ends what came of the circuit that was asked and does not count: the other was sooner, or it failed.
 func (q *race[T]) lost(ctx context.Context, t *tried[T]) {
-	q.p.gaveUp(t.h, t.err)
 	switch {
 	case t.beaten:
 		if t.err == nil {

@@ -273,8 +273,6 @@ type end struct {
 	mux  *stream.Mux
 	fwd  *layer.Layer
 
-	swallows atomic.Bool // whatever comes on it
-
 	mu    sync.Mutex
 	back  *layer.Layer
 	asked []string // hosts it was asked for
@@ -291,10 +289,6 @@ func (e *end) Created([]byte)            {}
 func (e *end) Closed(cell.DestroyReason) { e.mux.Close(io.ErrUnexpectedEOF) }
 
 func (e *end) Receive(cells []cell.Cell) {
-	if e.swallows.Load() {
-		e.circ.Taken(len(cells))
-		return
-	}
 	for i := range cells {
 		c := &cells[i]
 		if !e.fwd.Peel(byte(c.Command()), c.Body()) {
