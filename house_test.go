@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"cell/link":           {"cell", "cell/contain", "cell/gcm", "cell/hybrid"},
 	"cell/link/pipe":      {}, // bytes and time only
 	"cell/link/linktest":  {"cell", "cell/link", "cell/link/pipe"},
+	"cell/memtest":        {},
 	"cell/spintest":       {},
 	"circuit/layer":       {}, // bytes and keys only
 	"circuit/stream":      {"cell", "cell/contain"},
@@ -77,7 +78,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are packages that only tests import.
-var forTests = []string{"cell/link/linktest", "cell/spintest", "directory/dirtest", "testnet/browser"}
+var forTests = []string{"cell/link/linktest", "cell/memtest", "cell/spintest", "directory/dirtest", "testnet/browser"}
 
 // maxLines bounds a file: what is longer is two things.
 const maxLines = 700

@@ -8,19 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"peel/cell/memtest"
 	"peel/circuit"
 	"peel/directory/dirtest"
 )
-
-// heapNow is what is in use once all that is not has been found.
-func heapNow() int64 {
-	var m runtime.MemStats
-	for range 3 {
-		runtime.GC()
-	}
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc + m.StackInuse)
-}
 
 // 10,000 circuits that carry nothing take 80 MiB of a relay at most. Both ends of each, the client's too, are in this process.
 func TestIdleCircuitsAreSmall(t *testing.T) {
@@ -41,11 +32,11 @@ func TestIdleCircuitsAreSmall(t *testing.T) {
 		circs = append(circs, c)
 	}
 	build()
-	before := heapNow()
+	before := memtest.InUse()
 	for len(circs) < n {
 		build()
 	}
-	each := (heapNow() - before) / int64(n-1)
+	each := (memtest.InUse() - before) / int64(n-1)
 	t.Logf("a circuit takes %d bytes of heap at both its ends: 10,000 take %d MiB", each, each*10_000>>20)
 	if each > 80<<20/10_000 {
 		t.Errorf("a circuit takes %d bytes, want at most %d", each, 80<<20/10_000)
@@ -56,7 +47,7 @@ func TestIdleCircuitsAreSmall(t *testing.T) {
 // A relay that carries nothing, in a network of 100, holds a few MiB.
 func TestAnIdleRelayIsSmall(t *testing.T) {
 	n := dirtest.New(1, 100, dirtest.At(time.Now().UTC().Truncate(time.Second)))
-	before := heapNow()
+	before := memtest.InUse()
 	d := &n.Relays[0]
 	l := &listener{addr: d.Descriptor.Addrs[0], conns: make(chan net.Conn), closed: make(chan struct{})}
 	r, err := New(Config{
@@ -70,7 +61,7 @@ func TestAnIdleRelayIsSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.known.Store(r.known.Load().with(r.cache.Consensus()))
-	took := heapNow() - before
+	took := memtest.InUse() - before
 	t.Logf("a relay with a consensus of 100 relays takes %d KiB of heap", took>>10)
 	if took > 4<<20 {
 		t.Errorf("it takes %d KiB", took>>10)

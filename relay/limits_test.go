@@ -504,7 +504,7 @@ func TestSlowConnectionsToARelay(t *testing.T) {
 				r.mu.Lock()
 				n := r.unproved.n
 				r.mu.Unlock()
-				if n > mostUnproved || from > 1 && n < mostUnproved || n < 100 {
+				if n > mostUnproved || from > 1 && n < mostUnproved*9/10 || n < 100 { // one that made room may have come after the last that was refused
 					t.Errorf("%d connections are held", n)
 				}
 				began := time.Now()

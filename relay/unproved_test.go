@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"peel/cell/link/linktest"
+	"peel/cell/memtest"
 )
 
 // A connection that has not proved that it is a node's takes 8 KiB of a relay at most, whether it says nothing or has begun.
@@ -20,7 +21,7 @@ func TestAConnectionBeforeItsHandshakeIsSmall(t *testing.T) {
 			w := newWorld(t, 1)
 			synctest.Wait()
 			door := w.listeners[w.hops[0].Addrs[0].String()]
-			before := heapNow()
+			before := memtest.InUse()
 			near, far := make([]*linktest.Conn, n), make([]*linktest.Conn, n)
 			first := make([]byte, says)
 			for i := range n {
@@ -30,14 +31,14 @@ func TestAConnectionBeforeItsHandshakeIsSmall(t *testing.T) {
 					near[i].Write(first)
 				}
 			}
-			pipe := (heapNow() - before) / n // which stands for a socket
-			before = heapNow()
+			pipe := (memtest.InUse() - before) / n // which stands for a socket
+			before = memtest.InUse()
 			var all sync.WaitGroup
 			for i := range n {
 				door.conns <- far[i]
 			}
 			synctest.Wait()
-			each := (heapNow() - before) / n
+			each := (memtest.InUse() - before) / n
 			w.relays[0].mu.Lock()
 			held := w.relays[0].unproved.n
 			w.relays[0].mu.Unlock()

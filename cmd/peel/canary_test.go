@@ -328,6 +328,11 @@ func (c *canaryNet) show(t *testing.T, dir string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) { // a relay loads the directory in its own time
+			if _, err = a.Get(t.Context(), "/readyz"); err == nil || time.Since(begun) > time.Minute {
+				break
+			}
+		}
 		for _, page := range []string{"/status", "/metrics", "/history", "/history?span=days", "/healthz", "/readyz", "/"} {
 			text, err := a.Get(t.Context(), page)
 			if err != nil {

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/cell/memtest"
 	"peel/directory/head"
 )
 
@@ -316,7 +316,7 @@ func TestASlowVisitorIsSmall(t *testing.T) {
 
 // slowVisitors has notices full of visitors that said so much, and says what memory one takes.
 func slowVisitors(t *testing.T, says string, time int) (each int64) {
-	defer fill(time)()
+	defer memtest.Fill(time)()
 	const notices = 8 // of 64 places each, so that what else there is makes no difference
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
@@ -331,13 +331,13 @@ func slowVisitors(t *testing.T, says string, time int) (each int64) {
 			near[i], far[i] = net.Pipe()
 		}
 		synctest.Wait()
-		before := heapNow()
+		before := memtest.InUse()
 		for i := range near {
 			doors[i%notices].conns <- far[i]
 			io.WriteString(near[i], says)
 		}
 		synctest.Wait()
-		each = (heapNow() - before) / int64(len(near))
+		each = (memtest.InUse() - before) / int64(len(near))
 		for _, c := range near {
 			c.Close()
 		}
@@ -347,42 +347,5 @@ func slowVisitors(t *testing.T, says string, time int) (each int64) {
 	return each
 }
 
-// fill has goroutines with stacks of each size, more of them each time, until the function that it returns is called: so what comes has
-// stacks in pages of its own, and not where there was room by chance, and the runtime knows none of it yet.
-func fill(time int) (stop func()) {
-	var begun, all sync.WaitGroup
-	end := make(chan struct{})
-	for _, of := range []struct{ n, frames int }{{128, 5}, {256, 2}, {1024 + 512*time, 0}} { // in 8, 4 and 2 KiB
-		for range of.n {
-			begun.Add(1)
-			all.Go(func() { deep(of.frames, func() { begun.Done(); <-end }) })
-		}
-		begun.Wait()
-	}
-	return func() { close(end); all.Wait() }
-}
-
-// deep waits in so many frames of a KiB.
-//
-//go:noinline
-func deep(frames int, wait func()) byte {
-	if frames == 0 {
-		wait()
-		return 0
-	}
-	var room [900]byte
-	room[frames] = deep(frames-1, wait)
-	return room[frames/2]
-}
-
 // underRace: the race detector makes everything larger.
 var underRace bool
-
-// heapNow is what is in use once all that is not has been found.
-func heapNow() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc + m.StackInuse)
-}
