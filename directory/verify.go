@@ -207,7 +207,7 @@ func (s *SignedHeader) Usable(n *Network, now time.Time) (note string, err error
 		return "", err
 	}
 	left := s.ValidUntil.Add(Grace).Sub(now)
-	return fmt.Sprintf("the directory expired %s ago and no newer one could be had; it will be used for another %s", span(now.Sub(s.ValidUntil)), span(left)), nil
+	return fmt.Sprintf("the directory expired %s ago; until a newer one comes it is used, for another %s", span(now.Sub(s.ValidUntil)), span(left)), nil
 }
 
 // Usable is SignedHeader's, and also checks the entries against the header.

@@ -188,7 +188,7 @@ func TestAnExpiredConsensusMayBeUsedForADay(t *testing.T) {
 	}{
 		{0, "", nil},
 		{time.Second, "the directory expired 1 seconds ago", nil},
-		{directory.Grace, "expired 24 hours ago and no newer one could be had; it will be used for another 0 seconds", nil},
+		{directory.Grace, "expired 24 hours ago; until a newer one comes it is used, for another 0 seconds", nil},
 		{directory.Grace + 1, "", directory.ErrExpired},
 		{-4 * time.Hour, "", directory.ErrFuture},
 	} {

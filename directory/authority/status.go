@@ -81,11 +81,11 @@ type Outcome struct {
 	Period            time.Time `json:"period"`
 	Votes             []string  `json:"votes"` // those whose vote is here
 	MissingVotes      []string  `json:"votes_missing"`
-	Equivocated       []string  `json:"equivocated,omitempty"` // those of whom two votes are here: neither counts
-	Signatures        []string  `json:"signatures"`            // those who signed what we computed
-	MissingSignatures []string  `json:"signatures_missing"`    // those who signed nothing
-	Differ            []string  `json:"signed_other,omitempty"`
-	Header            string    `json:"header,omitempty"` // digest of what we computed
+	Equivocated       []string  `json:"equivocated,omitempty"`  // those of whom two votes are here: neither counts
+	Signatures        []string  `json:"signatures"`             // those who signed what we computed
+	MissingSignatures []string  `json:"signatures_missing"`     // those who signed nothing
+	Differ            []string  `json:"signed_other,omitempty"` // those who signed another than we computed
+	Header            string    `json:"header,omitempty"`       // digest of what we computed
 	Needed            int       `json:"signatures_needed"`
 	Failed            string    `json:"no_consensus,omitempty"` // why none came of it, or will
 
@@ -216,9 +216,11 @@ func (r *round) outcome(n *directory.Network) *Outcome {
 		}
 		held := r.headers[info.ID]
 		for _, h := range held {
-			if r.result != nil && h.digest == r.digest {
+			switch {
+			case r.result == nil: // who computed none cannot say who is wrong
+			case h.digest == r.digest:
 				o.Signatures = append(o.Signatures, info.Nickname)
-			} else {
+			default:
 				o.Differ = append(o.Differ, info.Nickname)
 			}
 		}
