@@ -130,7 +130,6 @@ func (c *Circuit) Lost() bool { return c.link.Err() != nil }
 
 // Close ends the circuit at once, and its streams with it. What is still queued is lost: end the streams first.
 func (c *Circuit) Close() error {
-	c.mux.Urge()
 	c.fail(errClosed)
 	return nil
 }

@@ -222,16 +222,16 @@ func (p *pool) listen(now time.Time) {
 	}
 }
 
-// speaks notes that a circuit was used for a stream, and is to say what became of it; nil: it has, or is not asked any more. The caller
+// speaks notes that a circuit was used for a stream, and is to say what became of it, unless it has or is not asked any more. The caller
 // holds mu.
-func (p *pool) speaks(h *held, carried, silent bool, now time.Time) *used {
+func (p *pool) speaks(h *held, carried, silent bool, now time.Time) {
 	d := &p.doubts
 	if u := h.spoken; u != nil {
 		u.carried, u.silent = u.carried || carried, u.silent || silent
-		return u
+		return
 	}
 	if h.noted {
-		return nil
+		return
 	}
 	if len(d.spoken) >= mostSpeak {
 		d.spoken[0] = nil
@@ -239,7 +239,6 @@ func (p *pool) speaks(h *held, carried, silent bool, now time.Time) *used {
 	}
 	h.spoken = &used{h: h, at: now.Add(speakAfter), carried: carried, silent: silent}
 	d.spoken = append(d.spoken, h.spoken)
-	return h.spoken
 }
 
 // hear judges guards by what became of circuits that were used. They speak in the order in which they were first used: or those that broke,
