@@ -3,6 +3,7 @@ package socks
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"peel/cell/memtest"
 )
 
 // pipes is a listener whose connections are made in memory, so that a test may own the clock.
@@ -237,6 +240,66 @@ func TestSlowloris(t *testing.T) {
 		cancel()
 		wg.Wait()
 	})
+}
+
+// Who says nearly all of what he may, in each of the languages, takes 8 KiB at most.
+func TestASlowClientIsSmall(t *testing.T) {
+	if underRace {
+		t.Skip("the race detector makes everything larger")
+	}
+	slowClients(t, []string{"C"}, 0) // what there is from then on in any case
+	name := strings.Repeat("a", 254)
+	connect := "CONNECT example.com:443 HTTP/1.1\r\nProxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+name)) + "\r\n"
+	for i, says := range [][]string{
+		{"\x05\x01\x02", "\x01\xff" + name + "a\xff" + name}, {"\x04\x01\x00\x50\x00\x00\x00\x01" + name + "\x00" + name}, {connect + "X: " + strings.Repeat("x", maxHead-len(connect)-10)},
+	} {
+		each := slowClients(t, says, i+1)
+		for again := 1; each > 8<<10 && again < 4; again++ { // what the runtime keeps for itself adds to it by chance
+			each = slowClients(t, says, i+again+1)
+		}
+		if t.Logf("after %.20q: %d bytes a connection", says, each); each > 8<<10 {
+			t.Errorf("after %.20q: %d bytes a connection", says, each)
+		}
+	}
+}
+
+// slowClients has a server full of clients that said so much, each but the last thing answered, and says what memory one takes.
+func slowClients(t *testing.T, says []string, time int) (each int64) {
+	defer memtest.Fill(time)()
+	const clients = 512
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Dial: neverDial(t), MaxConns: clients}
+		ln := newPipes()
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { s.Serve(ctx, ln) })
+		near, far := make([]net.Conn, clients), make([]net.Conn, clients)
+		for i := range near {
+			near[i], far[i] = net.Pipe()
+		}
+		synctest.Wait()
+		before := memtest.InUse()
+		for i, c := range near {
+			ln.in <- far[i]
+			for i, what := range says {
+				if i > 0 {
+					io.ReadFull(c, make([]byte, 2))
+				}
+				for ; len(what) > 100; what = what[100:] {
+					io.WriteString(c, what[:100])
+				}
+				io.WriteString(c, what)
+			}
+		}
+		synctest.Wait()
+		each = (memtest.InUse() - before) / clients
+		if open := s.Stats().Open; open != clients {
+			t.Errorf("%d are open", open)
+		}
+		cancel()
+		all.Wait()
+	})
+	return each
 }
 
 // underRace: the race detector makes everything larger.

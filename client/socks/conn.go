@@ -85,7 +85,10 @@ func (c *conn) room() bool {
 func (c *conn) handshake() (Request, bool) {
 	c.nc.SetDeadline(time.Now().Add(c.door.server.handshakeTimeout()))
 	for {
-		n, ev := c.proto.next(c.buf[:c.n])
+		n, ev := 0, event{kind: evMore}
+		if !c.proto.unsaid(c.buf[:c.n]) {
+			n, ev = c.proto.next(c.buf[:c.n])
+		}
 		c.n = copy(c.buf, c.buf[n:c.n])
 		switch ev.kind {
 		case evMore:

@@ -15,55 +15,94 @@ const maxMethod = 16
 // http reads a request for a tunnel: CONNECT host:port. Whatever else comes is answered as soon as its method is known, and
 // nothing of it is acted upon: it may come from a web page (spec/socks.md, section 5).
 func (p *proto) http(b []byte) (int, event) {
-	b = b[:min(len(b), maxHead)]
-	for i, c := range b {
-		switch {
-		case i > 0 && c == ' ':
-			if m := string(b[:i]); m != "CONNECT" && m != "OPTIONS" {
-				return p.refuse(errHTTP, page(m)...)
-			}
-			return p.head(b)
-		case c < 'A' || c > 'Z' || i == maxMethod:
-			return p.refuse(errProtocol)
-		}
+	var h head
+	n, err := h.read(b)
+	if err == nil && n > 0 {
+		err = h.logIn()
 	}
-	return 0, event{kind: evMore}
+	switch {
+	case err != nil:
+		return p.bad(&h, err)
+	case n == 0:
+		return 0, event{kind: evMore}
+	}
+	return p.tunnel(n, &h)
 }
 
-// head reads a CONNECT or OPTIONS line by line up to the empty one.
-func (p *proto) head(b []byte) (int, event) {
+// unsaid says that b is the beginning of a request of HTTP, of which next would want more. To ask that first takes less than half of the stack
+// that next does, and so a connection of which nothing more comes keeps less (spec/socks.md, section 8).
+func (p *proto) unsaid(b []byte) bool {
+	if p.step != stepGreeting || len(b) == 0 || b[0] < 'A' || b[0] > 'Z' {
+		return false
+	}
 	var h head
-	for at := 0; ; {
-		i := bytes.IndexByte(b[at:], '\n')
+	n, err := h.read(b)
+	return n == 0 && err == nil
+}
+
+// read reads a head up to its empty line, and says how long it is; 0: what there is of it is as it should be, and more is to come. Whoever waits
+// for more has gone through here, so neither it nor what it calls for a line that is well formed takes much of the stack.
+func (h *head) read(b []byte) (n int, err error) {
+	b = b[:min(len(b), maxHead)]
+	if err := h.begin(b); err != nil || h.method == "" {
+		return 0, err
+	}
+	for {
+		i := bytes.IndexByte(b[n:], '\n')
 		switch {
 		case i < 0 && len(b) == maxHead:
-			return p.refuse(errTooLong, answer("431 Request Header Fields Too Large", "", "The request is too long.\n")...)
+			return 0, errTooLong
 		case i < 0:
-			return 0, event{kind: evMore}
+			return 0, nil
 		}
-		line, ok := bytes.CutSuffix(b[at:at+i], []byte("\r"))
-		if !ok || bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }) {
-			return p.bad(fmt.Errorf("%w: a line of HTTP that is none", errMalformed))
+		line, ok := bytes.CutSuffix(b[n:n+i], []byte("\r"))
+		if !ok || bytes.ContainsFunc(line, control) {
+			return 0, errLines
 		}
-		at += i + 1
-		var err error
+		first := n == 0
+		n += i + 1
 		switch {
-		case h.method == "":
+		case first:
 			err = h.request(string(line))
 		case len(line) == 0:
-			return p.tunnel(at, h)
+			return n, nil
 		default:
 			err = h.field(string(line))
 		}
 		if err != nil {
-			return p.bad(err)
+			return 0, err
 		}
 	}
 }
 
+// begin reads the method; it stays empty until a space has come.
+func (h *head) begin(b []byte) error {
+	for i, c := range b {
+		switch {
+		case i > 0 && c == ' ':
+			if h.method = string(b[:i]); h.method != "CONNECT" && h.method != "OPTIONS" {
+				return errHTTP
+			}
+			return nil
+		case c < 'A' || c > 'Z' || i == maxMethod:
+			return errProtocol
+		}
+	}
+	return nil
+}
+
+// control tells the bytes that a line cannot have.
+func control(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }
+
 // bad refuses what must not become a tunnel.
-func (p *proto) bad(err error) (int, event) {
+func (p *proto) bad(h *head, err error) (int, event) {
 	switch err {
+	case errProtocol:
+		return p.refuse(err)
+	case errHTTP:
+		return p.refuse(err, page(h.method)...)
+	case errTooLong:
+		return p.refuse(err, answer("431 Request Header Fields Too Large", "", "The request is too long.\n")...)
 	case errWebPage:
 		return p.refuse(err, page("CONNECT")...)
 	case errLogin:
@@ -73,30 +112,42 @@ func (p *proto) bad(err error) (int, event) {
 }
 
 // tunnel ends the conversation with what the head, of n bytes, asks for.
-func (p *proto) tunnel(n int, h head) (int, event) {
+func (p *proto) tunnel(n int, h *head) (int, event) {
 	if h.method == "OPTIONS" {
 		return p.refuse(errOptions, answer("200 OK", "Allow: CONNECT, OPTIONS\r\n", about)...)
 	}
 	host, port, err := parseAuthority(h.target)
 	if err != nil {
-		return p.bad(err)
+		return p.bad(h, err)
 	}
 	p.credentials = h.credentials
 	return p.asked(n, Connect, host, port, true)
 }
 
+// What may be wrong with a head. They are made once: to make them takes more of the stack than to read it.
+var (
+	errLines   = fmt.Errorf("%w: a line of HTTP that is none", errMalformed)
+	errRequest = fmt.Errorf("%w: not a request of HTTP/1", errMalformed)
+	errField   = fmt.Errorf("%w: a header field that is none", errMalformed)
+	errBody    = fmt.Errorf("%w: a tunnel has no body", errMalformed)
+	errLogins  = fmt.Errorf("%w: two logins", errMalformed)
+)
+
 // head is what matters of a head of HTTP.
 type head struct {
 	method, target string
+	login          string // Proxy-Authorization
+	loggedIn       bool   // there is one
 	credentials    Credentials
 }
 
 func (h *head) request(line string) error {
-	f := strings.Split(line, " ")
-	if len(f) != 3 || f[1] == "" || f[2] != "HTTP/1.1" && f[2] != "HTTP/1.0" {
-		return fmt.Errorf("%w: not a request of HTTP/1", errMalformed)
+	_, rest, _ := strings.Cut(line, " ")
+	target, version, _ := strings.Cut(rest, " ")
+	if target == "" || version != "HTTP/1.1" && version != "HTTP/1.0" {
+		return errRequest
 	}
-	h.method, h.target = f[0], f[1]
+	h.target = target
 	return nil
 }
 
@@ -104,26 +155,29 @@ func (h *head) request(line string) error {
 func (h *head) field(line string) error {
 	name, value, ok := strings.Cut(line, ":")
 	if !ok || name == "" || strings.ContainsAny(name, " \t") {
-		return fmt.Errorf("%w: a header field that is none", errMalformed)
+		return errField
 	}
 	name, value = strings.ToLower(name), strings.Trim(value, " \t")
 	switch {
 	case name == "origin", strings.HasPrefix(name, "sec-"), strings.HasPrefix(name, "access-control-"):
 		return errWebPage
 	case name == "transfer-encoding", name == "content-length" && value != "0":
-		return fmt.Errorf("%w: a tunnel has no body", errMalformed)
+		return errBody
 	case name == "proxy-authorization":
-		if h.credentials.given {
-			return fmt.Errorf("%w: two logins", errMalformed)
+		if h.loggedIn {
+			return errLogins
 		}
-		return h.login(value)
+		h.loggedIn, h.login = true, value
 	}
 	return nil
 }
 
-// login reads a Proxy-Authorization: user and password, of which any will do. They isolate.
-func (h *head) login(value string) error {
-	kind, code, _ := strings.Cut(value, " ")
+// logIn reads what Proxy-Authorization says, if it is there: user and password, of which any will do. They isolate.
+func (h *head) logIn() error {
+	if !h.loggedIn {
+		return nil
+	}
+	kind, code, _ := strings.Cut(h.login, " ")
 	text, err := base64.StdEncoding.Strict().DecodeString(strings.TrimLeft(code, " "))
 	user, password, ok := strings.Cut(string(text), ":")
 	if !strings.EqualFold(kind, "basic") || err != nil || !ok {

@@ -8,8 +8,9 @@ import (
 )
 
 // maxHead is what a client may send up to the end of its request, one message of SOCKS or a whole head of HTTP
-// (spec/socks.md, section 8). What a login, a CONNECT and a name need at most is far less.
-const maxHead = 4096
+// (spec/socks.md, section 8). What a login, a CONNECT and a name need at most is far less. Beside it, what else a connection takes that has
+// said most of one stays within 8 KiB.
+const maxHead = 2048
 
 // proto is the conversation of one client up to its request. It has no socket and no clock: bytes
 // come in through next, which says what they mean. The zero value is a new conversation.

@@ -30,7 +30,12 @@ func converse(parts ...[]byte) heard {
 	for i, part := range parts {
 		have = append(have, part...)
 		for {
+			unsaid := p.unsaid(have)
 			n, ev := p.next(have)
+			if http := len(have) > 0 && p.speech == tunnel; unsaid && ev.kind != evMore || !unsaid && ev.kind == evMore && http {
+				h.err = fmt.Errorf("of %q unsaid is %t, and next says %d", have, unsaid, ev.kind)
+				return h
+			}
 			have = have[n:]
 			h.replies = append(h.replies, ev.reply...)
 			if ev.kind == evMore && len(have) >= maxHead {

@@ -29,7 +29,7 @@ func (p *proto) request4(b []byte) (int, event) {
 	if len(b) < 8 {
 		return 0, event{kind: evMore}
 	}
-	port, addr := binary.BigEndian.Uint16(b[2:]), netip.AddrFrom4([4]byte(b[4:8]))
+	port := binary.BigEndian.Uint16(b[2:])
 	if cmd == Connect && port == 0 {
 		return p.fail(fmt.Errorf("%w: port 0", errMalformed), GeneralFailure)
 	}
@@ -43,8 +43,8 @@ func (p *proto) request4(b []byte) (int, event) {
 	if err := checkUser(string(user)); err != nil {
 		return p.fail(err, GeneralFailure)
 	}
-	host, named := addr.String(), false
-	if a := addr.As4(); a[0] == 0 && a[1] == 0 && a[2] == 0 {
+	host, named := "", false
+	if a := [4]byte(b[4:8]); a[0] == 0 && a[1] == 0 && a[2] == 0 {
 		if a[3] == 0 {
 			return p.fail(fmt.Errorf("%w: no address", errMalformed), GeneralFailure)
 		}
@@ -63,6 +63,8 @@ func (p *proto) request4(b []byte) (int, event) {
 			return p.fail(err, GeneralFailure)
 		}
 		n, named = end, true
+	} else {
+		host = netip.AddrFrom4(a).String()
 	}
 	if len(user) > 0 {
 		p.credentials = NewCredentials(string(user), "")
