@@ -182,7 +182,7 @@ func TestRacesAreBoundedWhenAllIsSlow(t *testing.T) {
 		}
 		asked := len(w.hosts())
 		if asked > streams+int(begun) {
-			t.Errorf("exits were asked %d times for %d streams and %d races", asked, streams, begun)
+			t.Errorf("exits were asked %d times for %d streams and %d races, %d of them as a circuit failed", asked, streams, begun, c.Again())
 		}
 	})
 }

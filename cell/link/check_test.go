@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,39 @@ func TestCheckedLinkStaysWhileThePeerIsThere(t *testing.T) {
 		}
 		a.Close()
 		a.Check(time.Second) // nothing to check
+	})
+}
+
+// A check that begins while the answer to the one before is being taken, which it was too late to be ended by, asks anew.
+func TestCheckWhileAnAnswerComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var checked atomic.Pointer[link.Conn]
+		checks := 0 // the reader's
+		cfg := linktest.Config(t, "a")
+		cfg.Tap = func(in bool, cells []cell.Cell) {
+			for i := range cells {
+				a := checked.Load()
+				if !in || a == nil || cells[i].Command() != cell.CmdCredit {
+					continue
+				}
+				if m, err := cell.ParseCreditCell(cells[i].Body()); err == nil && m.Answer != 0 && checks < 10 {
+					checks++
+					a.Check(5 * time.Second)
+					time.Sleep(time.Millisecond) // the writer looks what there is to ask
+				}
+			}
+		}
+		a, b := linktest.Pair(t, cfg, linktest.Config(t, "b"), linktest.Handlers{}, linktest.Options{Delay: 20 * time.Millisecond})
+		time.Sleep(time.Second)
+		checked.Store(a)
+		a.Check(5 * time.Second)
+		time.Sleep(time.Minute)
+		if a.Err() != nil || b.Err() != nil {
+			t.Errorf("%v, %v", a.Err(), b.Err())
+		}
+		if a.Close(); checks != 10 {
+			t.Errorf("%d checks began while an answer came", checks)
+		}
 	})
 }
 

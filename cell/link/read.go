@@ -497,6 +497,9 @@ func (c *Conn) granted(m *cell.CreditCell) (grown []*Circ, wake bool, err error)
 	if m.Answer != 0 {
 		c.trip.Answer(m.Answer, time.Since(c.born))
 		more = c.echoed(m.Answer)
+		if c.check != nil { // it began after this record was heard, and while the ask that is answered now was under way
+			c.asking, more = true, true
+		}
 	}
 	for _, g := range m.Grants {
 		circ := c.circs[g.Circ]
