@@ -79,6 +79,11 @@ func (c *Circuit) Dial(ctx context.Context, b cell.Begin) (*stream.Stream, error
 	return c.mux.Dial(ctx, b)
 }
 
+// DialEarly is Dial, with the first bytes to write going along with the request (stream.Mux.DialEarly).
+func (c *Circuit) DialEarly(ctx context.Context, b cell.Begin, first []byte) (*stream.Stream, error) {
+	return c.mux.DialEarly(ctx, b, first)
+}
+
 // Open is Dial that does not wait: what is written goes with the request, and the first Read says what came of it.
 func (c *Circuit) Open(b cell.Begin) (*stream.Stream, error) { return c.mux.Open(b) }
 

@@ -31,6 +31,16 @@ func (e *EndError) Temporary() bool {
 	return false
 }
 
+// A SentError says that a stream failed before the other end had answered, and after bytes had gone along with the request: whether they
+// arrived nobody knows here, so to send them again might have them arrive twice.
+type SentError struct{ Err error }
+
+func (e *SentError) Error() string {
+	return fmt.Sprintf("%v (the first bytes had gone by then, so it was not tried again)", e.Err)
+}
+
+func (e *SentError) Unwrap() error { return e.Err }
+
 var (
 	// ErrProtocol is in every error of Receive: the other end broke the protocol, and the circuit must end.
 	ErrProtocol = errors.New("the other end broke the protocol")

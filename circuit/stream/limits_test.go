@@ -90,8 +90,8 @@ func TestBreachesAreNamed(t *testing.T) {
 				m = NewMux(Config{Accept: func(*Stream, Open) {}})
 			} else {
 				m, _ = opened(t)
-				m.begin(Open{Type: cell.MsgResolve, Resolve: cell.Resolve{Name: "example.net"}})
-				m.begin(Open{Type: cell.MsgBeginDir})
+				m.begin(Open{Type: cell.MsgResolve, Resolve: cell.Resolve{Name: "example.net"}}, nil)
+				m.begin(Open{Type: cell.MsgBeginDir}, nil)
 				next(t, m)
 				next(t, m)
 				m.Open(web) // its BEGIN has not gone
@@ -414,7 +414,7 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, typ byte, id uint16, d []byte) {
 		msg := cell.Message{Type: cell.MessageType(typ), Stream: cell.StreamID(id), Data: d}
 		client, _ := opened(t)
-		client.begin(Open{Type: cell.MsgResolve, Resolve: cell.Resolve{Name: "example.net"}})
+		client.begin(Open{Type: cell.MsgResolve, Resolve: cell.Resolve{Name: "example.net"}}, nil)
 		next(t, client)
 		relay := NewMux(Config{Accept: func(s *Stream, o Open) { s.Connected(connected) }})
 		relay.Receive(message(t, cell.MsgBegin, 1, web))

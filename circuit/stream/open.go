@@ -18,7 +18,16 @@ type Open struct {
 // Dial opens a stream to a host and waits until the other end is connected to it or says why not (*EndError). The stream
 // is reset when ctx ends first.
 func (m *Mux) Dial(ctx context.Context, b cell.Begin) (*Stream, error) {
-	s, err := m.Open(b)
+	return m.DialEarly(ctx, b, nil)
+}
+
+// DialEarly is Dial, with the first bytes to write going along with the request. They are not kept beyond it. Where it fails after any of
+// them went, and the other end did not say that it refused, the error is a *SentError.
+func (m *Mux) DialEarly(ctx context.Context, b cell.Begin, first []byte) (*Stream, error) {
+	if err := b.Check(); err != nil {
+		return nil, fmt.Errorf("stream: %w", err)
+	}
+	s, err := m.begin(Open{Type: cell.MsgBegin, Begin: b}, first)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +36,7 @@ func (m *Mux) Dial(ctx context.Context, b cell.Begin) (*Stream, error) {
 
 // DialDir opens a stream to the directory of the relay at the other end, and waits until it is connected.
 func (m *Mux) DialDir(ctx context.Context) (*Stream, error) {
-	s, err := m.begin(Open{Type: cell.MsgBeginDir})
+	s, err := m.begin(Open{Type: cell.MsgBeginDir}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -47,18 +56,18 @@ func (m *Mux) Open(b cell.Begin) (*Stream, error) {
 	if err := b.Check(); err != nil {
 		return nil, fmt.Errorf("stream: %w", err)
 	}
-	return m.begin(Open{Type: cell.MsgBegin, Begin: b})
+	return m.begin(Open{Type: cell.MsgBegin, Begin: b}, nil)
 }
 
 // OpenDir is DialDir that does not wait, as Open is.
-func (m *Mux) OpenDir() (*Stream, error) { return m.begin(Open{Type: cell.MsgBeginDir}) }
+func (m *Mux) OpenDir() (*Stream, error) { return m.begin(Open{Type: cell.MsgBeginDir}, nil) }
 
 // Resolve looks a name up at the other end. An answer without success is an *EndError.
 func (m *Mux) Resolve(ctx context.Context, r cell.Resolve) (cell.Resolved, error) {
 	if err := r.Check(); err != nil {
 		return cell.Resolved{}, fmt.Errorf("stream: %w", err)
 	}
-	s, err := m.begin(Open{Type: cell.MsgResolve, Resolve: r})
+	s, err := m.begin(Open{Type: cell.MsgResolve, Resolve: r}, nil)
 	if err != nil {
 		return cell.Resolved{}, err
 	}
@@ -73,8 +82,8 @@ func (m *Mux) Resolve(ctx context.Context, r cell.Resolve) (cell.Resolved, error
 	return *s.resolved, nil
 }
 
-// begin gives a new stream the next free id.
-func (m *Mux) begin(o Open) (*Stream, error) {
+// begin gives a new stream the next free id, and a writer with the first bytes, if there are any.
+func (m *Mux) begin(o Open, first []byte) (*Stream, error) {
 	m.mu.Lock()
 	defer m.unlock()
 	switch {
@@ -93,6 +102,7 @@ func (m *Mux) begin(o Open) (*Stream, error) {
 	s.opener = true
 	m.opened++
 	s.number = m.opened
+	s.writing, s.out = len(first) > 0, first
 	m.schedule(s)
 	return s, nil
 }
@@ -108,17 +118,19 @@ func (m *Mux) freeID() (cell.StreamID, bool) {
 	return 0, false
 }
 
-// await waits until the other end has answered. When it did not, the stream is closed.
+// await waits until the other end has answered, and the first bytes have gone. When it did not, the stream is closed.
 func (s *Stream) await(ctx context.Context) error {
 	stop := contain.OnDone(ctx, nil, func() {
 		s.mux.mu.Lock()
 		defer s.mux.mu.Unlock()
 		s.readable.Broadcast()
+		s.writable.Broadcast()
 	})
 	defer stop()
 	s.mux.mu.Lock()
 	defer s.mux.unlock()
-	for !s.connected && s.resolved == nil {
+	defer func() { s.writing, s.out = false, nil }()
+	for s.resolved == nil && (!s.connected || len(s.out) > 0) {
 		var err error
 		switch {
 		case s.heardReset:
@@ -127,12 +139,18 @@ func (s *Stream) await(ctx context.Context) error {
 			err = s.mux.err
 		case ctx.Err() != nil:
 			err = fmt.Errorf("stream: no answer yet: %w", context.Cause(ctx))
+		case s.connected:
+			s.writable.Wait()
+			continue
 		default:
 			s.readable.Wait()
 			continue
 		}
 		if !s.heardReset && s.open.Type != cell.MsgResolve { // a RESOLVE is answered all the same
 			s.abort(cell.EndReset)
+		}
+		if s.send.sent > 0 && (s.connected || !s.heardReset) {
+			err = &SentError{err}
 		}
 		s.shut()
 		return err

@@ -208,7 +208,7 @@ func use(t *rapid.T, m *Mux, streams []*Stream) {
 func open(t *rapid.T, m *Mux) *Stream {
 	o := Open{Type: rapid.SampledFrom([]cell.MessageType{cell.MsgBegin, cell.MsgBegin, cell.MsgBeginDir, cell.MsgResolve}).Draw(t, "type")}
 	o.Begin, o.Resolve = web, cell.Resolve{Name: "example.net"}
-	s, err := m.begin(o)
+	s, err := m.begin(o, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
