@@ -17,6 +17,8 @@ type request struct {
 	not   []cell.NodeID // exits that would not do
 	era   uint64        // in which it was asked for (NewIdentity)
 
+	once bool // bytes go along with it: no second circuit may be asked while the first is
+
 	besides *held // a circuit that is asked already; nil: none. Its exit would not do either
 }
 

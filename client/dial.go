@@ -24,6 +24,14 @@ const (
 // network must be "tcp", "tcp4" or "tcp6". It waits for the client to be ready. What the far end says against it is a
 // *stream.EndError. It tries another circuit, as long as no byte of the caller's has been sent, where that may do better.
 func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	return c.DialEarly(ctx, network, addr, nil)
+}
+
+// DialEarly is DialContext, with the first bytes to write going along with the request: an answer to them comes as soon as the connection
+// stands, one way through the network and back sooner. No second circuit is asked while an answer is late, and where the circuit failed
+// once any of the bytes had gone, none is asked either: they might arrive twice. The error then is a *stream.SentError. An exit that says
+// that it did not connect has passed none of them on, and another is tried where DialContext would. first must not change until it returns.
+func (c *Client) DialEarly(ctx context.Context, network, addr string, first []byte) (net.Conn, error) {
 	b, err := target(network, addr)
 	if err != nil {
 		return nil, err
@@ -37,8 +45,9 @@ func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Con
 			return nil, err
 		}
 	}
-	s, way, err := try(c, ctx, usageOf(b.Host, b.Port), func(ctx context.Context, ci *circuit.Circuit) (*stream.Stream, error) {
-		return ci.Dial(ctx, b)
+	r := request{usage: usageOf(b.Host, b.Port), once: len(first) > 0}
+	s, way, err := try(c, ctx, r, func(ctx context.Context, ci *circuit.Circuit) (*stream.Stream, error) {
+		return ci.DialEarly(ctx, b, first)
 	}, func(s *stream.Stream) { s.Close() })
 	if err != nil {
 		return nil, err
@@ -60,12 +69,12 @@ func PathOf(c net.Conn) path.Path {
 	return nil
 }
 
-// try has do ask something of a circuit for u, and of another where that may do better. drop ends what was got and is not needed.
-func try[T any](c *Client, ctx context.Context, u path.Usage, do func(context.Context, *circuit.Circuit) (T, error), drop func(T)) (none T, way path.Path, err error) {
+// try has do ask r of a circuit, and of another where that may do better. drop ends what was got and is not needed.
+func try[T any](c *Client, ctx context.Context, r request, do func(context.Context, *circuit.Circuit) (T, error), drop func(T)) (none T, way path.Path, err error) {
 	if c.refused != nil {
 		return none, nil, c.refused
 	}
-	r := request{usage: u, token: c.token, era: c.pool.nowEra()}
+	r.token, r.era = c.token, c.pool.nowEra()
 	var last error
 	for attempt := range dialAttempts {
 		if attempt > 0 {
@@ -92,8 +101,11 @@ func try[T any](c *Client, ctx context.Context, u path.Usage, do func(context.Co
 			return none, nil, fmt.Errorf("client: %w", err)
 		}
 		c.pool.carried(h, err)
-		switch other(err, u) {
+		switch other(err, r.usage) {
 		case nothing:
+			return none, nil, fmt.Errorf("client: %w", err)
+		case unsure:
+			c.pool.discard(h)
 			return none, nil, fmt.Errorf("client: %w", err)
 		case otherCircuit:
 			c.pool.discard(h)
@@ -112,12 +124,17 @@ const (
 	nothing      remedy = iota
 	otherCircuit        // this one is of no more use
 	otherExit           // the circuit is good for other targets
+	unsure              // this circuit is of no more use, and another must not be asked
 )
 
 // other says what may do better than what brought err.
 func other(err error, u path.Usage) remedy {
 	var end *stream.EndError
-	if !errors.As(err, &end) {
+	var sent *stream.SentError
+	switch {
+	case errors.As(err, &sent):
+		return unsure
+	case !errors.As(err, &end):
 		return otherCircuit // the circuit failed, or is full, not the stream
 	}
 	switch end.Reason {

@@ -150,7 +150,7 @@ func (q *race[T]) on(ctx context.Context, cancel func(), h *held, second bool) t
 func (q *race[T]) another(ctx context.Context, cancel func(), h *held) tried[T] {
 	q.p.core.suspect()
 	q.p.waits(h)
-	if q.decided.Load() || !q.p.mayRace() {
+	if q.r.once || q.decided.Load() || !q.p.mayRace() {
 		return tried[T]{second: true}
 	}
 	r := q.r

@@ -8,7 +8,6 @@ import (
 	"peel/cell"
 	"peel/circuit"
 	"peel/circuit/stream"
-	"peel/client/path"
 	"peel/directory"
 )
 
@@ -68,7 +67,7 @@ func (c *Client) LookupAddr(ctx context.Context, addr netip.Addr) ([]cell.Answer
 
 // resolve asks an exit, and keeps those of its answers that fit.
 func (c *Client) resolve(ctx context.Context, r cell.Resolve, fits func(cell.Answer) bool) ([]cell.Answer, error) {
-	resolved, _, err := try(c, ctx, path.Usage{}, func(ctx context.Context, ci *circuit.Circuit) (cell.Resolved, error) {
+	resolved, _, err := try(c, ctx, request{}, func(ctx context.Context, ci *circuit.Circuit) (cell.Resolved, error) {
 		return ci.Resolve(ctx, r)
 	}, func(cell.Resolved) {})
 	if err != nil {

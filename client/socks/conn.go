@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,10 @@ import (
 // firstRead is what is read of a client at first; the buffer doubles, up to maxHead, for those that send more. So one that
 // says little costs little.
 const firstRead = 512
+
+// earlyWait is how long a client that was told early that it is connected may take to say something that goes along with the request.
+// Programs that speak first do it at once; to wait for others costs them this.
+const earlyWait = 5 * time.Millisecond
 
 // watchAfter is how long a request may take before its client is watched.
 const watchAfter = 100 * time.Millisecond
@@ -33,6 +38,7 @@ type conn struct {
 	buf   []byte // buf[:n] came and was not used
 	n     int
 	eof   bool // the client has sent its last byte
+	told  bool // the client knows that it is connected, or believes it
 
 	asked atomic.Bool  // its request has come
 	last  atomic.Int64 // when it began, or when bytes last came or went: Unix nanoseconds
@@ -58,6 +64,9 @@ func (c *conn) serve(ctx context.Context) {
 		s.stats.requests.Add(1)
 		if req.Command != Connect {
 			c.resolve(ctx, req)
+			return
+		}
+		if !c.ahead() {
 			return
 		}
 		target, err := c.dial(ctx, req)
@@ -150,7 +159,7 @@ func (c *conn) hint(err error) {
 	}
 }
 
-// fail tells the client that its request came to nothing.
+// fail tells the client that its request came to nothing. One that was told that it is connected gets a reset.
 func (c *conn) fail(err error) {
 	s := c.door.server
 	s.stats.failed.Add(1)
@@ -158,7 +167,40 @@ func (c *conn) fail(err error) {
 	if s.Log != nil {
 		s.Log.Debug("socks: request failed", "code", code)
 	}
+	if c.told {
+		reset(c.nc)
+		return
+	}
 	c.refuse(c.proto.failed(code))
+}
+
+// tell tells the client that it is connected, and says whether it took that.
+func (c *conn) tell() bool {
+	c.told = true
+	c.nc.SetWriteDeadline(time.Now().Add(c.door.server.handshakeTimeout()))
+	_, err := c.nc.Write(c.proto.connected())
+	c.nc.SetWriteDeadline(time.Time{})
+	return err == nil
+}
+
+// ahead has a client of an early listener believe that it is connected, and reads what it then says. false: it is gone.
+func (c *conn) ahead() bool {
+	if !c.door.rules.Early || c.door.server.DialEarly == nil {
+		return true
+	}
+	if !c.tell() {
+		return false
+	}
+	if c.n > 0 {
+		return true
+	}
+	c.buf = make([]byte, maxHead)
+	c.nc.SetReadDeadline(time.Now().Add(earlyWait))
+	n, err := c.nc.Read(c.buf)
+	c.nc.SetReadDeadline(time.Time{})
+	c.n = n
+	c.eof = err == io.EOF
+	return err == nil || c.eof || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // refuse sends a last reply, if there is one, and sees to it that it arrives.
@@ -184,11 +226,26 @@ func (c *conn) refuse(reply []byte) {
 	}
 }
 
-// dial calls Dial while it watches the client.
+// dial calls Dial, or DialEarly where the client has sent something to go along, while it watches the client.
 func (c *conn) dial(ctx context.Context, req Request) (target net.Conn, err error) {
-	c.watching(ctx, func(ctx context.Context) { target, err = c.door.server.Dial(ctx, req) })
+	s, first := c.door.server, c.buf[:c.n]
+	if s.DialEarly == nil {
+		first = nil
+	}
+	c.watching(ctx, func(ctx context.Context) {
+		if len(first) == 0 {
+			target, err = s.Dial(ctx, req)
+		} else {
+			target, err = s.DialEarly(ctx, req, first)
+		}
+	})
 	if err == nil && target == nil {
 		err = errors.New("socks: dial returned nothing")
+	}
+	if c.n -= len(first); c.n > 0 { // more came meanwhile
+		c.buf = c.buf[len(first):]
+	} else {
+		c.buf = nil
 	}
 	return target, err
 }

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
 
 	"peel/cell/contain"
 )
@@ -14,15 +13,13 @@ const bufferSize = 32 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// carry tells the client that it is connected and then copies both ways until both ends have sent
+// carry tells the client that it is connected, unless it was told, and then copies both ways until both ends have sent
 // their last byte or either fails. An end's last byte is passed on (CloseWrite); a failure ends both
 // directions at once, with a reset for the client so that it does not take a part for the whole.
 func (c *conn) carry(target net.Conn) {
-	c.nc.SetWriteDeadline(time.Now().Add(c.door.server.handshakeTimeout()))
-	if _, err := c.nc.Write(c.proto.connected()); err != nil {
+	if !c.told && !c.tell() {
 		return
 	}
-	c.nc.SetWriteDeadline(time.Time{})
 	c.touch()
 
 	var up contain.Group

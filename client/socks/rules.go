@@ -19,6 +19,9 @@ type Rules struct {
 	Safe bool
 	// Extended gives clients the extended codes (ServiceNotFound and so on).
 	Extended bool
+	// Early tells applications that they are connected before they are, so that what they then send goes along with the request. A
+	// connection that comes to nothing is reset, and nobody learns why.
+	Early bool
 }
 
 // isolate completes the isolation of a request that came to a listener, named so, from a client.

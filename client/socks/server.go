@@ -25,6 +25,9 @@ type Server struct {
 	// are written to it once, first of all. A connection with a method CloseWrite keeps its other
 	// direction when the application has sent its last byte; one without is closed then.
 	Dial func(ctx context.Context, req Request) (net.Conn, error)
+	// DialEarly is Dial where the application has sent first already: it sees to it that first is sent, once, perhaps along
+	// with the request. It must not keep first. nil: Dial is used, and no listener answers early.
+	DialEarly func(ctx context.Context, req Request, first []byte) (net.Conn, error)
 	// Resolve looks up an address of a name, or a name of an address, on the same terms; nil: that is not offered.
 	Resolve func(ctx context.Context, req Request) (Answer, error)
 	// Known tells addresses that clients got from this program, by Resolve or from its DNS server: who asks for one of

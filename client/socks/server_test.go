@@ -207,16 +207,21 @@ func TestEarlyDataArriveOnce(t *testing.T) {
 
 func TestEarlyDataAtEveryCut(t *testing.T) {
 	to := listen(t, echo)
-	addr := start(t, &Server{Dial: dialDirect})
 	in := append(ask("127.0.0.1", to.Port()), "hello"...)
-	for cut := range in {
-		c := dialTCP(t, addr)
-		c.SetNoDelay(true)
-		c.Write(in[:cut])
-		runtime.Gosched()
-		c.Write(in[cut:])
-		c.CloseWrite()
-		wantAll(t, c, "\x05\x00"+string(reply(Succeeded))+"hello")
+	for name, addr := range map[string]string{
+		"late": start(t, &Server{Dial: dialDirect}), "along": start(t, &Server{Dial: dialDirect, DialEarly: dialFirst}),
+		"early": startRules(t, early, &Server{Dial: dialDirect, DialEarly: dialFirst}),
+	} {
+		t.Log(name)
+		for cut := range in {
+			c := dialTCP(t, addr)
+			c.SetNoDelay(true)
+			c.Write(in[:cut])
+			runtime.Gosched()
+			c.Write(in[cut:])
+			c.CloseWrite()
+			wantAll(t, c, "\x05\x00"+string(reply(Succeeded))+"hello")
+		}
 	}
 }
 

@@ -163,7 +163,7 @@ func openDoors(f *conf.Client, log *slog.Logger) (d *doors, err error) {
 		}
 		d.ports = append(d.ports, port{l, socks.Rules{
 			Group: c.Group, ShareUsers: c.User != nil && !*c.User, ShareClients: c.Client != nil && !*c.Client,
-			IsolateHosts: c.Host, IsolatePorts: c.Port, Safe: c.Safe, Extended: c.Extended,
+			IsolateHosts: c.Host, IsolatePorts: c.Port, Safe: c.Safe, Extended: c.Extended, Early: c.Early,
 		}})
 		if openToOthers(l.Addr()) {
 			log.Warn("a port for applications is open to other machines: whoever reaches it can use it", "address", c.Address)

@@ -17,6 +17,7 @@ type Listen struct {
 	Group    string `toml:"group"`
 	Safe     bool   `toml:"safe_socks"`
 	Extended bool   `toml:"extended_errors"`
+	Early    bool   `toml:"early_answer"`
 }
 
 // Unix is the path of a unix socket; "": the address is another.
@@ -109,6 +110,7 @@ func (c *Client) tables(b *text) {
 		`group = ""                   # ports of one group count as one; "": as one of its own`,
 		"safe_socks = false           # true: refuse programs that look names up themselves, outside the network",
 		"extended_errors = false      # true: tell programs that know them more about failures (codes F0 to F7)",
+		"early_answer = false         # true: say that they are connected before they are: sooner by one way there and back, but none learns why it failed",
 	})
 	for _, l := range c.Listen {
 		b.line("\n[[listen]]")
@@ -121,7 +123,7 @@ func (c *Client) tables(b *text) {
 				fmt.Fprintf(b, "%s = %t\n", f.key, *f.value)
 			}
 		}
-		fmt.Fprintf(b, "isolate_host = %t\nisolate_port = %t\ngroup = %s\nsafe_socks = %t\nextended_errors = %t\n",
-			l.Host, l.Port, quote(l.Group), l.Safe, l.Extended)
+		fmt.Fprintf(b, "isolate_host = %t\nisolate_port = %t\ngroup = %s\nsafe_socks = %t\nextended_errors = %t\nearly_answer = %t\n",
+			l.Host, l.Port, quote(l.Group), l.Safe, l.Extended, l.Early)
 	}
 }

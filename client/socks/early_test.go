@@ -1,0 +1,156 @@
+package socks
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// dialFirst dials what is asked for and sends first, as DialEarly must.
+func dialFirst(ctx context.Context, r Request, first []byte) (net.Conn, error) {
+	c, err := dialDirect(ctx, r)
+	if err == nil {
+		_, err = c.Write(first)
+	}
+	return c, err
+}
+
+var early = Rules{Early: true}
+
+// A client that speaks first hears that it is connected before it is, and what it says goes along.
+func TestEarlyListenerAnswersFirst(t *testing.T) {
+	to := listen(t, echo)
+	said := make(chan string)
+	addr := startRules(t, early, &Server{
+		Dial: neverDial(t),
+		DialEarly: func(ctx context.Context, r Request, first []byte) (net.Conn, error) {
+			said <- string(first)
+			return dialFirst(ctx, Request{Host: "127.0.0.1", Port: r.Port}, first)
+		},
+	})
+	for language, in := range asks("far.example", to.Port()) {
+		c := dialTCP(t, addr)
+		io.WriteString(c, in+"hello, ")
+		want(t, c, []byte(granted[language]))
+		if got := <-said; got != "hello, " {
+			t.Errorf("%s: %q went along", language, got)
+		}
+		io.WriteString(c, "world")
+		c.CloseWrite()
+		wantAll(t, c, "hello, world")
+	}
+}
+
+// The answer is what the client waits for before it speaks.
+func TestEarlyListenerWaitsForWhatIsSaid(t *testing.T) {
+	to := listen(t, echo)
+	said := make(chan string, 100)
+	addr := startRules(t, early, &Server{
+		Dial: func(ctx context.Context, r Request) (net.Conn, error) {
+			said <- ""
+			return dialDirect(ctx, r)
+		},
+		DialEarly: func(ctx context.Context, r Request, first []byte) (net.Conn, error) {
+			said <- string(first)
+			return dialFirst(ctx, r, first)
+		},
+	})
+	hello := strings.Repeat("client hello", 150) // as long as one with a key of ML-KEM is
+	went := 0
+	for range cap(said) { // on a busy machine a client may be too slow, but not each time
+		c := connect(t, addr, to)
+		io.WriteString(c, hello)
+		c.CloseWrite()
+		wantAll(t, c, hello)
+		went += len(<-said)
+	}
+	if went < len(hello) {
+		t.Error("nothing went along with any request")
+	}
+	if c := connect(t, addr, to); <-said != "" {
+		t.Error("a client that says nothing said something")
+	} else {
+		io.WriteString(c, "late")
+		c.CloseWrite()
+		wantAll(t, c, "late")
+	}
+	c := connect(t, addr, to)
+	c.CloseWrite()
+	if wantAll(t, c, ""); <-said != "" {
+		t.Error("the end of what a client says is something")
+	}
+}
+
+// Who has heard that it is connected gets a reset, as if the far end had, and no code.
+func TestEarlyListenerResetsWhatFails(t *testing.T) {
+	s := &Server{
+		Dial:      func(context.Context, Request) (net.Conn, error) { return nil, syscall.ECONNREFUSED },
+		DialEarly: func(context.Context, Request, []byte) (net.Conn, error) { return nil, syscall.ECONNREFUSED },
+	}
+	addr := startRules(t, early, s)
+	failed := uint64(0)
+	for language, in := range asks("far.example", 443) {
+		for _, more := range []string{"", "hello"} {
+			c := dialTCP(t, addr)
+			io.WriteString(c, in)
+			want(t, c, []byte(granted[language]))
+			io.WriteString(c, more)
+			if b, err := io.ReadAll(c); len(b) > 0 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+				t.Errorf("%s: %q, %v", language, b, err)
+			}
+			failed++
+			eventually(t, "the failure is counted", func() bool { return s.Stats().Failed == failed })
+		}
+	}
+}
+
+// A client that sends ahead of its own accord learns why it failed, on any listener.
+func TestWhatIsSentAheadGoesAlong(t *testing.T) {
+	said := make(chan string, 1)
+	addr := start(t, &Server{Dial: neverDial(t), DialEarly: func(_ context.Context, _ Request, first []byte) (net.Conn, error) {
+		said <- string(first)
+		return nil, syscall.ECONNREFUSED
+	}})
+	c := dialTCP(t, addr)
+	c.Write(append(ask("far.example", 443), "hello"...))
+	want(t, c, append([]byte{5, 0}, reply(ConnectionRefused)...))
+	if got := <-said; got != "hello" {
+		t.Errorf("%q went along", got)
+	}
+}
+
+// What comes while the connection is made goes behind what went along, and a client that is gone ends the attempt.
+func TestMoreThanWhatWentAlong(t *testing.T) {
+	to := listen(t, echo)
+	dialling, release := make(chan struct{}), make(chan struct{})
+	addr := start(t, &Server{Dial: neverDial(t), DialEarly: func(ctx context.Context, r Request, first []byte) (net.Conn, error) {
+		dialling <- struct{}{}
+		select {
+		case <-release:
+			return dialFirst(ctx, r, first)
+		case <-ctx.Done():
+			dialling <- struct{}{}
+			return nil, ctx.Err()
+		}
+	}})
+	c := dialTCP(t, addr)
+	c.Write(append(ask("127.0.0.1", to.Port()), "one "...))
+	<-dialling
+	io.WriteString(c, strings.Repeat("two ", 2*maxHead))
+	time.AfterFunc(2*watchAfter, func() { release <- struct{}{} })
+	c.CloseWrite()
+	want(t, c, append([]byte{5, 0}, reply(Succeeded)...))
+	wantAll(t, c, "one "+strings.Repeat("two ", 2*maxHead))
+
+	c = dialTCP(t, addr)
+	c.Write(append(ask("127.0.0.1", to.Port()), "one "...))
+	<-dialling
+	c.SetLinger(0)
+	c.Close()
+	<-dialling
+}
