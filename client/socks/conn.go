@@ -20,6 +20,9 @@ const firstRead = 512
 // Programs that speak first do it at once; to wait for others costs them this.
 const earlyWait = 5 * time.Millisecond
 
+// mostEarly is how much of that goes along: more than a hello of TLS with a key of ML-KEM has.
+const mostEarly = 4096
+
 // watchAfter is how long a request may take before its client is watched.
 const watchAfter = 100 * time.Millisecond
 
@@ -194,7 +197,7 @@ func (c *conn) ahead() bool {
 	if c.n > 0 {
 		return true
 	}
-	c.buf = make([]byte, maxHead)
+	c.buf = make([]byte, mostEarly)
 	c.nc.SetReadDeadline(time.Now().Add(earlyWait))
 	n, err := c.nc.Read(c.buf)
 	c.nc.SetReadDeadline(time.Time{})

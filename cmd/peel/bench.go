@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"peel/cell/contain"
+	"peel/cmd/peel/internal/conf"
 	"peel/relay"
 	"peel/testnet"
 	"peel/testnet/bench"
@@ -206,7 +208,7 @@ func (b *benchrun) withProcesses(ctx context.Context, s testnet.Size, do func(co
 	if err != nil {
 		return err
 	}
-	if err := writeNetwork(b.dir, l, "127.0.0.1:0"); err != nil {
+	if err := writeNetwork(b.dir, l, "127.0.0.1:0", conf.Listen{Address: "127.0.0.1:0", Early: true}); err != nil {
 		return err
 	}
 	var commands []bench.Command
@@ -232,11 +234,11 @@ func (b *benchrun) withProcesses(ctx context.Context, s testnet.Size, do func(co
 		}
 		wait, cancel := context.WithTimeout(ctx, starting)
 		defer cancel()
-		socks, err := commands[len(commands)-1].WaitFor(wait, "ready: socks5://")
+		ports, err := commands[len(commands)-1].WaitFor(wait, "ready: socks5://", 2)
 		if err != nil {
 			return err
 		}
-		return do(ctx, bench.Network{Directory: l.Network, SOCKS: socks, Relays: s.Relays, Processes: processes})
+		return do(ctx, bench.Network{Directory: l.Network, SOCKS: ports[0], Early: ports[1], Relays: s.Relays, Processes: processes})
 	})
 }
 
@@ -246,13 +248,13 @@ func (b *benchrun) inProcess(ctx context.Context, s testnet.Size, do func(contex
 	if err != nil {
 		return err
 	}
-	port, err := listenSOCKS("127.0.0.1:0", "socks")
+	d, err := openDoors(&conf.Client{SOCKS: "127.0.0.1:0", Listen: []conf.Listen{{Address: "127.0.0.1:0", Early: true}}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	server := n.Client().SOCKSServer(nil)
+	defer d.close()
 	run := func(ctx context.Context) error {
-		return together(ctx, n.Run, func(ctx context.Context) error { return server.Serve(ctx, port) })
+		return together(ctx, append(d.servers(n.Client(), nil), n.Run)...)
 	}
 	return alongside(ctx, run, func(ctx context.Context) error {
 		wait, cancel := context.WithTimeout(ctx, starting)
@@ -260,7 +262,7 @@ func (b *benchrun) inProcess(ctx context.Context, s testnet.Size, do func(contex
 		if err := n.Client().Ready(wait); err != nil {
 			return err
 		}
-		return do(ctx, bench.Network{Directory: n.Layout().Network, SOCKS: port.Addr().String(), Relays: s.Relays})
+		return do(ctx, bench.Network{Directory: n.Layout().Network, SOCKS: d.ports[0].Addr().String(), Early: d.ports[1].Addr().String(), Relays: s.Relays})
 	})
 }
 

@@ -381,7 +381,7 @@ func initNetworkCommand() *cobra.Command {
 }
 
 // writeNetwork writes a planned network, a folder a node.
-func writeNetwork(dir string, l *testnet.Layout, socks string) error {
+func writeNetwork(dir string, l *testnet.Layout, socks string, more ...conf.Listen) error {
 	text, err := l.Network.Encode()
 	if err != nil {
 		return err
@@ -414,7 +414,7 @@ func writeNetwork(dir string, l *testnet.Layout, socks string) error {
 			return err
 		}
 	}
-	f := conf.Client{Network: "../network.toml", State: "state", SOCKS: socks, Log: "info"}
+	f := conf.Client{Network: "../network.toml", State: "state", SOCKS: socks, Listen: more, Log: "info"}
 	cdir := filepath.Join(dir, "client")
 	if err := os.MkdirAll(cdir, 0o700); err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 type Network struct {
 	Directory *directory.Network
 	SOCKS     string    // the SOCKS5 port of its client, which is ready
+	Early     string    // another that answers before the connection stands
 	Relays    int       // that the directory lists when all have come
 	Processes []Process // its nodes; none: all are in this process
 }
@@ -175,6 +176,9 @@ func (b *bencher) steps() []step {
 		{"first byte, warm circuit", func(ctx context.Context) error {
 			return b.latency(ctx, "ttfb_warm_ms", b.cfg.Warm, func(int) dial { return b.socks("one") })
 		}},
+		{"first byte, answered early", func(ctx context.Context) error {
+			return b.latency(ctx, "ttfb_early_ms", b.cfg.Warm, func(int) dial { return b.through(b.net.Early, "one") })
+		}},
 		{"first byte, new isolation", func(ctx context.Context) error {
 			return b.latency(ctx, "ttfb_isolated_ms", b.cfg.Fresh, func(i int) dial { return b.socks(fmt.Sprint("new", i)) })
 		}},
@@ -196,9 +200,12 @@ func (b *bencher) start(ctx context.Context) error {
 }
 
 // socks dials through the client. What has the same token may share a circuit, and nothing else.
-func (b *bencher) socks(token string) dial {
+func (b *bencher) socks(token string) dial { return b.through(b.net.SOCKS, token) }
+
+// through is socks at one of the client's ports.
+func (b *bencher) through(port, token string) dial {
 	return func(ctx context.Context) (net.Conn, error) {
-		d, err := proxy.SOCKS5("tcp", b.net.SOCKS, &proxy.Auth{User: token, Password: "bench"}, nil)
+		d, err := proxy.SOCKS5("tcp", port, &proxy.Auth{User: token, Password: "bench"}, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -34,6 +34,7 @@ var Figures = []Figure{
 	{Key: "parallel50_isolated_MBps", Text: "50 downloads, 50 circuits", Unit: "MB/s", Base: "direct_MBps"},
 	{Key: "direct_ttfb_ms", Text: "first byte, no network", Unit: "ms", Most: true},
 	{Key: "ttfb_warm_ms", Text: "first byte, warm circuit", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
+	{Key: "ttfb_early_ms", Text: "first byte, answered early", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
 	{Key: "ttfb_isolated_ms", Text: "first byte, new isolation", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
 	{Key: "ttfb_fresh_ms", Text: "first byte, fresh circuit", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
 	{Key: "circuits_per_s", Text: "circuits built", Unit: "1/s"},

@@ -132,27 +132,31 @@ func (n *Nodes) Ready(ctx context.Context) ([]Process, error) {
 	return ps, nil
 }
 
-// WaitFor waits until a node has printed a line that begins so, and returns the rest of it.
-func (c *Command) WaitFor(ctx context.Context, prefix string) (string, error) {
+// WaitFor waits until a node has printed n lines that begin so, and returns the rest of each.
+func (c *Command) WaitFor(ctx context.Context, prefix string, n int) ([]string, error) {
 	tick := time.NewTicker(often / 5)
 	defer tick.Stop()
 	for {
 		text, err := os.ReadFile(c.LogFile())
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return "", fmt.Errorf("bench: %w", err)
+			return nil, fmt.Errorf("bench: %w", err)
 		}
+		var found []string
 		for line := range strings.Lines(string(text)) {
 			if rest, ok := strings.CutPrefix(line, prefix); ok && strings.HasSuffix(rest, "\n") {
-				return strings.TrimSpace(rest), nil
+				found = append(found, strings.TrimSpace(rest))
 			}
+		}
+		if len(found) >= n {
+			return found, nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			if err := context.Cause(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				return "", err
+				return nil, err
 			}
-			return "", fmt.Errorf("bench: %s is not ready: %s", c.Name, LastLines(c.LogFile()))
+			return nil, fmt.Errorf("bench: %s is not ready: %s", c.Name, LastLines(c.LogFile()))
 		}
 	}
 }

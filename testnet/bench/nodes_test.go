@@ -48,7 +48,7 @@ func TestNodesRunUntilTheyAreEnded(t *testing.T) {
 		t.Fatalf("%v, %v", ps, err)
 	}
 	for i := range cs {
-		if got, err := cs[i].WaitFor(ctx, "ready: "); err != nil || got != "well" {
+		if got, err := cs[i].WaitFor(ctx, "ready: ", 1); err != nil || got[0] != "well" {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
@@ -86,13 +86,13 @@ func TestNodesThatWereNotReadyInTimeShowTheirLog(t *testing.T) {
 	}
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now())
 	defer cancel()
-	if _, err := c.WaitFor(ctx, "ready"); err == nil || !strings.Contains(err.Error(), "waiting for relays") {
+	if _, err := c.WaitFor(ctx, "ready", 1); err == nil || !strings.Contains(err.Error(), "waiting for relays") {
 		t.Errorf("half a line was taken for a whole one, or nothing was said: %v", err)
 	}
 	ended := errors.New("the network ended")
 	other, end := context.WithCancelCause(t.Context())
 	end(ended)
-	if _, err := c.WaitFor(other, "no such"); !errors.Is(err, ended) {
+	if _, err := c.WaitFor(other, "no such", 1); !errors.Is(err, ended) {
 		t.Errorf("%v", err)
 	}
 }
