@@ -25,9 +25,6 @@ func TestWeatherOverLoopback(t *testing.T) {
 	p.Fill()
 	cfg := small
 	cfg.Plan = p
-	if cfg.Period == 0 {
-		cfg.Period, cfg.Voting = 5*time.Second, 2*time.Second
-	}
 	n := run(t, cfg)
 	page := noise(300_000)
 	s := web(t, page)
