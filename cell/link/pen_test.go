@@ -267,3 +267,72 @@ func TestAPanicKeepsNoPen(t *testing.T) {
 		<-out.Done()
 	})
 }
+
+// TestWhereverALinkPanicsServeEnds: whatever is under way when a link's own code panics, Serve of every link ends when that is closed, and
+// what goes over links that the panic did not end comes.
+func TestWhereverALinkPanicsServeEnds(t *testing.T) {
+	for _, name := range []string{"link: read", "link: receive", "link: enqueue", "link: give on", "link: compose", "link: write", "link: send"} {
+		for _, nth := range []int64{1, 2, 9} {
+			synctest.Test(t, func(t *testing.T) {
+				h := &host{take: true}
+				var bugs, hits atomic.Int64
+				config := func(name string) *link.Config {
+					c := linktest.Config(t, name)
+					c.Panicked = func(*contain.Panic) { bugs.Add(1) }
+					return c
+				}
+				var all []*link.Conn
+				join := func(a, b *link.Config, h linktest.Handlers) (la, lb *link.Conn) {
+					na, nb := linktest.Pipe(linktest.Options{})
+					la, lb = linktest.Join(t, &prompt{Conn: na, most: 3000}, &prompt{Conn: nb, most: 3000}, a, b, h)
+					all = append(all, la, lb)
+					return la, lb
+				}
+				relay := config("relay")
+				out, exit := join(relay, config("exit"), linktest.Handlers{B: h})
+				var ends []*end
+				for range 2 {
+					client, _ := join(config("client"), relay, linktest.Handlers{B: &transit{t, out}})
+					e := openCirc(t, client)
+					e.take = true
+					ends = append(ends, e)
+				}
+				settle(time.Second)
+				disarm := contain.Arm(func(at string) {
+					if at == name && hits.Add(1) == nth {
+						panic("a bug for the test")
+					}
+				})
+				for i, e := range ends {
+					go e.sendAll(100)
+					go h.end(i).sendAll(100)
+				}
+				settle(time.Second)
+				disarm()
+				if n := hits.Load(); n == 0 || (bugs.Load() == 1) != (n >= nth) {
+					t.Errorf("%s: %d hits, %d panics were told", name, hits.Load(), bugs.Load())
+				}
+				if out.Err() == nil && exit.Err() == nil {
+					e := openCirc(t, out)
+					settle(time.Second)
+					e.sendAll(10)
+					settle(time.Second)
+					if got := h.end(2).got(); !slices.Equal(got, count(10)) {
+						t.Errorf("%s, for the time %d: over the other link came %v", name, nth, got)
+					}
+				}
+				for _, l := range all {
+					l.Close()
+				}
+				settle(time.Minute)
+				for _, l := range all {
+					select {
+					case <-l.Done():
+					default:
+						panic(fmt.Sprintf("%s, for the time %d: Serve of a link does not end", name, nth)) // so the test cannot either
+					}
+				}
+			})
+		}
+	}
+}

@@ -75,13 +75,15 @@ func (s *rate) spend(spent *atomic.Int64, bytes int, now time.Duration) time.Dur
 }
 
 // giveBack takes back the promise of cells that were not there to be sent.
-func (r *Rate) giveBack(cells int) {
+func (r *Rate) giveBack(cells int) { r.unspend(cells * cell.Size) }
+
+func (r *Rate) unspend(bytes int) {
 	if set := r.set.Load(); set != nil {
-		r.spent.Add(-int64(float64(cells*cell.Size) * set.byte))
+		r.spent.Add(-int64(float64(bytes) * set.byte))
 	}
 }
 
-// Wait waits until so many bytes may be sent, or stop is closed.
+// Wait waits until so many bytes may be sent, or stop is closed: then they are not sent, and others need not wait for them.
 func (r *Rate) Wait(bytes int, stop <-chan struct{}) {
 	if r == nil {
 		return
@@ -100,6 +102,7 @@ func (r *Rate) Wait(bytes int, stop <-chan struct{}) {
 	select {
 	case <-t.C:
 	case <-stop:
+		r.unspend(bytes)
 	}
 }
 

@@ -83,6 +83,12 @@ func TestRatePromisesNoMore(t *testing.T) {
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("who is told to stop waited %v", took)
 		}
+		r.Wait(1e9, stop)
+		began = time.Now()
+		r.Wait(1, nil)
+		if took := time.Since(began); took > 1000*time.Second { // by what was promised before
+			t.Errorf("others waited %v for who was told to stop", took)
+		}
 		r.Set(0, 0)
 		r.Wait(1<<40, nil)
 		if r.Bounded() || (*link.Rate)(nil).Bounded() {
