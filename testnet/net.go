@@ -168,7 +168,7 @@ func (n *Net) make() error {
 	now := time.Now()
 	settling := settling
 	if n.internet != nil && n.cfg.Plan.Weather != plan.Calm { // relays are in the first consensus, though they are far from all authorities
-		settling = 4 * time.Second
+		settling = max(4*time.Second, 24*n.cfg.Plan.Farthest())
 	}
 	start := now.Add(settling + n.cfg.Voting + time.Second).Truncate(time.Second)
 	n.whole = HasLoopbackNet()

@@ -80,7 +80,7 @@ func (r *trouble) change(p *plan.Plan) error {
 			known := p.WeatherNames()
 			return fmt.Errorf("--weather %q: there is no such weather: %sgive one of %s", r.weather, meantWord(r.weather, known), strings.Join(known, ", "))
 		}
-		p.Weather = r.weather
+		p.SetWeather(r.weather)
 	}
 	if r.churn < 0 {
 		return errors.New("--churn: must not be negative")

@@ -244,18 +244,12 @@ func (p *Plan) zeros(text []byte) {
 
 // Fill gives what was left out and has no default of its own a value: Parse has done it.
 func (p *Plan) Fill() {
-	calm := p.Weather == Calm
+	period, voting := p.usualTimes()
 	if p.Period == 0 {
-		p.Period = Duration(10 * time.Second)
-		if calm {
-			p.Period = Duration(5 * time.Second)
-		}
+		p.Period = period
 	}
 	if p.Voting == 0 {
-		p.Voting = p.Period / 2 // it goes round the world several times
-		if calm {
-			p.Voting = min(p.Period, Duration(1200*time.Millisecond))
-		}
+		p.Voting = voting(p.Period)
 	}
 	for i := range p.Loads {
 		p.Loads[i].fill()

@@ -368,3 +368,34 @@ func TestMistakesOfExpectationsAreSaidInOneOrder(t *testing.T) {
 		}
 	}
 }
+
+// Authorities all over the world have time to hear each other, whatever the weather, and however it came.
+func TestUsualTimesSuitTheWeather(t *testing.T) {
+	seconds := func(n int) Duration { return Duration(n) * Duration(time.Second) }
+	for _, w := range weathers {
+		p := Default()
+		p.SetWeather(w.Name)
+		if w.Name != Calm {
+			if phase := time.Duration(p.Voting) / 3; phase/2 < 6*p.Farthest() {
+				t.Errorf("%s: half of a phase is %v, and a request of the farthest takes %v", w.Name, phase/2, 6*p.Farthest())
+			}
+		}
+		parsed, err := Parse([]byte("weather = \"" + w.Name + "\"\nauthorities = 5\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parsed.Period != p.Period || parsed.Voting != p.Voting || parsed.Check() != nil {
+			t.Errorf("%s: a file has %v and %v, a flag %v and %v", w.Name, parsed.Period, parsed.Voting, p.Period, p.Voting)
+		}
+	}
+	p := Default()
+	p.Period, p.Voting = seconds(20), seconds(7)
+	if p.SetWeather("storm"); p.Period != seconds(20) || p.Voting != seconds(7) {
+		t.Errorf("times that somebody gave became %v and %v", p.Period, p.Voting)
+	}
+	p.Voting = Duration(1200 * time.Millisecond)
+	p.Weather = Calm
+	if p.SetWeather("fair"); p.Period != seconds(20) || p.Voting != seconds(10) {
+		t.Errorf("of a period of 20 s, %v is for voting", p.Voting)
+	}
+}

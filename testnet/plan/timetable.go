@@ -63,6 +63,48 @@ func (p *Plan) PlaceOf(name string, i int) string {
 	return all[(i*7)%len(all)] // 7 and 16 have no common factor: neighbours are far apart
 }
 
+// Farthest is how long what authorities send each other takes one way at most in the plan's weather, when nothing is lost.
+func (p *Plan) Farthest() time.Duration {
+	w, _ := p.WeatherCalled(p.Weather)
+	var way time.Duration
+	n := min(p.Authorities, len(places)) // those after them stand where others do
+	for i := range n {
+		for j := range i {
+			way = max(way, Delay(p.PlaceOf("", i), p.PlaceOf("", j)))
+		}
+	}
+	return time.Duration(w.Delay) + time.Duration(w.Map*float64(way)) + time.Duration(w.Jitter)
+}
+
+// waysInPhase is how many ways between the farthest authorities a third of the voting is long: a request of theirs is six of them, as it
+// makes a circuit, a stream, and asks; it is given up after half of a third (spec/voting.md, section 2).
+const waysInPhase = 13
+
+// usualTimes are the period and, for a period, the voting time of the plan's weather.
+func (p *Plan) usualTimes() (period Duration, voting func(Duration) Duration) {
+	if p.Weather == Calm {
+		return Duration(5 * time.Second), func(period Duration) Duration { return min(period, Duration(1200*time.Millisecond)) }
+	}
+	period = Duration(10 * time.Second)
+	if least := Duration(3 * waysInPhase * p.Farthest()); least > period/2 && least < Duration(12*time.Hour) { // a weather that cannot be may have any
+		period = 2 * (least + Duration(time.Second) - 1) / Duration(time.Second) * Duration(time.Second)
+	}
+	return period, func(period Duration) Duration { return period / 2 }
+}
+
+// SetWeather has another weather be from the beginning. Times that are the usual ones of that before become the usual ones of this.
+func (p *Plan) SetWeather(name string) {
+	period, voting := p.usualTimes()
+	if p.Voting == voting(p.Period) {
+		p.Voting = 0
+	}
+	if p.Period == period {
+		p.Period = 0
+	}
+	p.Weather = name
+	p.Fill()
+}
+
 // Act is one thing that befalls the network at a time, counted from when it is ready.
 type Act struct {
 	At    time.Duration
