@@ -286,6 +286,13 @@ func (t *localnet) run(ctx context.Context) (end error) {
 // use waits for the network, shows that it works, and runs the command or stays.
 func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string) error {
 	if err := n.Client().Ready(ctx); err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			come := "starting"
+			if at, _ := n.Client().Bootstrap(); at.Percent > 0 {
+				come = at.Text
+			}
+			return fmt.Errorf("--duration %v was over before the network was ready: it had come to %q; give it more, such as --duration %s", t.duration, come, t.enough())
+		}
 		return err
 	}
 	err := t.fetch(ctx, n.Client(), web)
@@ -296,6 +303,8 @@ func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string
 	switch {
 	case err != nil && ctx.Err() != nil && t.trouble.any():
 		return errors.New("testnet: the time was over before a page came: with a villain as the client's guard none may come; give more time, or another --seed")
+	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("--duration %v was over before a page came, though the network was ready: give it more, such as --duration %s", t.duration, t.enough())
 	case err != nil:
 		return fmt.Errorf("testnet: fetching a page through the network: %w", err)
 	}
@@ -312,6 +321,17 @@ func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// enough is a time in which the network gets ready, even where much befalls it or the machine is busy: a value of --duration.
+func (t *localnet) enough() string {
+	switch {
+	case t.duration >= time.Minute:
+		return fmt.Sprintf("%dm", int(math.Ceil(2*t.duration.Minutes())))
+	case t.trouble.any(), t.duration >= 30*time.Second:
+		return "2m"
+	}
+	return "30s"
 }
 
 // fetch gets a page from the web server through three relays and shows how it went.
