@@ -238,14 +238,14 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	}}
 	can := n.Actions()
 	can.Fetch = look.begin
-	w, err := openWindow(t.web, t.dir, t.story, can)
+	w, forget, err := openWindow(t.web, t.dir, t.story, can)
 	if err != nil {
 		return err
 	}
+	defer forget()
 	servers := append(d.servers(n.Client(), logs.open("socks")), web.run)
 	if w != nil {
 		defer w.Close()
-		defer os.Remove(filepath.Join(t.dir, windowFile))
 		servers = append(servers, w.Run)
 		t.say(event{Event: "window", Window: w.Link(), Text: "window: " + w.Link()})
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -289,13 +288,9 @@ func (r *labRun) show(ctx context.Context, p *plan.Plan) (end func(), err error)
 	if noWindow(r.web) || r.quiet && !r.stays {
 		return func() {}, nil
 	}
-	dir, err := os.MkdirTemp("", "peel-testnet-") // for peel testnet top
+	var forget func()
+	r.window, forget, err = openWindow(r.web, "", story.New(p.Name, r.ground, time.Now()), story.Actions{})
 	if err != nil {
-		return nil, err
-	}
-	r.window, err = openWindow(r.web, dir, story.New(p.Name, r.ground, time.Now()), story.Actions{})
-	if err != nil {
-		os.RemoveAll(dir)
 		if r.stays {
 			return nil, err
 		}
@@ -315,7 +310,7 @@ func (r *labRun) show(ctx context.Context, p *plan.Plan) (end func(), err error)
 	return func() {
 		cancel()
 		wg.Wait()
-		os.RemoveAll(dir)
+		forget()
 	}, nil
 }
 

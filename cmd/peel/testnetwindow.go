@@ -142,20 +142,36 @@ const windowFile = "window.url"
 
 func noWindow(addr string) bool { return addr == "" || addr == "off" }
 
-// openWindow opens the window of a network at an address; nil: there shall be none.
-func openWindow(addr, dir string, s *story.Story, a story.Actions) (*window.Window, error) {
+// openWindow opens the window of a network at an address, and has peel testnet top find it until forget is called: in a folder of its own
+// and, if it is not "", in dir. No window: there shall be none.
+func openWindow(addr, dir string, s *story.Story, a story.Actions) (w *window.Window, forget func(), err error) {
+	forget = func() {}
 	if noWindow(addr) {
-		return nil, nil
+		return nil, forget, nil
 	}
-	w, err := window.Open(addr, s, a, nil)
+	if w, err = window.Open(addr, s, a, nil); err != nil {
+		return nil, forget, fmt.Errorf("--web: %w, as in --web 127.0.0.1:0", err)
+	}
+	own, err := os.MkdirTemp("", "peel-testnet-")
+	for _, in := range []string{own, dir} {
+		if err == nil && in != "" {
+			err = cache.WriteFile(filepath.Join(in, windowFile), []byte(w.Link()+"\n"))
+		}
+	}
+	forget = func() {
+		if own != "" {
+			os.RemoveAll(own)
+		}
+		if dir != "" {
+			os.Remove(filepath.Join(dir, windowFile))
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("--web: %w, as in --web 127.0.0.1:0", err)
-	}
-	if err := cache.WriteFile(filepath.Join(dir, windowFile), []byte(w.Link()+"\n")); err != nil {
 		w.Close()
-		return nil, fmt.Errorf("--web: %w", err)
+		forget()
+		return nil, func() {}, fmt.Errorf("--web: %w", err)
 	}
-	return w, nil
+	return w, forget, nil
 }
 
 // writeReport writes the report of a run into a file.
