@@ -167,8 +167,8 @@ func (n *Net) dialFrom(a netip.Addr) func(context.Context, string, string) (net.
 func (n *Net) make() error {
 	now := time.Now()
 	settling := settling
-	if n.internet != nil && n.cfg.Plan.Weather != plan.Calm { // relays are in the first consensus, though they are far from all authorities
-		settling = max(4*time.Second, 24*n.cfg.Plan.Farthest())
+	if n.cfg.Plan != nil {
+		settling = max(settling, n.cfg.Plan.Settling())
 	}
 	start := now.Add(settling + n.cfg.Voting + time.Second).Truncate(time.Second)
 	n.whole = HasLoopbackNet()

@@ -82,7 +82,7 @@ func (r *labRun) refuse(p *plan.Plan) error {
 		err = checkRates(p)
 	}
 	if err != nil {
-		return &refusal{err}
+		return &usageError{&refusal{err}}
 	}
 	return nil
 }

@@ -242,7 +242,11 @@ func (t tally) err(all int) error {
 	if t.failed == 0 && t.ran > 0 && t.ran+t.refused == all {
 		return nil
 	}
-	return &exitError{code: 1, err: fmt.Errorf("testnet run: %s", strings.Join(what, ", "))}
+	err := fmt.Errorf("testnet run: %s", strings.Join(what, ", "))
+	if t.refused == all {
+		return &usageError{err}
+	}
+	return &exitError{code: 1, err: err}
 }
 
 // all runs the plans, one after the other, until ctx ends. Of several, those that cannot run on the ground are left out.

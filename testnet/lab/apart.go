@@ -44,7 +44,7 @@ func (g *apart) Refuse(p *plan.Plan) error {
 		return errors.New("lab: networks of processes need Linux: use --ground virtual")
 	}
 	if p.Weather != plan.Calm {
-		return refuse("weather %q", p.Weather)
+		return fmt.Errorf("lab: weather %q: %w; or have none: --weather calm", p.Weather, errLoopbackAsItIs)
 	}
 	for _, e := range p.Events {
 		switch e.Do {

@@ -81,7 +81,7 @@ func (p *ports) release(a netip.Addr) {
 type loopback struct {
 	memory
 	ports
-	calm bool
+	settling time.Duration
 
 	own       sync.Mutex
 	listeners map[netip.AddrPort]net.Listener
@@ -89,15 +89,11 @@ type loopback struct {
 
 // Loopback makes a ground of sockets, in real time, for nodes in this process.
 func Loopback(p *plan.Plan) Ground {
-	return &loopback{memory: memory{memnet.New(p.Seed)}, calm: p.Weather == plan.Calm, listeners: make(map[netip.AddrPort]net.Listener)}
+	return &loopback{memory: memory{memnet.New(p.Seed)}, settling: max(time.Second, p.Settling()), listeners: make(map[netip.AddrPort]net.Listener)}
 }
 
 func (g *loopback) Traits() Traits {
-	t := Traits{Name: "over loopback, in one process", Settling: time.Second, Real: true}
-	if !g.calm { // relays are in the first consensus, though they are far from all authorities
-		t.Settling = 4 * time.Second
-	}
-	return t
+	return Traits{Name: "over loopback, in one process", Settling: g.settling, Real: true}
 }
 
 func (g *loopback) Place(i int, role string) (netip.AddrPort, error) { return g.ports.Place(i, role) }

@@ -16,8 +16,7 @@ import (
 
 // namespaces is the ground of processes on machines that are network namespaces of Linux: between them lines carry packets.
 type namespaces struct {
-	calm     bool
-	machines int
+	settling time.Duration
 	packets  *netns.Net
 	spaces   map[netip.Addr]*netns.Space
 	cancel   context.CancelFunc
@@ -28,16 +27,12 @@ type namespaces struct {
 // Linux, and root.
 func Namespaces(p *plan.Plan) Outside {
 	return &namespaces{
-		calm: p.Weather == plan.Calm, machines: p.Authorities + p.Relays.Count + p.Clients, packets: netns.New(p.Seed), spaces: make(map[netip.Addr]*netns.Space),
+		settling: timeToStart(p.Authorities+p.Relays.Count+p.Clients) + p.Settling(), packets: netns.New(p.Seed), spaces: make(map[netip.Addr]*netns.Space),
 	}
 }
 
 func (g *namespaces) Traits() Traits {
-	t := Traits{Name: "as processes, in network namespaces", Settling: timeToStart(g.machines), Real: true}
-	if !g.calm { // relays are in the first consensus, though they are far from all authorities
-		t.Settling += 3 * time.Second
-	}
-	return t
+	return Traits{Name: "as processes, in network namespaces", Settling: g.settling, Real: true}
 }
 
 // mostSpaces is how many machines there may be: each is a network of the kernel's, and holds three descriptors.

@@ -92,6 +92,14 @@ func (p *Plan) usualTimes() (period Duration, voting func(Duration) Duration) {
 	return period, func(period Duration) Duration { return period / 2 }
 }
 
+// Settling is what the weather adds to the time that relays need, from their start, to be known to all authorities.
+func (p *Plan) Settling() time.Duration {
+	if p.Weather == Calm {
+		return 0
+	}
+	return max(4*time.Second, 24*p.Farthest())
+}
+
 // SetWeather has another weather be from the beginning. Times that are the usual ones of that before become the usual ones of this.
 func (p *Plan) SetWeather(name string) {
 	period, voting := p.usualTimes()
