@@ -243,11 +243,21 @@ func (l *Lab) stopped() {
 // mostWait is how long the first client may need to be ready, in real time.
 const mostWait = 2 * time.Minute
 
-// await waits for the first client, and has the timetable begin then. It waits no longer when a node ends by itself.
+// morePeriods is how many more may go by until all relays are known.
+const morePeriods = 4
+
+// await waits for the first client, and until it knows all relays: on a busy machine some are too late for the first consensus, and what
+// the plan does to others would leave no path. Then it has the timetable begin. It waits no longer when a node ends by itself.
 func (l *Lab) await(ctx context.Context) error {
 	wait, cancel := context.WithTimeout(ctx, mostWait)
 	ready := make(chan error, 1)
-	go func() { ready <- l.clients[0].Ready(wait) }()
+	go func() {
+		err := l.clients[0].Ready(wait)
+		if err == nil {
+			l.awaitRelays(wait)
+		}
+		ready <- err
+	}()
 	var err error
 	select {
 	case err = <-ready:
@@ -262,6 +272,16 @@ func (l *Lab) await(ctx context.Context) error {
 	}
 	l.setBegin(time.Now())
 	return nil
+}
+
+// awaitRelays waits until the first client knows all relays, for some periods at most: one that is a villain may stay away.
+func (l *Lab) awaitRelays(ctx context.Context) {
+	end := time.Now().Add(morePeriods * time.Duration(l.plan.Period))
+	for time.Now().Before(end) {
+		if c := l.clients[0].Consensus(); c != nil && len(c.Entries) >= l.plan.Relays.Count || !sleepUntil(ctx, time.Now().Add(50*time.Millisecond)) {
+			return
+		}
+	}
 }
 
 // begin is when the timetable begins; on grounds of real time it may move until it has.
