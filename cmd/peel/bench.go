@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -168,8 +169,8 @@ func (b *benchrun) startProfile() (stop func() error, err error) {
 	}, nil
 }
 
-// starting is how long the network may take to come up.
-const starting = time.Minute
+// starting is how long the network may take to come up: a busy machine misses some periods.
+const starting = 3 * time.Minute
 
 // period is from one directory to the next: not so often that it disturbs.
 const period = 10 * time.Second
@@ -201,7 +202,7 @@ func alongside(ctx context.Context, run, do func(context.Context) error) error {
 func (b *benchrun) withProcesses(ctx context.Context, s testnet.Size, do func(context.Context, bench.Network) error) error {
 	free := &freePorts{whole: testnet.HasLoopbackNet()}
 	defer free.release()
-	const voting = 1200 * time.Millisecond
+	const voting = 2500 * time.Millisecond // for processes on a machine with few cores
 	now := time.Now()
 	first := now.Add(voting + 3*time.Second).Truncate(time.Second)
 	l, err := testnet.Plan("bench", s, free.place, first, period, voting, now)
@@ -281,12 +282,18 @@ func (f *freePorts) place(i int) (netip.AddrPort, error) {
 		}
 		host = a.Addr().String()
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return netip.AddrPort{}, err
+	var failed error
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000) // systems give those from 32768 on to whoever asks for any, who shall not have it after release
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err != nil {
+			failed = err
+			continue
+		}
+		f.listeners = append(f.listeners, l)
+		return l.Addr().(*net.TCPAddr).AddrPort(), nil
 	}
-	f.listeners = append(f.listeners, l)
-	return l.Addr().(*net.TCPAddr).AddrPort(), nil
+	return netip.AddrPort{}, failed
 }
 
 func (f *freePorts) release() {

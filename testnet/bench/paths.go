@@ -131,6 +131,9 @@ func (e *ending) Close() error {
 	return err
 }
 
+// fewFailed is how many circuits may fail where few are built: a relay of a machine that is busy may give one up.
+const fewFailed = 3
+
 // buildMany builds circuits and ends them, several at a time, for as long as told or until there were so many. It says
 // how many a second it built and how many failed.
 func (p *paths) buildMany(ctx context.Context, span time.Duration, most int) (perSecond float64, failed int, err error) {
@@ -173,7 +176,7 @@ func (p *paths) buildMany(ctx context.Context, span time.Duration, most int) (pe
 	switch {
 	case ctx.Err() != nil:
 		return 0, failed, context.Cause(ctx)
-	case failed > built/10:
+	case built == 0 || failed > max(fewFailed, built/10):
 		return 0, failed, fmt.Errorf("%d of %d circuits could not be built: %w", failed, failed+built, fault)
 	}
 	return float64(built) / took.Seconds(), failed, nil
