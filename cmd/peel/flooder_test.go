@@ -453,7 +453,7 @@ func (f *flooding) honest(told context.Context) (*flooded, error) {
 		all.Go(func() {
 			var under sync.WaitGroup
 			var took []float64
-			for i := 0; time.Since(began) < f.For; i++ {
+			for i := 0; i == 0 || time.Since(began) < f.For; i++ { // on a busy machine this may begin late
 				under.Go(func() {
 					ctx, cancel := context.WithTimeout(ctx, atAll)
 					defer cancel()

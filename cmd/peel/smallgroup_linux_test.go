@@ -282,12 +282,7 @@ func TestARelayInASmallGroupIsNotKilled(t *testing.T) {
 	if err := conf.Load(file, &f); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().String()
-	l.Close()
+	at := "127.0.0.1:" + freePort(t)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
