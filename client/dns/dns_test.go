@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"peel/cell/memtest"
 )
 
 // ask writes a question; a size makes it one with EDNS.
@@ -447,14 +448,14 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 		for i := range n {
 			near[i], far[i] = net.Pipe()
 		}
-		before := inUse()
+		before := memtest.InUse()
 		began := time.Now()
 		for i := range n {
 			ln.in <- far[i]
 			near[i].Write([]byte{0})
 			if i == mostConns-1 {
 				synctest.Wait()
-				each := (int64(inUse()) - int64(before)) / mostConns
+				each := (memtest.InUse() - before) / mostConns
 				if t.Logf("%d bytes each", each); each > 8<<10 && !underRace {
 					t.Errorf("%d bytes each", each)
 				}
@@ -512,14 +513,6 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "uni
 
 // underRace: the race detector makes everything larger.
 var underRace bool
-
-// inUse is the memory of objects and stacks.
-func inUse() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc + m.StackInuse
-}
 
 func TestSilentConnectionsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -194,16 +194,16 @@ func TestSlowloris(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { s.Serve(ctx, ln) })
-		before := inUse()
+		before := memtest.InUse()
 		pipes := make([]net.Conn, 0, 2*clients)
 		for range clients {
 			a, b := net.Pipe()
 			pipes = append(pipes, a, b)
 		}
-		pipe := (inUse() - before) / clients // which stands for a socket
+		pipe := (memtest.InUse() - before) / clients // which stands for a socket
 		runtime.KeepAlive(pipes)
 		pipes = nil
-		before = inUse()
+		before = memtest.InUse()
 		began := time.Now()
 		conns := make([]net.Conn, clients)
 		for i := range conns {
@@ -217,7 +217,7 @@ func TestSlowloris(t *testing.T) {
 			}
 			if b == 1 {
 				synctest.Wait()
-				each := (inUse()-before)/clients - pipe
+				each := (memtest.InUse()-before)/clients - pipe
 				t.Logf("%d bytes a connection, besides the %d of its pipe", each, pipe)
 				if each > 8<<10 && !underRace {
 					t.Errorf("%d bytes a connection", each)
@@ -304,14 +304,6 @@ func slowClients(t *testing.T, says []string, time int) (each int64) {
 
 // underRace: the race detector makes everything larger.
 var underRace bool
-
-// inUse is the memory of objects and stacks.
-func inUse() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc + m.StackInuse
-}
 
 // panicky fails in its own way after the dial.
 type panicky struct {
