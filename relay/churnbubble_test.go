@@ -18,7 +18,7 @@ import (
 )
 
 // Two minutes of a thousand streams a second, in virtual time and with hosts in memory, leave goroutines and the objects and bytes of the
-// relays as they were, within two hundredths, or two goroutines. They are looked at when two minutes have passed in which nothing came, what is remembered for late messages is
+// relays as they were, within two hundredths, or what comes and goes by itself (held.beyond). They are looked at when two minutes have passed in which nothing came, what is remembered for late messages is
 // over, and the only links are those of a circuit that stays. PEEL_SLOW=1: ten seconds; PEEL_SLOW=2m: two minutes.
 func TestAfterChurnAllIsAsBefore(t *testing.T) {
 	seconds := 10

@@ -38,8 +38,8 @@ func collect() {
 	}
 }
 
-// beyond says what of h is more than two hundredths above what it was before, of what was more than there is in any case, and more than two where tens
-// are counted; "": nothing.
+// beyond says what of h is more than two hundredths above what it was before, of what was more than there is in any case, and more than what comes and
+// goes by itself: two of goroutines and descriptors, and of the runtime's own objects fewer than one for each circuit of the shortest churn; "": nothing.
 func (h held) beyond(before, empty held) (what string) {
 	for _, x := range []struct {
 		name                      string
@@ -47,8 +47,8 @@ func (h held) beyond(before, empty held) (what string) {
 	}{
 		{"goroutines", empty.goroutines, before.goroutines, h.goroutines, 2},
 		{"descriptors", empty.fds, before.fds, h.fds, 2},
-		{"objects", empty.objects, before.objects, h.objects, 0},
-		{"bytes of heap", empty.heap, before.heap, h.heap, 0},
+		{"objects", empty.objects, before.objects, h.objects, 150},
+		{"bytes of heap", empty.heap, before.heap, h.heap, 16 << 10},
 	} {
 		if most := x.before + max((x.before-x.empty)/50, x.floor); x.now > most {
 			what += fmt.Sprintf("%d %s before, %d after, want at most %d; ", x.before, x.name, x.now, most)

@@ -60,7 +60,7 @@ func TestReachByLink(t *testing.T) {
 		{"of another network", relayAt(t, cell.NetworkID{1}, relay.Descriptor.ID, relay.Link), false},
 		{"nobody", func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("refused") }, false},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := ReachByLink(cfg, c.dial)(ctx, &relay.Descriptor, relay.Descriptor.Addrs[0])
 		cancel()
 		if (err == nil) != c.there {
