@@ -9,17 +9,17 @@ import (
 	"peel/cell/contain"
 )
 
-// When a client that waits for an authority asks another one as well. (spec/directory.md, section 9)
+// When a node that waits for an authority asks another one as well. (spec/directory.md, section 9)
 const (
 	askNext   = time.Second
 	askAtOnce = 6  // authorities, at most
 	askInAll  = 12 // before Follow waits
 )
 
-// fetchFirst asks an authority; a client that hears nothing from it for a while asks others meanwhile, and is content with the
-// first good answer; in the place of one that fails while others are silent it asks the next. A relay has time.
-func (c *Cache) fetchFirst(ctx context.Context, from Sources) (bool, error) {
-	if !from.Client {
+// fetchFirst asks an authority; who is in a hurry and hears nothing from it for a while asks others meanwhile, and is content with the
+// first good answer; in the place of one that fails while others are silent it asks the next.
+func (c *Cache) fetchFirst(ctx context.Context, from Sources, hurry bool) (bool, error) {
+	if !hurry {
 		return c.Fetch(ctx, from.Authority)
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,8 +16,8 @@ import (
 	"peel/directory/dirtest"
 )
 
-// asked is what a client meets who asks authorities: what each does with the connection.
-func asked(t *testing.T, client bool, authorities ...func(net.Conn)) (changed bool, dials int, took time.Duration, err error) {
+// asked is what a node meets that asks authorities, with a list in hand or without: what each does with the connection.
+func asked(t *testing.T, client, has bool, authorities ...func(net.Conn)) (changed bool, dials int, took time.Duration, err error) {
 	world := dirtest.New(1, 6, dirtest.At(time.Now().Truncate(time.Second)))
 	docs, err := New(Config{Network: world.Network})
 	if err != nil {
@@ -29,11 +30,16 @@ func asked(t *testing.T, client bool, authorities ...func(net.Conn)) (changed bo
 	if err != nil {
 		t.Fatal(err)
 	}
+	if has {
+		if _, err := c.Put(world.Text, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var n atomic.Int64
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	begin := time.Now()
-	changed, err = c.fetchFirst(t.Context(), Sources{Client: client, Authority: func(context.Context) (net.Conn, error) {
+	changed, err = c.ask(t.Context(), Sources{Client: client, Authority: func(context.Context) (net.Conn, error) {
 		i := int(n.Add(1)) - 1
 		if i >= len(authorities) {
 			return nil, errors.New("no more")
@@ -53,7 +59,7 @@ func asked(t *testing.T, client bool, authorities ...func(net.Conn)) (changed bo
 			}
 		})
 		return a, nil
-	}})
+	}}, new(turns))
 	return changed, int(n.Load()), time.Since(begin), err
 }
 
@@ -108,10 +114,11 @@ func TestSilentAuthoritiesAreNotWaitedFor(t *testing.T) {
 		{"six silent ones", true, []func(net.Conn){silent, silent, silent, silent, silent, silent, nil}, true, 7, Stall},
 		{"only silent ones", true, []func(net.Conn){silent, silent, silent, silent, silent, silent, silent, silent, silent, silent, silent, silent, nil}, false, 12, 2*Stall + 5*time.Second},
 		{"one that is slow", true, []func(net.Conn){slow, nil}, false, 1, 6 * time.Second},
-		{"a relay, which has time", false, []func(net.Conn){silent, nil}, false, 1, Stall},
+		{"a relay that has none", false, []func(net.Conn){silent, nil}, true, 2, time.Second},
+		{"a relay that has one, and so has time", false, []func(net.Conn){silent, nil}, false, 1, Stall},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			changed, dials, took, err := asked(t, x.client, x.who...)
+			changed, dials, took, err := asked(t, x.client, strings.Contains(x.name, "has one"), x.who...)
 			if changed != x.changed || (err == nil) != x.changed || dials != x.dials || took != x.took {
 				t.Errorf("%s: %v, %v; %d were asked, in %v", x.name, changed, err, dials, took)
 			}

@@ -122,7 +122,7 @@ func (c *Cache) ask(ctx context.Context, from Sources, t *turns) (bool, error) {
 		}
 	}
 	if from.Relay == nil || t.authority(cons != nil, live, from.Client) {
-		changed, err := c.fetchFirst(ctx, from)
+		changed, err := c.fetchFirst(ctx, from, from.Client || cons == nil) // a relay has time, unless it is of no use so far
 		if err == nil && !changed {
 			err = wrong
 		}
