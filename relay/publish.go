@@ -157,7 +157,7 @@ func (r *Relay) describe(s *Settings, now time.Time) ([]byte, error) {
 		Network: r.network, Nickname: c.Nickname, Contact: s.Contact, Version: Version, Published: now.UTC().Truncate(time.Second),
 		LinkKey:  cell.Key(c.Keys.Link.PublicKey().Bytes()),
 		OnionKey: cell.Key(r.onion.Load().current.PublicKey().Bytes()),
-		Addrs:    s.Addrs, Bandwidth: s.Bandwidth, Observed: r.observed.Load(), Family: directory.SortFamily(s.Family), Policy: s.Exit,
+		Addrs:    s.Addrs, Bandwidth: s.Bandwidth, Observed: c.Villain.observed(r.observed.Load()), Family: directory.SortFamily(s.Family), Policy: s.Exit,
 		Overloaded: r.Overloaded(now), Paused: r.pausing.Load().until,
 	}
 	b, err := r.sign(&d, now)

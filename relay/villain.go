@@ -14,6 +14,7 @@ import (
 type Villain struct {
 	Cells     func() func(room []cell.Cell, n int) int // what goes out on a link instead of what should (link.Config.Bend)
 	Directory func(http.Handler) http.Handler          // what is handed out instead of the directory
+	Observed  func(uint64) uint64                      // what a relay says that it carried, bytes a second, instead of what it did
 }
 
 // check refuses a villain in a network that people may use.
@@ -29,6 +30,14 @@ func (v *Villain) check(n *directory.Network) error {
 		}
 	}
 	return nil
+}
+
+// observed is what the relay says that it carried.
+func (v *Villain) observed(carried uint64) uint64 {
+	if v == nil || v.Observed == nil {
+		return carried
+	}
+	return v.Observed(carried)
 }
 
 // Consensus is the newest relay list here, even if it no longer holds; nil: none. An authority's node has that of its authority.

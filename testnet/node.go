@@ -16,6 +16,7 @@ import (
 	"peel/directory"
 	"peel/directory/authority"
 	"peel/relay"
+	"peel/testnet/villain"
 )
 
 // authority makes the node of one authority.
@@ -46,9 +47,7 @@ func (n *Net) relay(r *Relay, l net.Listener, g *gate) (member, error) {
 		return nil, err
 	}
 	cfg.Dir, cfg.Villain = dir, n.villain(r.Nickname)
-	if n.script(r.Nickname) == "boast" {
-		cfg.Bandwidth = 1_000_000_000
-	}
+	cfg.Bandwidth = villain.Offer(n.script(r.Nickname), cfg.Bandwidth)
 	if r.Exit {
 		p, err := directory.ParsePolicy(ExitPolicy)
 		if err != nil {

@@ -59,7 +59,7 @@ func (n *Net) villain(nickname string) *relay.Villain {
 	if m == nil {
 		return nil
 	}
-	return &relay.Villain{Cells: m.Cells, Directory: m.Directory}
+	return &relay.Villain{Cells: m.Cells, Directory: m.Directory, Observed: m.Claim}
 }
 
 func (n *Net) script(nickname string) string {

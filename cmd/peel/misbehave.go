@@ -43,7 +43,7 @@ func (m *misdeeds) villain(role string) (*relay.Villain, error) {
 	}
 	m.mind = villain.NewMind(m.seed, time.Sleep)
 	m.mind.Set(m.script)
-	return &relay.Villain{Cells: m.mind.Cells, Directory: m.mind.Directory}, nil
+	return &relay.Villain{Cells: m.mind.Cells, Directory: m.mind.Directory, Observed: m.mind.Claim}, nil
 }
 
 // window shows how often the node misbehaved, if it does.

@@ -16,6 +16,7 @@ import (
 	"peel/relay"
 	"peel/relay/exit"
 	"peel/relay/exit/dns"
+	"peel/testnet/villain"
 )
 
 func relayCommand() *cobra.Command {
@@ -113,9 +114,7 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 	if cfg.Villain, err = bad.villain("relay"); err != nil {
 		return err
 	}
-	if bad.script == "boast" {
-		cfg.Bandwidth = 1_000_000_000
-	}
+	cfg.Bandwidth = villain.Offer(bad.script, cfg.Bandwidth)
 	if cfg.Quota, cfg.QuotaDaily, err = f.Allowance(); err != nil {
 		return err
 	}

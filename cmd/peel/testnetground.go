@@ -158,7 +158,7 @@ func writeSetup(dir string, s *lab.Setup) (args []string, err error) {
 		if err := a.Save(filepath.Join(dir, keys)); err != nil {
 			return nil, err
 		}
-		f := conf.Authority{Network: network, Keys: keys, State: state, Listen: []string{at}, Private: true, Log: level, Params: s.Params}
+		f := conf.Authority{Network: network, Keys: keys, State: state, Listen: []string{at}, Private: true, Log: level, Params: s.Params, Measure: s.Measure}
 		return args, put(config, f.Text())
 	case "relay":
 		f := conf.Relay{

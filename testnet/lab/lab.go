@@ -159,12 +159,31 @@ func (l *Lab) Run(ctx context.Context) (*Result, error) {
 			l.say(story.OfStart, "client1", "is ready after %v", took.Round(time.Millisecond))
 		}
 	})
+	if l.plan.Expect.Ready > 0 {
+		l.awaitClients(ctx)
+	}
 	err = l.play(ctx)
 	if err := errors.Join(err, l.end(cancel)); err != nil {
 		return nil, err
 	}
 	l.finish()
 	return &l.result, nil
+}
+
+// awaitClients notes which clients are not ready in time. It does not wait for that.
+func (l *Lab) awaitClients(ctx context.Context) {
+	since := l.network.Schedule.Start
+	for i, c := range l.clients {
+		l.running.Go(func() {
+			in, cancel := context.WithDeadline(ctx, since.Add(time.Duration(l.plan.Expect.Ready)))
+			defer cancel()
+			if err := c.Ready(in); err != nil {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.result.cold = append(l.result.cold, fmt.Sprintf("client%d was not (%v)", i+1, err))
+			}
+		})
+	}
 }
 
 // start starts all there is on the ground.

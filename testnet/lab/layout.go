@@ -110,6 +110,7 @@ func (l *Lab) lay(now time.Time) error {
 	for _, v := range p.Villains {
 		if n := l.byName[v.Node]; n != nil {
 			n.script = v.Script
+			n.mind.Set(v.Script)
 			l.story.Villain(now, n.name, v.Script)
 		}
 	}

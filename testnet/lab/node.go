@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"peel/cell"
@@ -14,6 +15,7 @@ import (
 	"peel/directory"
 	"peel/directory/authority"
 	"peel/relay"
+	"peel/testnet/plan"
 	"peel/testnet/story"
 	"peel/testnet/villain"
 )
@@ -41,7 +43,8 @@ type node struct {
 	past counts // of lives that are over
 	born int    // how often it was started
 
-	shown [2]*directory.Consensus // that look saw last, of each face; guarded by the lab's looking
+	shown [2]*directory.Consensus // that look saw last, of each face; guarded by the lab's looking, as is
+	seen  int                     // which of its lives that was
 }
 
 // life is a node from one start to its end.
@@ -111,18 +114,19 @@ func (c *counts) add(l *life) {
 	c.faults += l.links()
 }
 
-// consensus is the newest that the node has; nil: none, or it does not run.
-func (n *node) consensus() (all []*directory.Consensus) {
+// consensus is the newest that the node has, each of its faces; none, where it does not run. life is which of its lives that is, where the
+// next may begin with an older one.
+func (n *node) consensus() (all []*directory.Consensus, life int) {
 	if n.program != nil {
 		if seen, _ := n.program.known(); seen.consensus != nil {
 			all = append(all, seen.consensus)
 		}
-		return all
+		return all, 0
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.live == nil {
-		return nil
+		return nil, n.born
 	}
 	for _, r := range n.live.relays {
 		if c := r.Consensus(); c != nil {
@@ -134,7 +138,7 @@ func (n *node) consensus() (all []*directory.Consensus) {
 			all = append(all, c)
 		}
 	}
-	return all
+	return all, n.born
 }
 
 // status is what an authority knows; nil: it does not run.
@@ -162,7 +166,7 @@ func (n *node) start() error {
 		return fmt.Errorf("lab: %s: %w", n.name, err)
 	}
 	ls := []net.Listener{listener}
-	twins := n.role == roleAuthority && n.script == "equivocate"
+	twins := n.role == roleAuthority && n.script == equivocate
 	if twins {
 		ls = n.lab.split(listener)
 	}
@@ -176,12 +180,11 @@ func (n *node) start() error {
 		}
 		runs = append(runs, run)
 	}
-	n.born++
-	n.mind.Set(n.script)
 	ctx, cancel := context.WithCancel(context.Background())
 	live.cancel = cancel
 	n.mu.Lock()
 	n.live = live
+	n.born++
 	n.mu.Unlock()
 	n.lab.running.Go(func() {
 		defer close(live.done)
@@ -205,7 +208,7 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	cfg := relay.Config{
 		Network: n.lab.network, Keys: n.keys, Listeners: []net.Listener{l}, Dial: n.lab.dialer(n.addr), Log: n.lab.log(n.name),
 		Now: n.host.now, Write: n.host.write, Chance: n.lab.luck(n.name, n.born),
-		Villain: &relay.Villain{Cells: n.mind.Cells, Directory: n.mind.Directory},
+		Villain: &relay.Villain{Cells: n.mind.Cells, Directory: n.mind.Directory, Observed: n.mind.Claim},
 	}
 	dir, err := n.lab.folder(n.name)
 	if err != nil {
@@ -213,13 +216,10 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 	}
 	if n.role == roleAuthority {
 		ac := authority.Config{
-			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: n.lab.params(),
+			Certificate: n.certificate, SigningKey: n.signing, Identity: n.keys.Identity, Dir: dir, PrivateAddrs: true, Params: n.params(face),
 			Secret: n.secrets(),
 		}
-		if face == 1 {
-			ac.Params[directory.ParamRelaysPerAddr.Name] = directory.ParamRelaysPerAddr.Max
-		}
-		cfg.Keys = relay.Keys{Link: n.keys.Link}
+		cfg.Keys, cfg.Measure = relay.Keys{Link: n.keys.Link}, n.lab.plan.Measure
 		a, err := relay.NewAuthority(cfg, ac)
 		if err != nil {
 			return nil, err
@@ -233,10 +233,7 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 		}
 		cfg.KeyDir = dir
 	}
-	cfg.Nickname, cfg.Family, cfg.Dir, cfg.Bandwidth = n.name, n.family, dir, uint64(n.lab.bandwidth(n.name))
-	if n.script == "boast" {
-		cfg.Bandwidth = 1_000_000_000
-	}
+	cfg.Nickname, cfg.Family, cfg.Dir, cfg.Bandwidth = n.name, n.family, dir, villain.Offer(n.mind.Script(), uint64(n.lab.bandwidth(n.name)))
 	if n.exit {
 		if cfg.Exit, err = directory.ParsePolicy(n.lab.exitPolicy()); err != nil {
 			return nil, err
@@ -259,6 +256,24 @@ func (l *Lab) params() directory.Params {
 	}
 	return p
 }
+
+// params are what an authority votes for, or one of its faces. Where one has two, each of the others wants something else, so that a single vote
+// more or less makes another list.
+func (n *node) params(face int) directory.Params {
+	p := n.lab.params()
+	if !slices.ContainsFunc(n.lab.plan.Villains, func(v plan.Villain) bool { return v.Script == equivocate }) {
+		return p
+	}
+	perAddr := directory.ParamRelaysPerAddr
+	p[perAddr.Name] = perAddr.Default + int32(slices.Index(n.lab.nodes, n))
+	if face == 1 {
+		p[perAddr.Name] = perAddr.Max
+	}
+	return p
+}
+
+// equivocate is the script of an authority with two faces, each of which is an authority of its own.
+const equivocate = "equivocate"
 
 // secrets are an authority's for the shared random value.
 func (n *node) secrets() func() [32]byte {

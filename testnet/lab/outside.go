@@ -30,7 +30,7 @@ func (n *node) setup() *Setup {
 		Network: n.lab.network, Keys: n.keys, Script: n.script, Seed: n.lab.plan.Seed, Shared: n.lab.ground.Traits().Shared,
 	}
 	if n.role == roleAuthority {
-		s.Signing, s.Certificate, s.Params = n.signing, n.certificate, n.lab.params()
+		s.Signing, s.Certificate, s.Params, s.Measure = n.signing, n.certificate, n.lab.params(), n.lab.plan.Measure
 		return s
 	}
 	s.Family, s.Bandwidth = n.family, uint64(n.lab.bandwidth(n.name))
@@ -55,12 +55,7 @@ func (n *node) startProgram() error {
 }
 
 // startAgain is for who has the turn.
-func (n *node) startAgain() error {
-	if n.script != "" {
-		n.mind.Set(n.script)
-	}
-	return n.program.start()
-}
+func (n *node) startAgain() error { return n.program.start() }
 
 // stopProgram ends the process: at once with SIGKILL, or with SIGTERM, as an operator does.
 func (n *node) stopProgram(atOnce bool) {

@@ -41,6 +41,7 @@ type Setup struct {
 	Signing     ed25519.PrivateKey    // of an authority
 	Certificate directory.Certificate // of an authority
 	Params      directory.Params      // that it votes for
+	Measure     bool                  // and it measures relays
 	Family      []cell.NodeID         // of a relay
 	Bandwidth   uint64                // of a relay: what it offers, and sends at most; 0: as usual
 	Exit        []string              // of a relay that is an exit
@@ -272,7 +273,7 @@ func refuseOutside(p *plan.Plan) error {
 		}
 	}
 	for _, v := range p.Villains {
-		if v.Script == "equivocate" {
+		if v.Script == equivocate {
 			return fmt.Errorf("lab: villain %s=%s: a process has one face: use --ground virtual or loopback", v.Node, v.Script)
 		}
 	}

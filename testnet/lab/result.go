@@ -31,7 +31,8 @@ type Result struct {
 	Breaches  int             // circuits that honest relays ended for what came on them, and links likewise
 	Ended     int             // of these, the links
 	Most      uint64          // bytes a second that a relay counted for, in any consensus
-	Behind    time.Duration   // how old the list of a client was, at most
+	Behind    time.Duration   // how old the list of an honest node or a client was, at most
+	Behinder  string          // and whose it was
 	Refused   int             // requests of villains that were refused
 	Deeds     int             // of villains
 	Missed    int             // periods without a consensus
@@ -48,6 +49,8 @@ type Result struct {
 	acts []string
 	seen map[string]string
 	idle []string // villains
+	free []string // villain clients of which too little was refused
+	cold []string // clients that were not ready in time
 }
 
 // Period is one consensus.
@@ -123,13 +126,16 @@ func (l *Lab) collect() {
 	}
 	for _, v := range l.villains {
 		r.Refused += int(v.refused.Load())
+		if n := v.refused.Load(); n < uint64(l.plan.Expect.Refused) {
+			r.free = append(r.free, fmt.Sprintf("of %s (%s) %d", v.name, v.script, n))
+		}
 		r.Deeds += int(v.deeds.Load())
 		l.idle(v.name, v.deeds.Load())
 	}
 }
 
 // once are the scripts of which one deed is for good.
-var once = []string{"boast", "equivocate"}
+var once = []string{"boast", "claim", equivocate}
 
 // idle notes a villain that did less than was expected of it: then nothing is shown by how others bore it.
 func (l *Lab) idle(name string, deeds uint64) {
@@ -175,8 +181,11 @@ func (l *Lab) finish() {
 	if r.Breaches < x.Breaches {
 		fail("breaches = %d: honest relays saw %d", x.Breaches, r.Breaches)
 	}
-	if r.Refused < x.Refused {
-		fail("refused = %d: %d requests of villains were", x.Refused, r.Refused)
+	if len(r.free) > 0 || r.Refused < x.Refused {
+		fail("refused = %d requests of each client that is a villain: %s were", x.Refused, cmp.Or(strings.Join(r.free, ", "), "none"))
+	}
+	if len(r.cold) > 0 {
+		fail("ready = %q, from the first relay list that could be had: %s", x.Ready, strings.Join(r.cold, ", "))
 	}
 	if len(r.idle) > 0 {
 		fail("deeds = %d of each villain: %s", x.Deeds, strings.Join(r.idle, ", "))
@@ -188,7 +197,7 @@ func (l *Lab) finish() {
 		fail("counts = %q: a relay counted for %d", x.Counts, r.Most)
 	}
 	if x.Behind > 0 && r.Behind > time.Duration(x.Behind) {
-		fail("behind = %q: the list of a client was %v old", x.Behind, r.Behind)
+		fail("behind = %q: the relay list of %s was %v old", x.Behind, r.Behinder, r.Behind.Round(time.Millisecond))
 	}
 	for i, s := range x.Says {
 		if !l.said[i].Load() {

@@ -49,11 +49,19 @@ func (l *Lab) look(wait time.Duration) {
 		}
 	}
 	for _, n := range l.nodes {
-		for i, c := range n.consensus() {
+		lists, life := n.consensus()
+		if life != n.seen {
+			n.shown, n.seen = [2]*directory.Consensus{}, life
+		}
+		for i, c := range lists {
 			if n.shown[i] != c {
+				l.forth(n.name, n.shown[i], c)
 				n.shown[i] = c
 				l.saw(n.name, c)
 			}
+		}
+		if n.honest() && n.up() {
+			l.old(n.name, now, newest(lists))
 		}
 		if s := n.status(); s != nil {
 			for _, e := range s.Evidence {
@@ -74,22 +82,45 @@ func (l *Lab) look(wait time.Duration) {
 	for i, c := range l.clients {
 		if cons := c.Consensus(); cons != nil {
 			if l.shown[i] != cons {
+				l.forth(fmt.Sprintf("client%d", i+1), l.shown[i], cons)
 				l.shown[i] = cons
 				l.saw(fmt.Sprintf("client%d", i+1), cons)
 			}
-			l.old(now, cons)
 		}
+		l.old(fmt.Sprintf("client%d", i+1), now, c.Consensus())
 		l.story.Circuits(now, fmt.Sprintf("client%d", i+1), c.circuits(now))
 	}
 	l.story.Sample(now)
 }
 
-// old notes how old the list of a client is, once the network is ready.
-func (l *Lab) old(now time.Time, c *directory.Consensus) {
+// old notes how old the list of an honest node or a client is, once the network is ready; nil: it has none.
+func (l *Lab) old(who string, now time.Time, c *directory.Consensus) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !now.Before(l.begin()) {
-		l.result.Behind = max(l.result.Behind, now.Sub(c.ValidAfter))
+	since := l.network.Schedule.Start
+	if c != nil {
+		since = c.ValidAfter
+	}
+	if age := now.Sub(since); !now.Before(l.begin()) && age > l.result.Behind {
+		l.result.Behind, l.result.Behinder = age, who
+	}
+}
+
+// newest is the newest of some lists; nil: there is none.
+func newest(lists []*directory.Consensus) (c *directory.Consensus) {
+	for _, x := range lists {
+		if c == nil || x.ValidAfter.After(c.ValidAfter) {
+			c = x
+		}
+	}
+	return c
+}
+
+// forth notes that a node has another list than it had, which must be newer.
+func (l *Lab) forth(who string, before, c *directory.Consensus) {
+	if before != nil && c.ValidAfter.Before(before.ValidAfter) {
+		l.broken("no node goes back to an older relay list", "%s has that of %s, and had that of %s", who,
+			c.ValidAfter.UTC().Format(time.TimeOnly), before.ValidAfter.UTC().Format(time.TimeOnly))
 	}
 }
 
@@ -100,6 +131,9 @@ func (n *node) honest() bool { return n.mind.Script() == "" && n.script == "" }
 func (l *Lab) saw(who string, c *directory.Consensus) {
 	at := c.ValidAfter.UTC().Format(time.RFC3339)
 	digest := c.Header.Digest().String()
+	if directory.Root(c.Entries) != c.Root {
+		l.broken("the relays in a list are those that the authorities signed", "in the list of %s that %s holds others stand", at, who)
+	}
 	l.mu.Lock()
 	before, there := l.result.seen[at]
 	if !there {

@@ -28,7 +28,8 @@ type Plan struct {
 
 	Authorities int  `toml:"authorities"`
 	Clients     int  `toml:"clients"`
-	Kept        bool `toml:"kept"` // nodes have a folder, and find it again when they start anew
+	Kept        bool `toml:"kept"`    // nodes have a folder, and find it again when they start anew
+	Measure     bool `toml:"measure"` // authorities measure relays
 
 	Relays   Relays    `toml:"relays"`
 	Expect   Expect    `toml:"expect"`
@@ -107,12 +108,13 @@ type Expect struct {
 	Reconnect      Duration `toml:"reconnect"`       // after a relay was killed, a new connection works within; 0: not looked at
 	ReconnectShare float64  `toml:"reconnect_share"` // of those
 	Breaches       int      `toml:"breaches"`        // that honest relays saw, at least
-	Refused        int      `toml:"refused"`         // requests of villains that honest nodes refused, at least
+	Refused        int      `toml:"refused"`         // requests of each client that is a villain that honest nodes refused, at least
 	Accused        []string `toml:"accused,omitempty"`
 	Deeds          int      `toml:"deeds,omitempty"`  // of each villain that does something again and again, at least
 	Ended          int      `toml:"ended,omitempty"`  // links that honest nodes ended for what came on them, at least
 	Counts         Bytes    `toml:"counts,omitempty"` // what a relay counts for in any consensus, a second, at most; 0: not looked at
-	Behind         Duration `toml:"behind,omitempty"` // how old the list of a client is, at most, whenever it is looked at; 0: not looked at
+	Behind         Duration `toml:"behind,omitempty"` // how old the list of an honest node or a client is, at most, whenever it is looked at; 0: not looked at
+	Ready          Duration `toml:"ready,omitempty"`  // from the first list there could be each client is ready within; 0: not looked at
 	Says           []Says   `toml:"says,omitempty"`
 }
 

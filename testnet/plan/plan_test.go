@@ -22,6 +22,7 @@ weather = "rain"
 authorities = 4
 clients = 2
 kept = true
+measure = true
 
 [relays]
 count = 6
@@ -32,6 +33,8 @@ places = ["tokyo", "paris"]
 [expect]
 complete = 0.99
 first_byte = "2s"
+ready = "5s"
+behind = "25s"
 accused = ["authority2"]
 
 [[relay]]
@@ -79,6 +82,9 @@ func TestAPlanSaysWhatItsFileSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p.Seed != 7 || p.Relays.Bandwidth != 1_000_000 || p.Loads[0].Size != 1<<20 || p.Loads[0].Tries != 1 || time.Duration(p.Events[0].Every) != 10*time.Second {
+		t.Errorf("%+v", p)
+	}
+	if !p.Measure || time.Duration(p.Expect.Ready) != 5*time.Second || time.Duration(p.Expect.Behind) != 25*time.Second {
 		t.Errorf("%+v", p)
 	}
 	if p.Expect.ReconnectShare != 1 {
@@ -356,8 +362,8 @@ func TestMistakesOfExpectationsAreSaidInOneOrder(t *testing.T) {
 	p.Fill()
 	x := &p.Expect
 	x.Complete, x.FirstTry, x.ReconnectShare = 2, 2, 2
-	x.FirstByte, x.Slowest, x.Reconnect, x.MissedPeriods, x.Breaches, x.Deeds, x.Ended, x.Behind, x.Refused = -1, -1, -1, -1, -1, -1, -1, -1, -1
-	want := strings.Fields("complete first_try reconnect_share first_byte slowest reconnect missed_periods breaches deeds ended behind refused")
+	x.FirstByte, x.Slowest, x.Reconnect, x.MissedPeriods, x.Breaches, x.Deeds, x.Ended, x.Behind, x.Ready, x.Refused = -1, -1, -1, -1, -1, -1, -1, -1, -1, -1
+	want := strings.Fields("complete first_try reconnect_share first_byte slowest reconnect missed_periods breaches deeds ended behind ready refused")
 	for range 5 {
 		var got []string
 		for _, f := range p.Faults() {

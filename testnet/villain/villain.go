@@ -4,11 +4,11 @@ package villain
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,7 +160,7 @@ type directory struct {
 	mind   *Mind
 	honest http.Handler
 	mu     sync.Mutex
-	old    map[string]*kept // by path: the first answers
+	old    *kept // the first relay list; nil: there was none yet
 }
 
 type kept struct {
@@ -185,8 +185,7 @@ func (d *directory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body) // before that the server does not notice when the other end goes away
 		<-r.Context().Done()
 	case "lie":
-		d.mind.Deeds.Add(1)
-		fmt.Fprintln(w, "peel network status 1\nwhatever")
+		w.Write(d.mind.lie(d.honestly(r)))
 	case "stale":
 		d.stale(w, r)
 	default:
@@ -194,26 +193,53 @@ func (d *directory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-const mostOld = 64 // answers that a script keeps
+// honestly is what an honest node would hand out whole, and not compressed.
+func (d *directory) honestly(r *http.Request) *kept {
+	r = r.Clone(r.Context())
+	r.Header.Del("Accept-Encoding")
+	r.Header.Del("If-None-Match")
+	k := &kept{status: http.StatusOK, header: make(http.Header)}
+	d.honest.ServeHTTP(k, r)
+	return k
+}
 
-// stale answers as it did the first time.
-func (d *directory) stale(w http.ResponseWriter, r *http.Request) {
-	d.mu.Lock()
-	k := d.old[r.URL.Path]
-	d.mu.Unlock()
-	if k == nil {
-		k = &kept{status: http.StatusOK, header: make(http.Header)}
-		d.honest.ServeHTTP(k, r)
-		d.mu.Lock()
-		if k.status == http.StatusOK && len(d.old) < mostOld {
-			if d.old == nil {
-				d.old = make(map[string]*kept)
-			}
-			d.old[r.URL.Path] = k
+// lie is handed out instead of an answer: by turns the same list in which the first relay is faster, the same that holds for years longer, so
+// that nobody asks for another, and what is no list at all. The signatures are below neither.
+func (m *Mind) lie(answer *kept) []byte {
+	deed := m.Deeds.Add(1)
+	if text := answer.body.Bytes(); answer.status == http.StatusOK && deed%3 != 0 {
+		from, to := "\nbandwidth ", "\nbandwidth 9"
+		if deed%3 == 2 {
+			from, to = "\nvalid-until 2", "\nvalid-until 3"
 		}
-		d.mu.Unlock()
-	} else {
+		return bytes.Replace(text, []byte(from), []byte(to), 1)
+	}
+	return []byte("peel network status 1\nwhatever\n")
+}
+
+// consensusPath is that of the relay list; below it are its parts, and what has changed in it (spec/directory.md, section 9).
+const consensusPath = "/peel/consensus"
+
+// stale hands out the first relay list there was, to whoever asks for one or for what has changed; all else as others do.
+func (d *directory) stale(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, consensusPath) {
+		d.honest.ServeHTTP(w, r)
+		return
+	}
+	if r.URL.Path != consensusPath {
 		d.mind.Deeds.Add(1)
+		http.Error(w, "take the whole", http.StatusNotFound)
+		return
+	}
+	d.mu.Lock()
+	k := d.old
+	d.mu.Unlock()
+	if k != nil {
+		d.mind.Deeds.Add(1)
+	} else if k = d.honestly(r); k.status == http.StatusOK {
+		d.mu.Lock()
+		d.old = k
+		d.mu.Unlock()
 	}
 	for name, values := range k.header {
 		w.Header()[name] = values
@@ -221,3 +247,21 @@ func (d *directory) stale(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(k.status)
 	w.Write(k.body.Bytes())
 }
+
+// Claim is relay.Villain.Observed.
+func (m *Mind) Claim(observed uint64) uint64 {
+	if m.Script() == "claim" {
+		return boast
+	}
+	return observed
+}
+
+// Offer is what a relay with a script offers, bytes a second, that would honestly offer so much.
+func Offer(script string, bandwidth uint64) uint64 {
+	if script == "boast" || script == "claim" {
+		return boast
+	}
+	return bandwidth
+}
+
+const boast = 1_000_000_000

@@ -31,6 +31,7 @@ func TestScriptsDoWhatTheySay(t *testing.T) {
 	for script, what := range map[string]func(before, after []cell.Cell) bool{
 		"":      func(before, after []cell.Cell) bool { return slices.Equal(before, after) },
 		"boast": func(before, after []cell.Cell) bool { return slices.Equal(before, after) },
+		"claim": func(before, after []cell.Cell) bool { return slices.Equal(before, after) },
 		"delay": func(before, after []cell.Cell) bool { return slices.Equal(before, after) },
 		"tag": func(before, after []cell.Cell) bool {
 			bits := 0
@@ -67,7 +68,7 @@ func TestScriptsDoWhatTheySay(t *testing.T) {
 		m := NewMind(1, func(d time.Duration) { slept += d })
 		write := m.Cells()
 		m.Set(script)
-		honest := script == "" || script == "boast" || script == "delay"
+		honest := slices.Contains([]string{"", "boast", "claim", "delay"}, script)
 		changed, right := false, false
 		for range 12 { // 20 cells each: the misdeeds come from the second or third on
 			room := record(rng, seldom)
@@ -116,11 +117,22 @@ func TestVillainsLeaveOtherCellsAlone(t *testing.T) {
 func TestWhatVillainsHandOut(t *testing.T) {
 	version := "first"
 	m := NewMind(1, nil)
-	h := m.Directory(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, version+r.Method) }))
-	ask := func(method string) string {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(method, "/peel/consensus", nil))
-		return w.Body.String()
+	h := m.Directory(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && (r.Header.Get("Accept-Encoding") != "" || r.Header.Get("If-None-Match") != "") && m.Script() != "" {
+			t.Error("a list that is to be changed was asked for compressed, or only if it is new")
+		}
+		io.WriteString(w, version+r.Method+"\nvalid-until 2000-01-01T00:00:00Z\nbandwidth 100\nbandwidth 100\n")
+	}))
+	ask := func(method string, path ...string) string {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(method, "/peel/consensus"+strings.Join(path, ""), nil)
+		r.Header.Set("Accept-Encoding", "gzip")
+		r.Header.Set("If-None-Match", "\"this\"")
+		h.ServeHTTP(w, r)
+		list, rest, _ := strings.Cut(w.Body.String(), "\n")
+		if m.Script() == "lie" {
+			return list + rest
+		}
+		return list
 	}
 	if got := ask("GET"); got != "firstGET" {
 		t.Errorf("an honest node says %q", got)
@@ -134,12 +146,35 @@ func TestWhatVillainsHandOut(t *testing.T) {
 	if got := ask("POST"); got != "secondPOST" {
 		t.Errorf("stale, to who posts: %q", got)
 	}
+	if got := ask("GET", "/diff/0123"); got != "take the whole" {
+		t.Errorf("stale, to who asks what has changed: %q", got)
+	}
 	m.Set("lie")
-	if got := ask("GET"); strings.Contains(got, "second") || got == "" {
-		t.Errorf("lie: %q", got)
+	lies := map[string]bool{}
+	for range 6 {
+		lies[ask("GET")] = true
+	}
+	for _, want := range []string{
+		"secondGETvalid-until 2000-01-01T00:00:00Z\nbandwidth 9100\nbandwidth 100\n", "secondGETvalid-until 3000-01-01T00:00:00Z\nbandwidth 100\nbandwidth 100\n",
+		"peel network status 1whatever\n",
+	} {
+		if !lies[want] || len(lies) != 3 {
+			t.Errorf("lie: %q is none of %v", want, lies)
+		}
 	}
 	m.Set("")
 	if got := ask("GET"); got != "secondGET" {
 		t.Errorf("honest again: %q", got)
+	}
+}
+
+// A relay that claims offers much, and says that it carried as much; one that boasts only offers it.
+func TestWhoClaimsSaysThatItCarriedMuch(t *testing.T) {
+	for script, want := range map[string][2]uint64{"": {7, 5}, "tag": {7, 5}, "boast": {boast, 5}, "claim": {boast, boast}} {
+		m := NewMind(1, nil)
+		m.Set(script)
+		if offer, carried := Offer(script, 7), m.Claim(5); offer != want[0] || carried != want[1] {
+			t.Errorf("%q offers %d and says that it carried %d", script, offer, carried)
+		}
 	}
 }
