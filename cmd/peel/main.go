@@ -27,8 +27,9 @@ func main() {
 }
 
 // statuses are what peel ends with, for people.
-const statuses = `0: it did what it was asked. 1: that failed, or was not as it should be. 2: the command
-line, or a file of configuration, is wrong. A command that peel testnet runs has its own,
+const statuses = `0: it did what it was asked, or a signal ended it in order. 1: that failed, or was not as
+it should be. 2: the command line, or a file of configuration, is wrong. 130 and 143: a second
+signal, Ctrl-C or SIGTERM, ended it at once. A command that peel testnet runs has its own,
 and 128 and the number of the signal if one ended it.`
 
 // run is main without the exit, so that deferred work is done. Its status is one of statuses.
