@@ -87,14 +87,10 @@ func (c *core) use(d *directory.Consensus) {
 		c.log.Warn("the relay list is of no use", "why", err)
 		return
 	}
-	checked := stageChecked
-	if note, err := d.SignedHeader.Usable(c.cfg.Network, c.cfg.Now()); err == nil && note != "" {
-		checked.Text += "; " + note
-	}
 	c.pool.updateGuards(r.index)
 	c.pool.relays.Store(r)
 	c.stale.Store(false)
-	c.boot.reach(checked)
+	c.boot.reach(stageChecked)
 	c.pool.kick()
 }
 

@@ -66,7 +66,7 @@ type pool struct {
 	began   time.Time          // the first build
 	coldly  int                // builds that were late before the first circuit was ready
 	awoke   time.Time          // when the machine last woke or moved: what was begun before says nothing of relays
-	noted   *relays            // this consensus was said to have expired
+	noted   bool               // that it has none that holds now, since it had one
 
 	aside           *aside // nil: there is none
 	doubts          doubts
@@ -125,18 +125,24 @@ func (p *pool) end() {
 	p.unlock()
 }
 
-// noteExpiry says once of a consensus that it has expired.
+// noteExpiry says once, until there is one that holds, that the consensus has expired.
 func (p *pool) noteExpiry(now time.Time) {
 	r := p.relays.Load()
-	if r == nil || r == p.noted || !now.After(r.index.Consensus().ValidUntil) {
+	if r == nil {
 		return
 	}
-	p.noted = r
-	note, err := r.index.Consensus().SignedHeader.Usable(p.core.cfg.Network, now)
-	if err != nil {
-		note = err.Error()
+	expired := now.After(r.index.Consensus().ValidUntil)
+	if expired && !p.noted {
+		note, err := r.index.Consensus().SignedHeader.Usable(p.core.cfg.Network, now)
+		if err != nil {
+			note = err.Error()
+		}
+		if _, n := p.core.clock.Skew(); n >= 2 { // else nothing is known of it
+			note += "; " + p.core.clock.String()
+		}
+		p.core.log.Warn(note)
 	}
-	p.core.log.Warn("the relay list has expired", "why", note, "clock", p.core.clock.String())
+	p.noted = expired
 }
 
 // tend drops what is dead or old and begins what spare circuits are missing; it says when to look again.

@@ -15,6 +15,7 @@ import (
 	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/directory"
+	"peel/directory/authority"
 	"peel/directory/cache"
 )
 
@@ -23,15 +24,19 @@ type listing struct {
 	stale atomic.Bool // it was told that there is no consensus of use
 
 	mu     sync.Mutex
-	listed bool                       // guarded by mu, as all below
+	listed bool                       // so it was said last; guarded by mu, as all below
 	taken  time.Time                  // when an authority first took our descriptor
-	missed int                        // consensuses without us since, in a row
+	missed int                        // consensuses in a row without us since, or since we were in one
+	told   bool                       // of these
 	seen   map[cell.NodeID]netip.Addr // where we come from, as authorities see it
 }
 
-// missedToTell is how many consensuses must lack a relay whose descriptor was taken before it is said: the
-// first may have been voted on before.
-const missedToTell = 2
+// How many consensuses must lack a relay whose descriptor was taken, or that was listed, before it is said: the first may have been voted on
+// before, or have come by while it was away; and before it is said though most authorities reach it, so that the next may have it.
+const (
+	missedToTell = 2
+	missedAnyway = 4
+)
 
 // took notes that an authority took our descriptor.
 func (l *listing) took(now time.Time) {
@@ -42,22 +47,30 @@ func (l *listing) took(now time.Time) {
 	}
 }
 
-// saw notes a consensus. It returns what to say: that we are listed now, or are not any more or still.
-func (l *listing) saw(listed bool, validAfter time.Time) (now, gone, never bool) {
+// saw notes a consensus. It returns what there may be to say: that we are listed now, or that so many in a row lack us; 0: nothing yet.
+func (l *listing) saw(listed bool, validAfter time.Time) (now bool, missing int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	was := l.listed
-	l.listed = listed
-	switch {
-	case listed:
-		l.missed = 0
-		return !was, false, false
-	case was:
-		return false, true, false
-	case !l.taken.IsZero() && validAfter.After(l.taken):
+	if listed {
+		now = !l.listed
+		l.listed, l.missed, l.told = true, 0, false
+		return now, 0
+	}
+	if l.listed || !l.taken.IsZero() && validAfter.After(l.taken) {
 		l.missed++
 	}
-	return false, false, l.missed == missedToTell
+	if l.told || l.missed < missedToTell {
+		return false, 0
+	}
+	return false, l.missed
+}
+
+// lost notes that it is being said that we are missing. It returns whether we were listed before.
+func (l *listing) lost() (was bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was, l.listed, l.told = l.listed, false, true
+	return was
 }
 
 // from says where authorities see us come from, other than at an address of ours.
@@ -108,25 +121,30 @@ func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Tim
 	if r.cfg.Directory != nil {
 		return // an authority is in no directory
 	}
-	now, gone, never := r.listing.saw(listed, validAfter)
-	switch {
-	case now:
+	now, missing := r.listing.saw(listed, validAfter)
+	if now {
 		r.log.Info("listed in the directory: clients can use this relay")
-	case gone:
-		r.log.Warn("no longer listed in the directory", "authorities-say", r.askWhy(ctx))
-	case never:
-		r.log.Warn("not listed in the directory, although authorities took the descriptor", "authorities-say", r.askWhy(ctx))
-	default:
+	}
+	if missing == 0 {
 		return
 	}
-	if from := r.listing.from(r.settled.Load().Addrs); !listed && len(from) > 0 {
+	said, reached := r.askWhy(ctx)
+	if missing < missedAnyway && reached > len(r.cfg.Network.Authorities)/2 {
+		return
+	}
+	what := "not listed in the directory, although authorities took the descriptor"
+	if r.listing.lost() {
+		what = "no longer listed in the directory"
+	}
+	r.log.Warn(what, "authorities-say", said)
+	if from := r.listing.from(r.settled.Load().Addrs); len(from) > 0 {
 		r.log.Warn("authorities see this relay come from another address than it announces: is that the right one, and does it lead here?",
 			"seen", strings.Join(from, " "))
 	}
 }
 
-// askWhy asks the authorities what they know of this relay: a line for each, none longer than 300 bytes.
-func (r *Relay) askWhy(ctx context.Context) string {
+// askWhy asks the authorities what they know of this relay: a line for each, none longer than 300 bytes, and how many of them reach it.
+func (r *Relay) askWhy(ctx context.Context) (text string, reached int) {
 	as := r.cfg.Network.Authorities
 	said := make([]string, len(as))
 	var wg contain.Group
@@ -148,5 +166,10 @@ func (r *Relay) askWhy(ctx context.Context) string {
 		})
 	}
 	wg.Wait()
-	return strings.Join(said, "; ")
+	for i, a := range as {
+		if strings.HasPrefix(said[i], a.Nickname+": "+authority.ReachedAt) {
+			reached++
+		}
+	}
+	return strings.Join(said, "; "), reached
 }

@@ -26,9 +26,10 @@ func TestListingIsToldWhenItChanges(t *testing.T) {
 		listed string
 		want   string // n: listed now, g: gone, x: never listed, -: nothing
 	}{
-		{"listed, dropped, listed", true, "0110010", "-n-g-ng"},
+		{"listed, dropped, listed", true, "01100010", "-n--g-n-"},
+		{"dropped by one at a time", true, "1010010", "n---gn-"},
 		{"never", true, "00000", "-x---"},
-		{"late", true, "00110", "-xn-g"},
+		{"late", true, "001100", "-xn--g"},
 		{"not taken by any authority, which was told before", false, "0000", "----"},
 	} {
 		var l listing
@@ -38,13 +39,13 @@ func TestListingIsToldWhenItChanges(t *testing.T) {
 		}
 		got := ""
 		for i, in := range c.listed {
-			now, gone, never := l.saw(in == '1', at.Add(time.Duration(i)*time.Hour))
+			now, missing := l.saw(in == '1', at.Add(time.Duration(i)*time.Hour))
 			switch {
 			case now:
 				got += "n"
-			case gone:
+			case missing > 0 && l.lost():
 				got += "g"
-			case never:
+			case missing > 0:
 				got += "x"
 			default:
 				got += "-"
@@ -56,7 +57,7 @@ func TestListingIsToldWhenItChanges(t *testing.T) {
 	}
 	var l listing
 	l.took(at)
-	if _, _, never := l.saw(false, at.Add(-time.Hour)); never || l.missed != 0 {
+	if _, missing := l.saw(false, at.Add(-time.Hour)); missing != 0 || l.missed != 0 {
 		t.Error("a consensus that was there before counts as one that lacks the relay")
 	}
 }

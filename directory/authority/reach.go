@@ -116,6 +116,9 @@ func (s *store) explain(d *directory.Descriptor, why string) {
 	}
 }
 
+// ReachedAt begins what an authority tells the operator of a relay that it reaches (spec/voting.md, section 3).
+const ReachedAt = "reached at "
+
 // knows says in a line what we know of a relay, for its operator.
 func (s *store) knows(id cell.NodeID, now time.Time) string {
 	s.mu.Lock()
@@ -127,7 +130,7 @@ func (s *store) knows(id cell.NodeID, now time.Time) string {
 	line := "not tried yet"
 	switch {
 	case len(k.there) > 0:
-		line = fmt.Sprintf("reached at %v, %v ago", k.there, now.Sub(k.reached).Round(time.Second))
+		line = fmt.Sprintf(ReachedAt+"%v, %v ago", k.there, now.Sub(k.reached).Round(time.Second))
 	case k.failed > 0:
 		line = fmt.Sprintf("not reached, %d times in a row", k.failed)
 	}

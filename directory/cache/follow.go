@@ -35,7 +35,7 @@ const (
 // own goroutine. (spec/directory.md, section 9)
 func (c *Cache) Follow(ctx context.Context, from Sources, got func(*directory.Consensus), failed func(error)) {
 	if cons, note, err := c.Usable(c.cfg.Now()); err == nil {
-		if note != "" {
+		if note != "" && !from.Client { // a client says so itself, also when the one that it has expires
 			c.cfg.Log.Warn(note)
 		}
 		if got != nil {
