@@ -25,9 +25,13 @@ func (r *reader) mended(text string) (parts map[string]toml.Primitive) {
 			}
 			break
 		}
+		parts = nil
+		if e, at, meant := brokenHeading(lines, p, r.into); e != nil {
+			r.all, lines[at] = append(r.all, e), meant
+			continue
+		}
 		e, from, to := blame(lines, p, r.into)
 		r.all = append(r.all, e)
-		parts = nil
 		if strings.Join(lines[from:to], "") == "" { // there is nothing left to leave out
 			e.lost = true
 			break
@@ -43,12 +47,45 @@ var (
 	heading   = regexp.MustCompile(`^\s*\[\[?\s*([A-Za-z0-9_."' -]+?)\s*\]`)
 )
 
-// blame says what is wrong where the text is not TOML, and which lines are to be left out for it.
-func blame(lines []string, p toml.ParseError, into reflect.Type) (e *Error, from, to int) {
+// noticed is the line with what is wrong.
+func noticed(lines []string, p toml.ParseError) int {
 	at := min(max(p.Position.Line-1, 0), len(lines)-1)
 	for at > 0 && (strings.TrimSpace(lines[at]) == "" || isHeading(lines[at-1]) && !strings.Contains(lines[at-1], "]")) { // it is noticed late
 		at--
 	}
+	return at
+}
+
+// named is a line in which nothing but brackets is wrong with the name of a table.
+var named = regexp.MustCompile(`^[\[ \t]*([A-Za-z0-9_.-]+)[ \t]*([\] \t]*)$`)
+
+// brokenHeading says that the name of a table stands in other brackets than it should, and how it is meant; nil: that is not what is wrong.
+func brokenHeading(lines []string, p toml.ParseError, into reflect.Type) (e *Error, at int, meant string) {
+	at = noticed(lines, p)
+	line, _, _ := strings.Cut(lines[at], "#")
+	m := named.FindStringSubmatch(strings.TrimRight(line, " \t\r"))
+	if m == nil || !isHeading(line) && m[2] == "" {
+		return nil, at, ""
+	}
+	field, known := typeOf(into, m[1])
+	for field.Kind() == reflect.Pointer {
+		field = field.Elem()
+	}
+	switch field.Kind() {
+	case reflect.Slice:
+		known, meant = known && field.Elem().Kind() == reflect.Struct, "[["+m[1]+"]]"
+	case reflect.Struct, reflect.Map:
+		meant = "[" + m[1] + "]"
+	}
+	if !known || meant == "" || strings.TrimSpace(line) == meant {
+		return nil, at, ""
+	}
+	return &Error{Line: at + 1, Text: fmt.Sprintf("the name of a table must stand in brackets: write %s", meant)}, at, meant
+}
+
+// blame says what is wrong where the text is not TOML, and which lines are to be left out for it.
+func blame(lines []string, p toml.ParseError, into reflect.Type) (e *Error, from, to int) {
+	at := noticed(lines, p)
 	from, to = at, at+1
 	if begun := before(lines, at); begun >= 0 && depth(lines[begun:at]) > 0 {
 		if !begins(lines[at]) {

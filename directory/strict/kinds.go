@@ -52,6 +52,9 @@ func decodeRest(text string, into any) error {
 		}
 	}
 	r.table(parts, reflect.ValueOf(into).Elem(), "")
+	if len(r.all) == 0 { // it does not fit, whatever the reason
+		r.all = []*Error{{Text: "this does not fit what is read here", lost: true}}
+	}
 	return Together(r.all)
 }
 
@@ -95,8 +98,11 @@ func (r *reader) value(part toml.Primitive, into reflect.Value, path string) {
 	switch t := into.Type(); {
 	case isTable(t):
 		var parts map[string]toml.Primitive
-		if r.take(part, &parts, path) {
+		switch taken := r.take(part, &parts, path); {
+		case taken && parts != nil:
 			r.table(parts, into, path)
+		case taken: // it is of another kind, of which the library says nothing
+			r.wrong(path, fmt.Sprintf("must be a table, and there is one: write [%s], with one bracket on each side, and its keys below", numbers.ReplaceAllString(path, "")))
 		}
 	case t.Kind() == reflect.Slice && isTable(t.Elem()):
 		var parts []toml.Primitive
@@ -132,8 +138,13 @@ func (r *reader) take(part toml.Primitive, into any, path string) bool {
 			what = fmt.Sprintf("there may be several: write [[%s]], with two brackets on each side", numbers.ReplaceAllString(path, ""))
 		}
 	}
-	r.all = append(r.all, At([]byte(r.text), path, errors.New(what)).(*Error))
+	r.wrong(path, what)
 	return false
+}
+
+// wrong takes in what is wrong with a key.
+func (r *reader) wrong(path, what string) {
+	r.all = append(r.all, At([]byte(r.text), path, errors.New(what)).(*Error))
 }
 
 // unknown says where a key stands that is not known, and which one may have been meant.

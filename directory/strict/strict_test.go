@@ -16,6 +16,30 @@ type file struct {
 	Node  []node   `toml:"node"`
 }
 
+// What stands in a table whose name is in the wrong brackets is looked at all the same.
+func TestABrokenHeadingHidesNothing(t *testing.T) {
+	for _, c := range []struct{ heading, meant string }{
+		{"[limit", "[limit]"}, {"[limit]]", "[limit]"}, {"[[limit]", "[limit]"}, {"limit]", "[limit]"}, {" [ limit # of all", "[limit]"},
+		{"[[node", "[[node]]"}, {"[node]]", "[[node]]"}, {"[[node]", "[[node]]"}, {"node]]", "[[node]]"},
+	} {
+		text := "port = \"x\"\n" + c.heading + "\nbogus = 1\n[limit2]\n"
+		err := Decode([]byte(text), new(file))
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Errorf("%s: %v", c.heading, err)
+			continue
+		}
+		var told []string
+		for _, m := range e.All() {
+			told = append(told, m.Error())
+		}
+		want := []string{"line 1: port: must be", "line 2: the name of a table must stand in brackets: write " + c.meant, `line 3: there is no key "bogus"`, `line 4: there is no key "limit2"`}
+		if !slices.EqualFunc(told, want, strings.HasPrefix) {
+			t.Errorf("%s:\n%s", c.heading, strings.Join(told, "\n"))
+		}
+	}
+}
+
 type limits struct {
 	Rate int `toml:"rate"`
 }
@@ -31,6 +55,8 @@ func TestMistakesSayWhereAndWhat(t *testing.T) {
 		{"unknown key in a table", "[limit]\nrat = 3\n", `line 2: there is no key "rat"; did you mean "rate"?`},
 		{"unknown key, dotted", "limit.rat = 3\n", `line 1: there is no key "rat"; did you mean "rate"?`},
 		{"unknown key in a list of tables", "[[node]]\naddress = \"x\"\n[[node]]\nadress = \"y\"\n", `line 4: there is no key "adress"; did you mean "address"?`},
+		{"a value where a table should be", "limit = 3\n", "line 1: limit: must be a table, and there is one: write [limit]"},
+		{"several where there is one", "[[limit]]\nrate = 1\n", "line 1: limit: must be a table, and there is one: write [limit]"},
 		{"table where a value should be", "[name.deep]\nx = 1\n", "line 1: "},
 		{"wrong kind", "name = \"a\"\nport = \"x\"\n", "line 2: "},
 		{"twice", "name = \"a\"\nname = \"b\"\n", "line 2: "},
@@ -115,7 +141,7 @@ func TestAllMistakesAreTold(t *testing.T) {
 			"line 1: name: the closing quotation mark is missing", "line 2: port: a value is missing after the =",
 			"line 3: this is neither key = value nor the name of a table in brackets", "line 4: list: the list that begins here does not end: a ] is missing",
 			"line 6: port: must be a whole number, but is a text in quotes", "line 8: node: address: what stands after the closing quotation mark does not belong there",
-			"line 9: the name of a table must stand in brackets", "line 11: the table [node] is there twice",
+			"line 9: the name of a table must stand in brackets", "line 11: the name of a table must stand in brackets: write [[node]]",
 		}},
 		{"name = \"a\"\nname = \"b\"\nnam = c\n[node]\nadress = \"x\"\n", []string{
 			"line 2: name: it is given twice", `line 3: there is no key "nam"; did you mean "name"?`, "line 4: node: there may be several: write [[node]], with two brackets on each side",
