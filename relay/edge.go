@@ -23,11 +23,13 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	now := r.settled.Load() // nil: the node of an authority
 	var do func(context.Context)
 	switch {
-	case r.refusing(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.mayOpen(time.Now()):
+	case r.refusing(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.mayOpen(time.Now()),
+		o.Type == cell.MsgBeginDir && !t.asking().may(time.Now(), 1):
 		t.busy(s)
 		return
 	case o.Type == cell.MsgBeginDir:
-		do = func(ctx context.Context) { r.serveDirectory(ctx, s, callerOf(t.prev.Conn())) }
+		by := t.asking()
+		do = func(ctx context.Context) { r.serveDirectory(ctx, s, callerOf(t.prev.Conn()), by) }
 	case now == nil || now.exit == nil:
 		s.Refuse(cell.EndPolicy)
 		return
@@ -239,6 +241,7 @@ type directoryStream struct {
 	once   sync.Once
 	closed chan struct{}
 	caller authority.Caller
+	by     *asks
 }
 
 func (d *directoryStream) Close() error {
@@ -247,9 +250,9 @@ func (d *directoryStream) Close() error {
 }
 
 // serveDirectory hands a stream to the directory's web server and waits until that has closed it.
-func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream, caller authority.Caller) {
+func (r *Relay) serveDirectory(ctx context.Context, s *stream.Stream, caller authority.Caller, by *asks) {
 	s.Connected(cell.Connected{})
-	d := &directoryStream{Stream: s, closed: make(chan struct{}), caller: caller}
+	d := &directoryStream{Stream: s, closed: make(chan struct{}), caller: caller, by: by}
 	select {
 	case r.dirStreams.conns <- d:
 		<-d.closed

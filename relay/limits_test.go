@@ -379,7 +379,7 @@ func TestHonestCircuitsInAFloodOfCreates(t *testing.T) {
 							t.Errorf("what was there before: %v", err)
 							return n
 						}
-						time.Sleep(50 * time.Millisecond)
+						time.Sleep(100 * time.Millisecond) // as often as one circuit may
 					}
 					return n
 				}
@@ -447,7 +447,7 @@ func TestHonestCircuitsInAFloodOfCreates(t *testing.T) {
 				if made.Load()*100 < tried.Load()*80 || tried.Load() < 15 {
 					t.Errorf("of %d honest circuits came %d", tried.Load(), made.Load())
 				}
-				if beside*100 < alone*80 || alone < 30 {
+				if beside*100 < alone*80 || alone < 15 {
 					t.Errorf("what was there before did %d instead of %d", beside, alone)
 				}
 				if n := r.handshakes.len(); n > mostHandshakes || r.circuits.n > 1024 || w.circuits(0) > 1024 {

@@ -28,16 +28,42 @@ const (
 	openLate = 64
 	lateTime = 10 * time.Second
 
+	// Of requests to the directory: a reader makes one or two of a circuit. What one takes of the processor is a tenth of a millisecond, and so
+	// a circuit that just asked for a stream of each kind costs about what it took to be made.
+	askBurst   = 64
+	askRate    = 8
+	askFew     = 4
+	askFewRate = 0.1
+
 	// Of a circuit so many may be refused at once, and a second: for more the credit comes back no faster than this.
 	refusedOpens = 20
 	returnPause  = 250 * time.Millisecond // between two returns of it
 )
 
+// terms are what one circuit may begin of a kind: at once, and a second from then on, of what there is for all, and few whatever others do.
+type terms struct{ burst, rate, few, fewRate float64 }
+
+var (
+	ofOpens = terms{openBurst, openRate, openFew, openFewRate}
+	ofAsks  = terms{askBurst, askRate, askFew, askFewRate}
+)
+
+// A portion is what one circuit began of a kind. It has no lock and no clock.
+type portion struct {
+	all, few bucket
+	recent   recent
+}
+
+// may says whether n more may begin.
+func (p *portion) may(now time.Time, n float64, t *terms, of *opening) bool {
+	return p.all.takes(now, n, t.burst, t.rate) && (p.few.takes(now, n, t.few, t.fewRate) || of.take(now, n, &p.recent))
+}
+
 // opens bound what begins at the end of one circuit. They are of the link's reader alone, but for what mu guards.
 type opens struct {
-	all, few, refused bucket
-	recent            recent
-	busy              bool // the message at hand was refused as busy
+	portion
+	refused bucket
+	busy    bool // the message at hand was refused as busy
 
 	mu    sync.Mutex  // held while credit returns; before the link's
 	owed  int         // cells for which credit is held back
@@ -54,14 +80,14 @@ type opening struct {
 
 func newOpening() *opening { return &opening{most: float64(openAll * runtime.GOMAXPROCS(0))} }
 
-// take lets a circuit begin one more, or not: that depends on what it took lately.
-func (a *opening) take(now time.Time, by *recent) bool {
+// take lets a circuit begin n more, or not: that depends on what it took lately.
+func (a *opening) take(now time.Time, n float64, by *recent) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.all.take(now, a.most*(1-by.share(now)), a.most) {
+	if !a.all.takes(now, n, a.most*(1-by.share(now)), a.most) {
 		return false
 	}
-	by.taken++
+	by.taken += n
 	return true
 }
 
@@ -80,10 +106,8 @@ func (l *recent) share(now time.Time) float64 {
 }
 
 // mayOpen says whether one more stream to the world or look-up may begin on the circuit.
-func (t *transit) mayOpen(now time.Time) bool { return t.opening().may(now, t.relay.opening) }
-
-func (o *opens) may(now time.Time, of *opening) bool {
-	return o.all.take(now, openBurst, openRate) && (o.few.take(now, openFew, openFewRate) || of.take(now, &o.recent))
+func (t *transit) mayOpen(now time.Time) bool {
+	return t.opening().may(now, 1, &ofOpens, t.relay.opening)
 }
 
 // opening is what bounds the circuit, which needs it from its first stream on.

@@ -101,7 +101,7 @@ func TestPlacesThatAreScarceAreSharedByCircuits(t *testing.T) {
 				now = now.Add(10 * time.Millisecond)
 				for range 2 {
 					for i := range all {
-						if all[i].may(now, a) {
+						if all[i].may(now, 1, &ofOpens, a) {
 							taken++
 						}
 					}
@@ -116,7 +116,7 @@ func TestPlacesThatAreScarceAreSharedByCircuits(t *testing.T) {
 				if floods < 2 {
 					want = openBurst
 				}
-				for n < want && o.may(now, a) {
+				for n < want && o.may(now, 1, &ofOpens, a) {
 					n++
 				}
 				if n < want {

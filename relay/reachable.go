@@ -20,10 +20,10 @@ func callerOf(c *link.Conn) authority.Caller {
 	return authority.Caller{Addr: addrOf(c.RemoteAddr()), Key: key}
 }
 
-// withCaller says in the context of requests on a directory stream who asks.
+// withCaller says in the context of requests on a directory stream who asks, and by what circuit.
 func withCaller(ctx context.Context, c net.Conn) context.Context {
 	if d, ok := c.(*directoryStream); ok {
-		return authority.WithCaller(ctx, d.caller)
+		return context.WithValue(authority.WithCaller(ctx, d.caller), asksKey{}, d.by)
 	}
 	return ctx
 }

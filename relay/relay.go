@@ -130,6 +130,7 @@ type Relay struct {
 	sources    *sources
 	dirStreams *streams
 	opening    *opening
+	asking     *opening       // the same of requests to the directory
 	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
 	draining   atomic.Bool // nothing new is taken
@@ -206,7 +207,7 @@ func New(cfg Config) (*Relay, error) {
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
 		handshakes: newWaiting(mostHandshakes), budget: stream.NewBudget(stream.Limits{Unread: cfg.MaxUnread, Copies: cfg.MaxCopied, Late: cfg.MaxLate}),
-		dirStreams: newStreams(), opening: newOpening(), informed: make(chan struct{}),
+		dirStreams: newStreams(), opening: newOpening(), asking: newOpening(), informed: make(chan struct{}),
 		sources:  newSources(&cfg.Limits),
 		unproved: newCrowd(mostUnproved*len(cfg.Listeners), eachUnproved),
 		links:    newCrowd(cfg.MaxLinks, cfg.Limits.Links), linked: make(map[*link.Conn]*place),
@@ -495,7 +496,7 @@ func (r *Relay) serveStreams(ctx context.Context) {
 		h = r.cfg.Villain.Directory(h)
 	}
 	s := &http.Server{
-		Handler: r.stats.Asked.count(h), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
+		Handler: metered(r.stats.Asked.count(h)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
 	s.ConnContext = withCaller

@@ -69,13 +69,15 @@ type bucket struct {
 	at    time.Time
 }
 
-func (b *bucket) take(now time.Time, burst, rate float64) bool {
+func (b *bucket) take(now time.Time, burst, rate float64) bool { return b.takes(now, 1, burst, rate) }
+
+func (b *bucket) takes(now time.Time, n, burst, rate float64) bool {
 	if passed := now.Sub(b.at); passed > 0 {
 		b.taken, b.at = max(0, b.taken-passed.Seconds()*rate), now
 	}
-	if b.taken > burst-1 {
+	if b.taken > burst-n {
 		return false
 	}
-	b.taken++
+	b.taken += n
 	return true
 }

@@ -26,6 +26,7 @@ type transit struct {
 
 	seat  place  // among the relay's circuits
 	opens *opens // streams and look-ups that begin; guarded by fmu
+	asks  *asks  // requests to the directory; the same
 
 	fwd, back *layer.Layer // never another
 

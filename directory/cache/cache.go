@@ -57,6 +57,7 @@ type kept struct {
 	etag      string
 	text      func() []byte
 	gzip      func() []byte
+	header    func() []byte // the header and its signatures, compressed
 	tree      func() (*directory.Tree, error)
 	before    *kept // the one whose place it took, where they are handed out; that has none
 }
@@ -206,6 +207,7 @@ func keep(cons *directory.Consensus) *kept {
 	k.etag = `"` + k.digest.String() + `"`
 	k.text = sync.OnceValue(func() []byte { return cons.Append(nil) })
 	k.gzip = sync.OnceValue(func() []byte { return compress(cons.Append(nil)) })
+	k.header = sync.OnceValue(func() []byte { return compress(cons.SignedHeader.Append(nil)) })
 	k.tree = sync.OnceValues(func() (*directory.Tree, error) { return directory.NewTree(cons) })
 	return k
 }

@@ -45,7 +45,7 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.serveDiff(w, r, k, base)
 	case path == pathHeader:
 		w.Header().Set("Etag", k.etag)
-		hand(w, r, compress(k.consensus.SignedHeader.Append(nil)))
+		hand(w, r, k.header())
 	default:
 		w.Header().Set("Etag", k.etag)
 		if acceptsGzip(r) {
