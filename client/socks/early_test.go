@@ -99,8 +99,15 @@ func TestEarlyListenerResetsWhatFails(t *testing.T) {
 			c := dialTCP(t, addr)
 			io.WriteString(c, in)
 			want(t, c, []byte(granted[language]))
-			io.WriteString(c, more)
-			if b, err := io.ReadAll(c); len(b) > 0 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			var err error
+			if more != "" {
+				_, err = io.WriteString(c, more) // the system tells of a reset once: here, where it came before that
+			}
+			var b []byte
+			if err == nil {
+				b, err = io.ReadAll(c)
+			}
+			if len(b) > 0 || !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 				t.Errorf("%s: %q, %v", language, b, err)
 			}
 			failed++
