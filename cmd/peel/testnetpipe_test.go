@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -27,21 +28,31 @@ func TestARunThatNobodyReadsEndsInOrder(t *testing.T) {
 	}
 }
 
-// The status is that of all files: one that failed or did not run makes it 1, one that the ground refuses does not while others run.
+// The status is that of all files: one that failed or did not run makes it 1, one that the ground refuses does not while others run, and where
+// it refuses all it is that of wrong use, 2.
 func TestWhatBecameOfSeveralPlansIsSaid(t *testing.T) {
 	for _, c := range []struct {
 		tally
+		code int
 		want string
 	}{
-		{tally{ran: 3}, ""}, {tally{ran: 1, refused: 2}, ""}, {tally{refused: 3}, "3 of 3 cannot run here"}, {tally{ran: 1}, "2 of 3 did not run"},
-		{tally{ran: 2, failed: 1, refused: 1}, "1 of 3 failed, 1 of 3 cannot run here"},
+		{tally{ran: 3}, 0, ""}, {tally{ran: 1, refused: 2}, 0, ""}, {tally{refused: 3}, 2, "3 of 3 cannot run here"}, {tally{ran: 1}, 1, "2 of 3 did not run"},
+		{tally{ran: 2, failed: 1, refused: 1}, 1, "1 of 3 failed, 1 of 3 cannot run here"},
 	} {
 		err := c.err(3)
-		if err == nil && c.want == "" {
-			continue
+		code, said := 0, ""
+		var exit *exitError
+		var usage *usageError
+		switch {
+		case errors.As(err, &exit):
+			code, said = exit.code, exit.err.Error()
+		case errors.As(err, &usage):
+			code, said = 2, err.Error()
+		case err != nil:
+			code = -1
 		}
-		if e, ok := err.(*exitError); !ok || e.code != 1 || !strings.HasSuffix(e.err.Error(), ": "+c.want) {
-			t.Errorf("%+v: %v, want %q", c.tally, err, c.want)
+		if want := "testnet run: " + c.want; code != c.code || said != want && c.want != "" {
+			t.Errorf("%+v: %v, status %d, want %q and %d", c.tally, err, code, want, c.code)
 		}
 	}
 }
