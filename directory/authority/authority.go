@@ -87,8 +87,8 @@ type Authority struct {
 	turn     chan struct{} // wakes vote
 	peers    []*peer
 	mux      *http.ServeMux
-	small    chan struct{} // a place for each short request that is being read
-	large    chan struct{} // and for each vote
+	small    readers       // short requests
+	large    chan struct{} // a place for each vote that is being read
 
 	credentials atomic.Pointer[credentials]
 
@@ -144,7 +144,7 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	a := &Authority{
 		log: cfg.Log, now: cfg.Now, network: cfg.Network.ID(), schedule: cfg.Network.Schedule.WithDefaults(),
 		started: cfg.Now(), durable: durable, keep: k, due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		small: make(chan struct{}, smallRequests), large: make(chan struct{}, largeRequests),
+		small: readers{most: smallRequests}, large: make(chan struct{}, largeRequests),
 	}
 	a.store, a.samples = newStore(a.schedule.Period), newSamples(a.schedule.Period)
 	if err := a.takeKeys(&cfg); err != nil {

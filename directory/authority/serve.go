@@ -12,7 +12,7 @@ import (
 	"peel/directory/cache"
 )
 
-// Limits of what is read for others at a time; who comes when all places are taken is sent away
+// Limits of what is read for others at a time; who comes when all places for votes are taken, or loses one of the others, is sent away
 // with 503 (spec/voting.md, section 7).
 const (
 	smallRequests = 64 // descriptors and signatures
@@ -29,9 +29,9 @@ func (a *Authority) routes() *http.ServeMux {
 	m.Handle(cache.Path, a.cache)
 	m.Handle(cache.Path+"/", a.cache)
 	m.Handle(PathReach, TryFor(a.cfg.Reach, a.mayTry, justNot))
-	m.HandleFunc("POST "+pathDescriptor, take(a.small, directory.MaxDescriptor, a.postDescriptor))
-	m.HandleFunc("POST "+pathVote, a.whileVoting(take(a.large, directory.MaxVote, a.postVote)))
-	m.HandleFunc("POST "+pathSignature, take(a.small, directory.MaxHeader, a.postSignature))
+	m.HandleFunc("POST "+pathDescriptor, take(a.small.whileRead, directory.MaxDescriptor, a.postDescriptor))
+	m.HandleFunc("POST "+pathVote, a.whileVoting(take(a.whileLarge, directory.MaxVote, a.postVote)))
+	m.HandleFunc("POST "+pathSignature, take(a.small.whileRead, directory.MaxHeader, a.postSignature))
 	m.HandleFunc("GET "+pathVotes+"{after}", a.getList)
 	m.HandleFunc("GET "+pathVote+"/{after}/{authority}", a.getHeldVote)
 	m.HandleFunc("GET "+pathVote+"/{after}/{authority}/{digest}", a.getHeldVote)
@@ -43,27 +43,46 @@ func (a *Authority) routes() *http.ServeMux {
 	return m
 }
 
+// A place is where a request is read and dealt with.
+type place struct {
+	leave func()      // nil: there was none
+	lost  func() bool // says whether it went to another
+}
+
+// whileLarge takes a place for something large.
+func (a *Authority) whileLarge(http.ResponseWriter, *http.Request) place {
+	select {
+	case a.large <- struct{}{}:
+		return place{func() { <-a.large }, func() bool { return false }}
+	default:
+		return place{}
+	}
+}
+
 // take reads a body of at most limit bytes in one of the places, and answers with what do returns.
-func take(places chan struct{}, limit int64, do func([]byte) error) http.HandlerFunc {
+func take(enter func(http.ResponseWriter, *http.Request) place, limit int64, do func([]byte) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength > limit {
 			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 			return
 		}
-		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
-		default:
+		// Where the connection has no deadlines, its own end bounds the time.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
+		mine := enter(w, r)
+		if mine.leave == nil {
 			busy(w)
 			return
 		}
-		// Where the connection has no deadlines, its own end bounds the time.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
+		defer mine.leave()
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 		if err != nil {
 			var large *http.MaxBytesError
 			if errors.As(err, &large) {
 				http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+				return
+			}
+			if mine.lost() {
+				busy(w)
 				return
 			}
 			http.Error(w, "the body ended early", http.StatusBadRequest)
@@ -239,13 +258,12 @@ func (a *Authority) getProof(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such evidence", http.StatusNotFound)
 		return
 	}
-	select {
-	case a.large <- struct{}{}: // it may be as large as two votes
-		defer func() { <-a.large }()
-	default:
+	mine := a.whileLarge(w, r) // it may be as large as two votes
+	if mine.leave == nil {
 		busy(w)
 		return
 	}
+	defer mine.leave()
 	proof, err := a.keep.load(evidenceName(kind, id))
 	if err != nil || proof == nil {
 		a.log.Error("evidence cannot be read", "why", err)

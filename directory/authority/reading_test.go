@@ -1,0 +1,118 @@
+package authority
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell"
+)
+
+// callerConn is a connection of a known caller.
+type callerConn struct {
+	net.Conn
+	by Caller
+}
+
+// Who sends descriptors byte by byte, from one source or from as many as there are places, keeps nobody from publishing: those places are taken from
+// him, and he is told.
+func TestSlowDescriptorsKeepNobodyOut(t *testing.T) {
+	for _, sources := range []int{1, 2, 2 * smallRequests} {
+		t.Run(fmt.Sprint(sources), func(t *testing.T) {
+			inWorld(t, 1, func(t *testing.T, w *world) {
+				a := w.nodes[0].auth
+				conns := make(chan net.Conn)
+				s := &http.Server{Handler: a, ConnContext: func(ctx context.Context, c net.Conn) context.Context { return WithCaller(ctx, c.(callerConn).by) }}
+				var all sync.WaitGroup
+				all.Go(func() { s.Serve(&memory{conns: conns, done: make(chan struct{})}) })
+				post := func(by, says int, length int) net.Conn {
+					near, far := net.Pipe()
+					at := netip.AddrFrom4([4]byte{10, 0, byte(by >> 8), byte(by)})
+					conns <- callerConn{far, Caller{Addr: at, Key: cell.Key{byte(by), byte(by >> 8), 1}}}
+					text := w.net.Relays[0].Text
+					fmt.Fprintf(near, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", pathDescriptor, length)
+					near.Write(text[:says])
+					return near
+				}
+				var lost, late int
+				var mu sync.Mutex
+				flood := func(i int) {
+					c := post(1+i%sources, 100, 200)
+					all.Go(func() {
+						defer c.Close()
+						r, err := http.ReadResponse(bufio.NewReader(c), nil)
+						mu.Lock()
+						defer mu.Unlock()
+						switch {
+						case err != nil:
+						case r.StatusCode == http.StatusServiceUnavailable:
+							lost++
+						default:
+							late++
+						}
+					})
+				}
+				for i := range smallRequests {
+					flood(i)
+				}
+				for i := range 200 { // five of them a second, beside an honest one each time
+					flood(i)
+					if i%20 == 0 {
+						text := w.net.Relays[i/20%len(w.net.Relays)].Text
+						c := post(0, 0, len(text))
+						flood(i + 1) // in the middle of it
+						c.Write(text)
+						r, err := http.ReadResponse(bufio.NewReader(c), nil)
+						if err != nil || r.StatusCode != http.StatusNoContent && r.StatusCode != http.StatusConflict {
+							t.Errorf("an honest one: %v, %v", r, err)
+						}
+						c.Close()
+					}
+					time.Sleep(200 * time.Millisecond)
+				}
+				s.Close()
+				all.Wait()
+				synctest.Wait()
+				if lost < 50 {
+					t.Errorf("%d lost their place, %d were too late", lost, late)
+				}
+				a.small.mu.Lock()
+				defer a.small.mu.Unlock()
+				if len(a.small.all) != 0 {
+					t.Errorf("%d places are still taken", len(a.small.all))
+				}
+			})
+		})
+	}
+}
+
+// memory is a listener of connections made in memory.
+type memory struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (m *memory) Accept() (net.Conn, error) {
+	select {
+	case c := <-m.conns:
+		return c, nil
+	case <-m.done:
+		return nil, io.EOF
+	}
+}
+
+func (m *memory) Close() error {
+	m.once.Do(func() { close(m.done) })
+	return nil
+}
+
+func (m *memory) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
