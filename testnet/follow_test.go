@@ -13,12 +13,12 @@ import (
 	"peel/testnet/story"
 )
 
-// until waits until something is so, for a minute at most.
+// until waits until something is so, for as long as some periods of a network take on a busy machine.
 func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(4 * time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("after a minute it is not so that %s", what)
+			t.Fatalf("after four minutes it is not so that %s", what)
 		}
 	}
 }

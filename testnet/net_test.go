@@ -40,12 +40,29 @@ func run(t *testing.T, cfg Config) *Net {
 }
 
 // start starts a network and waits until its client is ready and knows all relays: on a busy machine some come too late for the first
-// consensus, and a test that kills three of the five that are in it leaves no path. Who calls it stops it.
+// consensus, and a test that kills three of the five that are in it leaves no path. Where the authorities have no consensus after a minute, as
+// the machine gives them too little time for each phase of it, there is another network with four times as much. Who calls it stops it.
 func start(t *testing.T, cfg Config, log *lockedBuffer) (n *Net, stop func() error) {
 	t.Helper()
 	cfg.Log = log.of
-	n, err := New(cfg)
+	n, stop, err := begin(t, cfg, time.Minute)
 	if err != nil {
+		t.Logf("notice: another network is tried, with more time: %v", err)
+		cfg.Period, cfg.Voting = 4*cfg.Period, 4*cfg.Voting
+		if cfg.Dir != "" {
+			cfg.Dir = filepath.Join(cfg.Dir, "again")
+		}
+		if n, stop, err = begin(t, cfg, 5*time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n, stop
+}
+
+// begin is start with one network, for so long.
+func begin(t *testing.T, cfg Config, within time.Duration) (n *Net, stop func() error, err error) {
+	t.Helper()
+	if n, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -55,19 +72,19 @@ func start(t *testing.T, cfg Config, log *lockedBuffer) (n *Net, stop func() err
 		cancel()
 		return <-ended
 	}
-	wait, done := context.WithTimeout(ctx, 3*time.Minute) // a busy machine misses some periods
+	wait, done := context.WithTimeout(ctx, within)
 	defer done()
 	if err := n.Client().Ready(wait); err != nil {
-		t.Fatalf("%v; the network: %v", err, stop())
+		return nil, nil, fmt.Errorf("%w; the network: %v", err, stop())
 	}
 	for len(n.Client().Consensus().Entries) < len(n.layout.Relays) {
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-wait.Done():
-			t.Fatalf("some relays are in no consensus: %v; the network: %v", wait.Err(), stop())
+			return nil, nil, fmt.Errorf("some relays are in no consensus: %w; the network: %v", wait.Err(), stop())
 		}
 	}
-	return n, stop
+	return n, stop, nil
 }
 
 // shared is a small network for the tests that harm nothing in it: the first starts it, the last ends it.

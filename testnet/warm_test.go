@@ -21,7 +21,7 @@ func another(t *testing.T, cfg client.Config) (c *client.Client, stop func()) {
 	wg.Go(func() { c.Run(ctx) })
 	stop = func() { cancel(); wg.Wait() }
 	t.Cleanup(stop)
-	wait, done := context.WithTimeout(ctx, time.Minute)
+	wait, done := context.WithTimeout(ctx, 4*time.Minute)
 	defer done()
 	if err := c.Ready(wait); err != nil {
 		t.Fatal(err)

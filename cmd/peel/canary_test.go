@@ -267,7 +267,7 @@ func newCanaryNet(t *testing.T, dir string) *canaryNet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), late)
 	defer cancel()
 	if err := cl.Ready(ctx); err != nil {
 		t.Fatal(err)

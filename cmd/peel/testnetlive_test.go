@@ -33,7 +33,7 @@ func TestARunInVirtualTimeIsWatched(t *testing.T) {
 	if err := os.WriteFile(plan, []byte(watchedPlan), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), late)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "peel", "testnet", "run", "--web", "127.0.0.1:0", "--pace", "0.01", plan) // stands nearly still
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "TMP="+dir)
