@@ -150,6 +150,33 @@ func TestANetworkOfNamespacesBearsWhatAPlanSays(t *testing.T) {
 	}
 }
 
+// As few nodes as make a network, for a few seconds: so little that the race detector can see all of it.
+func TestTheLeastNetworkOfProcesses(t *testing.T) {
+	if os.Getenv("PEEL_RACE") == "" {
+		t.Skip("needs some seconds, and is for the race detector: set PEEL_RACE=1 to run it")
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("needs Linux, which has all of 127.0.0.0/8")
+	}
+	p, s := plan.Default(), plan.Duration(1e9)
+	p.Name, p.Authorities, p.Relays, p.Length = "least", 1, plan.Relays{Count: 4, Exits: 2}, 2*s
+	p.Services = []plan.Service{{Name: "web", Kind: "web"}}
+	p.Loads = []plan.Load{{To: "web", Count: 2, AtOnce: 2, Size: 50_000, Tries: 20}}
+	p.Events = []plan.Event{{Do: plan.Kill, Node: "relay1", For: s}, {Do: plan.Freeze, Node: "relay2", At: s, For: s}, {Do: plan.Restart, Node: "relay3", At: s}}
+	p.Villains = []plan.Villain{{Node: "relay4", Script: "lie"}}
+	p.Expect.MissedPeriods = 100 // of which a busy machine may miss some
+	p.Fill()
+	for _, ground := range []string{groundProcesses, groundNamespaces} {
+		t.Run(ground, func(t *testing.T) {
+			t.Parallel()
+			if ground == groundNamespaces {
+				needsNamespaces(t)
+			}
+			runPlan(t, ground, p, "downloads: 2, complete 100.00 %")
+		})
+	}
+}
+
 func needsNamespaces(t *testing.T) {
 	t.Helper()
 	space, err := netns.NewSpace(netip.MustParseAddr("10.1.0.1"))

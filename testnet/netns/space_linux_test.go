@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,10 +24,13 @@ import (
 	"peel/testnet/memnet"
 )
 
-// spaces makes a net of n machines, 10.1.0.1 and so on, that runs until the test ends.
-func spaces(t testing.TB, n int) (*Net, []*Space) {
+// raced is set where the race detector is to see tests that look at no time, beside others (.ci/run).
+const raced = "PEEL_RACE"
+
+// spaces makes a net of n machines, 10.1.0.1 and so on, that runs until the test ends. The test runs where PEEL_SLOW is set, or another variable.
+func spaces(t testing.TB, n int, or ...string) (*Net, []*Space) {
 	t.Helper()
-	if os.Getenv("PEEL_SLOW") == "" {
+	if !slices.ContainsFunc(append(or, "PEEL_SLOW"), func(name string) bool { return os.Getenv(name) != "" }) {
 		t.Skip("needs root and network namespaces: PEEL_SLOW=1 runs it")
 	}
 	net := New(1)
@@ -217,7 +221,7 @@ func TestMachinesLoseWhatTheWeatherTakes(t *testing.T) {
 
 // What TCP carries through a storm is what was sent, and a connection that the weather breaks is broken at once.
 func TestConnectionsInAStorm(t *testing.T) {
-	n, s := spaces(t, 2)
+	n, s := spaces(t, 2, raced)
 	addr := serve(t, s[1], echo)
 	n.SetWays(fixed(memnet.Way{Delay: 2 * time.Millisecond, Jitter: 3 * time.Millisecond, Loss: 0.02, Rate: 2_000_000}))
 	const size = 400_000
@@ -254,7 +258,7 @@ func TestConnectionsInAStorm(t *testing.T) {
 
 // Processes and sockets are where they were asked to be, and this program stays where it is.
 func TestProcessesAreOnTheirMachine(t *testing.T) {
-	_, s := spaces(t, 1)
+	_, s := spaces(t, 1, raced)
 	where := func() (string, error) { return os.Readlink("/proc/thread-self/ns/net") }
 	home, err := where()
 	if err != nil {
