@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -161,9 +162,23 @@ func (c *Command) WaitFor(ctx context.Context, prefix string, n int) ([]string, 
 	}
 }
 
+// mostLast is how many bytes from the end of a log LastLines looks at.
+const mostLast = 16 << 10
+
 // LastLines are the last lines of a node's log, for an error.
 func LastLines(file string) string {
-	text, err := os.ReadFile(file)
+	f, err := os.Open(file)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Size() > mostLast {
+		_, err = f.Seek(-mostLast, io.SeekEnd)
+		if err != nil {
+			return err.Error()
+		}
+	}
+	text, err := io.ReadAll(io.LimitReader(f, mostLast))
 	if err != nil {
 		return err.Error()
 	}

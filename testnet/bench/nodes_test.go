@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -35,6 +36,25 @@ func commands(t *testing.T, how ...string) (cs []Command) {
 		cs = append(cs, Command{Name: fmt.Sprint("node", i), Role: RoleRelay, Dir: t.TempDir(), Args: []string{"node", h}})
 	}
 	return cs
+}
+
+// An error shows how a log ends, however long it is.
+func TestTheLastLinesOfALogAreShown(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	for text, want := range map[string]string{
+		"a\nb\n": "a\nb", strings.Repeat("line\n", 8) + "end": strings.Repeat("line\n", 4) + "end",
+		strings.Repeat("x", 3*mostLast) + "\nend\n": strings.Repeat("x", mostLast-5) + "\nend", "": "",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := LastLines(file); got != want {
+			t.Errorf("%d bytes: %.40q, want %.40q", len(text), got, want)
+		}
+	}
+	if got := LastLines(file + "x"); !strings.Contains(got, "no such file") {
+		t.Error(got)
+	}
 }
 
 func TestNodesRunUntilTheyAreEnded(t *testing.T) {

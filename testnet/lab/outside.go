@@ -1,14 +1,17 @@
 package lab
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,7 +33,7 @@ func (n *node) setup() *Setup {
 		Network: n.lab.network, Keys: n.keys, Script: n.script, Seed: n.lab.plan.Seed, Shared: n.lab.ground.Traits().Shared,
 	}
 	if n.role == roleAuthority {
-		s.Signing, s.Certificate, s.Params, s.Measure = n.signing, n.certificate, n.lab.params(), n.lab.plan.Measure
+		s.Signing, s.Certificate, s.Params, s.Measure = n.signing, n.certificate, n.params(0), n.lab.plan.Measure
 		return s
 	}
 	s.Family, s.Bandwidth = n.family, uint64(n.lab.bandwidth(n.name))
@@ -166,21 +169,33 @@ func (p *program) answered() {
 	}
 }
 
+// What is looked at of a process's log (spec/queues.md, section 7).
+const (
+	mostHeard     = 64 << 20 // bytes, from its beginning
+	mostHeardLine = 64 << 10 // bytes of one line, with its end; the rest of a longer one counts as lines of their own
+)
+
 // hear looks in the log of a process for what it is expected to tell its operator.
 func (p *program) hear() {
-	for i, s := range p.lab.plan.Expect.Says {
-		if s.Node != p.name {
-			continue
-		}
-		text, err := os.ReadFile(p.logFile())
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(text)) {
-			line = strings.ReplaceAll(line, `\"`, `"`)
-			if (strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR")) && strings.Contains(line, s.Text) {
+	says := p.lab.plan.Expect.Says
+	if !slices.ContainsFunc(says, func(s plan.Says) bool { return s.Node == p.name }) {
+		return
+	}
+	f, err := os.Open(p.logFile())
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for r := bufio.NewReaderSize(io.LimitReader(f, mostHeard), mostHeardLine); ; {
+		text, err := r.ReadSlice('\n')
+		line := strings.ReplaceAll(string(text), `\"`, `"`)
+		for i, s := range says {
+			if s.Node == p.name && (strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR")) && strings.Contains(line, s.Text) {
 				p.lab.said[i].Store(true)
 			}
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
 		}
 	}
 }

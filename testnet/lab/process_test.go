@@ -3,6 +3,7 @@ package lab
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -33,7 +34,8 @@ func TestWhatIsSaidIsFoundInALog(t *testing.T) {
 	dir := t.TempDir()
 	l := &Lab{plan: p, said: make([]atomic.Bool, 3)}
 	n := &program{lab: l, name: "relay1", dir: filepath.Join(dir, "relay1")}
-	if err := os.WriteFile(n.logFile(), []byte(`time=1 level=INFO msg="all is well"
+	if err := os.WriteFile(n.logFile(), []byte(strings.Repeat("x", 3*mostHeardLine)+`
+time=1 level=INFO msg="all is well"
 time=2 level=WARN msg="there is no \"room\" on the disk"
 `), 0o600); err != nil {
 		t.Fatal(err)
@@ -43,5 +45,20 @@ time=2 level=WARN msg="there is no \"room\" on the disk"
 		if l.said[i].Load() != want {
 			t.Errorf("%q was heard: %v", p.Expect.Says[i].Text, !want)
 		}
+	}
+	f, err := os.Create(n.logFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	l.said[0].Store(false)
+	for _, at := range []int64{mostHeard - 20, mostHeard + 20, 1 << 40} { // a sparse file: its length takes no place
+		if _, err := f.WriteAt([]byte("\nlevel=WARN no \"room\"\n"), at); err != nil {
+			t.Skip(err)
+		}
+	}
+	n.hear()
+	if l.said[0].Load() {
+		t.Errorf("what stands after %d bytes was read", mostHeard)
 	}
 }
