@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"peel/circuit"
 	"peel/client"
 	"peel/testnet/plan"
 	"peel/testnet/story"
@@ -207,6 +208,12 @@ func (l *Lab) clientEvent(name string, e client.Event) {
 	}
 	if e.Kind == client.EventCircuitBuilt {
 		l.checkPath(name, e.Path)
+	}
+	var breach *circuit.ProtocolError
+	if e.Kind == client.EventCircuitClosed && errors.As(e.Err, &breach) {
+		l.mu.Lock()
+		l.result.Torn++
+		l.mu.Unlock()
 	}
 	l.tellCircuit(name, path, e)
 }

@@ -257,11 +257,12 @@ func (l *Lab) params() directory.Params {
 	return p
 }
 
-// params are what an authority votes for, or one of its faces. Where one has two, each of the others wants something else, so that a single vote
-// more or less makes another list.
+// params are what an authority votes for, or one of its faces. Where one has two, or the network is divided, each wants something else, so that
+// other votes make another list.
 func (n *node) params(face int) directory.Params {
 	p := n.lab.params()
-	if !slices.ContainsFunc(n.lab.plan.Villains, func(v plan.Villain) bool { return v.Script == equivocate }) {
+	if !slices.ContainsFunc(n.lab.plan.Villains, func(v plan.Villain) bool { return v.Script == equivocate }) &&
+		!slices.ContainsFunc(n.lab.plan.Events, func(e plan.Event) bool { return e.Do == plan.Part }) {
 		return p
 	}
 	perAddr := directory.ParamRelaysPerAddr

@@ -30,6 +30,7 @@ type Result struct {
 	Failed    []string        // what was expected, and did not come
 	Breaches  int             // circuits that honest relays ended for what came on them, and links likewise
 	Ended     int             // of these, the links
+	Torn      int             // circuits that clients ended for what came on them
 	Most      uint64          // bytes a second that a relay counted for, in any consensus
 	Behind    time.Duration   // how old the list of an honest node or a client was, at most
 	Behinder  string          // and whose it was
@@ -193,6 +194,9 @@ func (l *Lab) finish() {
 	if r.Ended < x.Ended {
 		fail("ended = %d: honest nodes ended %d links", x.Ended, r.Ended)
 	}
+	if r.Torn < x.Torn {
+		fail("torn = %d: clients ended %d circuits for what came on them", x.Torn, r.Torn)
+	}
 	if x.Counts > 0 && r.Most > uint64(x.Counts) {
 		fail("counts = %q: a relay counted for %d", x.Counts, r.Most)
 	}
@@ -343,7 +347,7 @@ func (r *Result) String() string {
 	}
 	fmt.Fprintf(&b, "  periods: %d with a consensus, %d without\n", len(r.Periods), r.Missed)
 	if r.Deeds > 0 {
-		fmt.Fprintf(&b, "  villains: %d misdeeds; honest nodes ended %d circuits and %d links for what came, %d requests were refused; accused: %v\n", r.Deeds, r.Breaches-r.Ended, r.Ended, r.Refused, r.Accused)
+		fmt.Fprintf(&b, "  villains: %d misdeeds; honest nodes ended %d circuits and %d links for what came, and clients %d circuits; %d requests were refused; accused: %v\n", r.Deeds, r.Breaches-r.Ended, r.Ended, r.Torn, r.Refused, r.Accused)
 	}
 	if r.Kills > 0 {
 		fmt.Fprintf(&b, "  kills: %d; a new connection worked in time after %d: within %v for half of them, %v for all\n", r.Kills, r.Prompt,
