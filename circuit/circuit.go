@@ -203,8 +203,11 @@ func (e *BuildError) Unwrap() error { return e.Err }
 type DestroyedError struct{ Reason cell.DestroyReason }
 
 func (e *DestroyedError) Error() string {
-	if e.Reason == cell.DestroyLinkClosed {
+	switch e.Reason {
+	case cell.DestroyLinkClosed:
 		return "circuit: the link to the first relay was lost"
+	case cell.DestroyNone:
+		return "circuit: ended by a relay, which never says why"
 	}
 	return fmt.Sprintf("circuit: ended by a relay (%v)", e.Reason)
 }

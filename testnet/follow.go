@@ -235,7 +235,7 @@ func why(err error) string {
 	if err == nil {
 		return "nobody says why"
 	}
-	return err.Error()
+	return story.Words(err)
 }
 
 // Actions are what those who watch may do to the network; it has weather if it has a plan.

@@ -209,7 +209,7 @@ func (n *Net) befall(ctx context.Context) {
 				}
 			}
 			if s := n.cfg.Story; err != nil && s != nil {
-				s.Tell(story.Event{At: time.Now(), Node: name, Kind: story.OfNode, Text: err.Error()})
+				s.Tell(story.Event{At: time.Now(), Node: name, Kind: story.OfNode, Text: story.Words(err)})
 			}
 		}
 		if a.Do == plan.Change {

@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"regexp"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"peel/cell/contain"
 	"peel/cmd/peel/internal/conf"
+	"peel/testnet/story"
 )
 
 func main() {
@@ -78,49 +77,8 @@ func each(err error) (all []error) {
 	return all
 }
 
-// rooms are those whose names begin the errors of their packages.
-var rooms = regexp.MustCompile(`^(?:relay|authority|admin|client|testnet|lab|circuit|stream|link|exit|dns|guard|cache): `)
-
 // plainly is an error as its user reads it.
-func plainly(err error) string { return conf.Plain(errors.New(roomless(err))) }
-
-// roomless is the text of an error without the rooms that begin it and the errors in it. The same words elsewhere are somebody's names and texts.
-func roomless(err error) string {
-	text := err.Error()
-	within := wrapped(err)
-	end := len(text)
-	for i := len(within) - 1; i >= 0; i-- {
-		was, now := within[i].Error(), roomless(within[i])
-		if was == text {
-			return now
-		}
-		if at := strings.LastIndex(text[:end], was); at >= 0 {
-			text, end = text[:at]+now+text[at+len(was):], at
-		}
-	}
-	switch e := err.(type) {
-	case *aboutError:
-		return text
-	case *conf.Error:
-		if e.File != "" {
-			return text // it begins with the name of the file
-		}
-	}
-	return rooms.ReplaceAllString(text, "")
-}
-
-// wrapped are the errors in an error, in the order of its text.
-func wrapped(err error) []error {
-	switch e := err.(type) {
-	case interface{ Unwrap() []error }:
-		return e.Unwrap()
-	case interface{ Unwrap() error }:
-		if one := e.Unwrap(); one != nil {
-			return []error{one}
-		}
-	}
-	return nil
-}
+func plainly(err error) string { return conf.Plain(errors.New(story.Words(err))) }
 
 func root() *cobra.Command {
 	c := &cobra.Command{

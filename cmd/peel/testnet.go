@@ -297,7 +297,7 @@ func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string
 	}
 	err := t.fetch(ctx, n.Client(), web)
 	for tries := 1; err != nil && t.trouble.any() && tries < 10 && ctx.Err() == nil; tries++ { // a relay may have been killed meanwhile
-		t.say(event{Event: "fetch", Text: fmt.Sprintf("fetching a page: %v; trying again", err)})
+		t.say(event{Event: "fetch", Text: story.Sayf("fetching a page: %v; trying again", err)})
 		err = t.fetch(ctx, n.Client(), web)
 	}
 	switch {

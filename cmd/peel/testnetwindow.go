@@ -58,7 +58,7 @@ func fetchPage(ctx context.Context, c *client.Client, addr string, size int64, s
 	defer func() {
 		d.At, d.Took = time.Now(), time.Since(begin)
 		if err != nil {
-			d.Err = err.Error()
+			d.Err = story.Words(err)
 		}
 		s.Downloaded(d)
 	}()

@@ -37,6 +37,9 @@ type aboutError struct {
 func (e *aboutError) Error() string { return e.name + ": " + e.err.Error() }
 func (e *aboutError) Unwrap() error { return e.err }
 
+// BeginsWithName keeps the name from being taken for that of a package (story.Words).
+func (e *aboutError) BeginsWithName() bool { return true }
+
 // about makes an error that begins with a name that its user gave to something, such as a file's.
 func about(name, format string, args ...any) error {
 	return &aboutError{name, fmt.Errorf(format, args...)}

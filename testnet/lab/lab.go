@@ -180,7 +180,7 @@ func (l *Lab) awaitClients(ctx context.Context) {
 			if err := c.Ready(in); err != nil {
 				l.mu.Lock()
 				defer l.mu.Unlock()
-				l.result.cold = append(l.result.cold, fmt.Sprintf("client%d was not (%v)", i+1, err))
+				l.result.cold = append(l.result.cold, story.Sayf("client%d was not (%v)", i+1, err))
 			}
 		})
 	}
@@ -345,7 +345,7 @@ func sleepUntil(ctx context.Context, at time.Time) bool {
 // say tells of an event whoever wants to know.
 func (l *Lab) say(kind, node, format string, a ...any) {
 	now := time.Now()
-	text := fmt.Sprintf(format, a...)
+	text := story.Sayf(format, a...)
 	l.story.Tell(story.Event{At: now, Node: node, Kind: kind, Text: text})
 	if node != "" {
 		text = node + " " + text

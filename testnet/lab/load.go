@@ -154,7 +154,7 @@ func (l *Lab) download(ctx context.Context, which, index int) {
 	d.Took = time.Since(begun)
 	sd := story.Download{At: time.Now(), Client: d.Client, Path: path, Bytes: int64(ld.Size), FirstByte: d.First, Took: d.Took}
 	if d.Err != nil {
-		sd.Err = d.Err.Error()
+		sd.Err = story.Words(d.Err)
 		l.say(story.OfDownload, d.Client, "download %d of load %d failed after %d tries: %v", index+1, which+1, d.Tries, d.Err)
 	}
 	l.story.Downloaded(sd)

@@ -146,7 +146,7 @@ func (p *program) hearOf(err error) (news string) {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("nothing came for %v", now.Sub(p.heard).Round(time.Second))
 		}
-		news = fmt.Sprintf("does not say how it is: %v: what is shown of it is old", err)
+		news = story.Sayf("does not say how it is: %v: what is shown of it is old", err)
 	}
 	p.silent = state == story.Silent
 	p.lab.story.Change(p.name, func(n *story.Node) {

@@ -73,7 +73,7 @@ const mostBroken = 100
 
 // broken notes that something that must always hold does not.
 func (l *Lab) broken(rule, format string, a ...any) {
-	text := fmt.Sprintf(format, a...)
+	text := story.Sayf(format, a...)
 	b := Broken{At: time.Since(l.begin()), Rule: rule, Text: text}
 	l.mu.Lock()
 	if len(l.result.Broken) < mostBroken {
@@ -88,7 +88,7 @@ func (l *Lab) broken(rule, format string, a ...any) {
 func (l *Lab) endedByItself(format string, a ...any) {
 	l.broken("a node ended by itself", format, a...)
 	select {
-	case l.fell <- fmt.Sprintf(format, a...):
+	case l.fell <- story.Sayf(format, a...):
 	default: // it is not the first
 	}
 }

@@ -244,7 +244,7 @@ func hops(p path.Path) []string {
 func (l *Lab) tellCircuit(name string, p []string, e client.Event) {
 	c := story.Circuit{Client: name, ID: e.Circuit, Path: p, Begun: e.Time}
 	if e.Err != nil {
-		c.Why = e.Err.Error()
+		c.Why = story.Words(e.Err)
 	}
 	text := fmt.Sprintf("circuit %d ", e.Circuit)
 	switch e.Kind {

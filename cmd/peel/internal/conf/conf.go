@@ -107,6 +107,9 @@ type Error struct {
 	Err  error
 }
 
+// BeginsWithName keeps the file's name from being taken for that of a package (story.Words).
+func (e *Error) BeginsWithName() bool { return e.File != "" }
+
 func (e *Error) Error() string {
 	var at *strict.Error
 	if e.File == "" {

@@ -204,7 +204,7 @@ func (w *Window) action(name, key string, of func(story.Actions) func(string) er
 		}
 		defer func() { <-w.acts }()
 		if err := do(what); err != nil {
-			page.Fail(rw, http.StatusConflict, err.Error())
+			page.Fail(rw, http.StatusConflict, story.Words(err))
 			return
 		}
 		w.log.Info("asked by the window", "action", name, key, what)
