@@ -358,7 +358,7 @@ func (p *pool) leave(id cell.NodeID, why string, lost bool) bool {
 		return false
 	}
 	p.core.log.Warn("a guard is left for now, and the next of those chosen before is used: it is broken, overloaded, or drops what it does not like",
-		"why", why, "until", until.Format(time.DateOnly))
+		"why", why, "until", until.UTC().Format("2006-01-02 UTC"))
 	for h := range p.circs {
 		if len(h.path) == 0 || h.path[0].ID != id {
 			continue

@@ -43,14 +43,14 @@ func (r *Relay) Summary() string {
 	n := len(r.transits)
 	r.mu.Unlock()
 	r.listing.mu.Lock()
-	listed := r.listing.listed
+	listed := r.listing.listed && r.listing.missed == 0
 	r.listing.mu.Unlock()
 	where := "not listed in the directory yet"
 	if listed {
 		where = "listed in the directory"
 	}
 	if p := r.pausing.Load(); !p.until.IsZero() {
-		where = "paused until " + p.until.Format("2006-01-02") + ", as the traffic quota is used up"
+		where = "paused until " + p.until.UTC().Format("2006-01-02 15:04 UTC") + ", as the traffic quota is used up"
 	}
 	return fmt.Sprintf("%s; %d circuits or more", where, n/64*64)
 }

@@ -172,7 +172,7 @@ func (r *Relay) Renew(s Signer) error {
 		return r.Renew(s) // another was taken meanwhile
 	}
 	close(old.replaced)
-	r.log.Info("signs with a new key", "until", s.Certificate.NotAfter.Format(time.DateTime))
+	r.log.Info("signs with a new key", "until", s.Certificate.NotAfter.UTC().Format(time.RFC3339))
 	return nil
 }
 
@@ -253,7 +253,7 @@ func (r *Relay) keepCertificate(ctx context.Context) {
 		level, text := needsRenewal(&c, now)
 		if text != "" && (told.IsZero() || level >= slog.LevelError || now.Sub(told) >= certificateTell) {
 			told = now
-			r.log.Log(ctx, level, text, "ends", c.NotAfter.Format(time.DateTime), "remedy", strings.ReplaceAll(renewing, "\n", " "))
+			r.log.Log(ctx, level, text, "ends", c.NotAfter.UTC().Format(time.RFC3339), "remedy", strings.ReplaceAll(renewing, "\n", " "))
 		}
 		select {
 		case <-ctx.Done():

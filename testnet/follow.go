@@ -95,7 +95,7 @@ func (n *Net) look(seen *followed, at time.Time) {
 		s.Period(p)
 		if p.Made() && p.ValidAfter.After(seen.made) {
 			seen.made = p.ValidAfter
-			s.Tell(story.Event{At: at, Kind: story.OfDirectory, Text: fmt.Sprintf("the consensus of %s is signed by %d of %d authorities",
+			s.Tell(story.Event{At: at, Kind: story.OfDirectory, Text: fmt.Sprintf("the consensus of %s UTC is signed by %d of %d authorities",
 				p.ValidAfter.UTC().Format(time.TimeOnly), len(p.Signatures), p.Of)})
 		}
 	}

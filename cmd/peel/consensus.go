@@ -300,6 +300,9 @@ func (s *consensusShown) printListed(out io.Writer) error {
 	return w.Flush()
 }
 
+// moment is a time for people; in documents and JSON it is stamp.
+func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 func printJSON(out io.Writer, v any) error {

@@ -301,7 +301,7 @@ func checkClock(network, state string, now time.Time) finding {
 	}
 	text, err := os.ReadFile(filepath.Join(state, "consensus"))
 	if state == "" || err != nil {
-		return ok("clock", now.UTC().Format(time.RFC3339)+"; there is no directory here yet to compare it with")
+		return ok("clock", moment(now)+"; there is no directory here yet to compare it with")
 	}
 	c, err := directory.ParseConsensus(text)
 	if err == nil {
@@ -316,5 +316,5 @@ func checkClock(network, state string, now time.Time) finding {
 	case err != nil:
 		return warn("clock", "the directory kept here is of no use: "+err.Error(), "end the node and remove the file consensus in its state folder")
 	}
-	return ok("clock", now.UTC().Format(time.RFC3339)+", which the directory kept here agrees with")
+	return ok("clock", moment(now)+", which the directory kept here agrees with")
 }

@@ -130,7 +130,7 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 			}
 			if offline {
 				fmt.Fprintf(c.ErrOrStderr(), "the identity is in %s: keep it, and its passphrase, off this machine.\nThe signing key is certified until %s; the next one: peel keys rotate --config %s\n",
-					filepath.Join(dir, sealedFile), keys.Signer.Certificate.NotAfter.Format(time.DateTime), filepath.Join(dir, "relay.toml"))
+					filepath.Join(dir, sealedFile), moment(keys.Signer.Certificate.NotAfter), filepath.Join(dir, "relay.toml"))
 			}
 			return nil
 		},

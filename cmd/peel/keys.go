@@ -156,7 +156,7 @@ func showFile(w io.Writer, path string, now time.Time) error {
 			whose = "relay certificate"
 		}
 		fmt.Fprintf(w, "%s: %s of %v for signing key %v\n  network %v, %s to %s: %s\n", path, whose, cert.Identity, cert.SigningKey,
-			cert.Network, cert.NotBefore.Format(time.DateTime), cert.NotAfter.Format(time.DateTime), state)
+			cert.Network, moment(cert.NotBefore), moment(cert.NotAfter), state)
 	default:
 		return showKey(w, path)
 	}
@@ -408,7 +408,7 @@ func importCertificate(w io.Writer, text []byte, from, dir string, n *directory.
 		if err := cache.WriteFile(name, text); err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "%s: holds until %s\n", name, cert.NotAfter.Format(time.DateTime))
+		fmt.Fprintf(w, "%s: holds until %s\n", name, moment(cert.NotAfter))
 		return nil
 	}
 	return fmt.Errorf("%s is for signing key %v, which is not in %s: peel keys rotate makes one there", from, cert.SigningKey, dir)

@@ -95,7 +95,7 @@ bring the certificate here, and run
 	if err := putNew(filepath.Join(n.keys, certificateFile+"-"+short(k)), cert.Append(nil)); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "signing key %v, certified until %s\n", k, cert.NotAfter.Format(time.DateTime))
+	fmt.Fprintf(out, "signing key %v, certified until %s\n", k, moment(cert.NotAfter))
 	if own != nil && n.relay {
 		fmt.Fprintf(out, "the relay signs with it once %s is out of its folder, in a place that is safe, and it starts anew\n", filepath.Join(n.keys, identityFile))
 		return nil

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
@@ -31,7 +30,7 @@ func logger(w io.Writer, level string) (*slog.Logger, *slog.LevelVar) {
 		to = s.w
 	}
 	if f, ok := to.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
-		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly})), l
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: "15:04:05Z07:00"})), l
 	}
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), l
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -135,5 +136,16 @@ func TestErrorsKeepTheWordsOfTheirUsers(t *testing.T) {
 		if got := plainly(c.err); got != c.want {
 			t.Errorf("%v: %q, want %q", c.err, got, c.want)
 		}
+	}
+}
+
+// A time that is printed says of which zone it is, wherever the machine stands.
+func TestTimesSayTheirZone(t *testing.T) {
+	at := time.Date(2026, 3, 1, 1, 30, 0, 0, time.FixedZone("CET", 3600))
+	if got := moment(at); got != "2026-03-01 00:30:00 UTC" {
+		t.Error(got)
+	}
+	if got := stamp(at); got != "2026-03-01T00:30:00Z" {
+		t.Error(got)
 	}
 }

@@ -132,7 +132,7 @@ func placeWindow(s *admin.Server, r *relay.Relay) {
 	s.Warning(func() string { return r.Place().Clock })
 	s.Warning(func() string {
 		if t := r.Traffic(); t.Paused {
-			return "the quota is used up: the relay pauses until " + t.Ends.UTC().Format("2006-01-02 15:04 UTC")
+			return "the quota is used up: the relay pauses until " + moment(t.Ends)
 		}
 		return ""
 	})

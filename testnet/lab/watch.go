@@ -119,7 +119,7 @@ func newest(lists []*directory.Consensus) (c *directory.Consensus) {
 // forth notes that a node has another list than it had, which must be newer.
 func (l *Lab) forth(who string, before, c *directory.Consensus) {
 	if before != nil && c.ValidAfter.Before(before.ValidAfter) {
-		l.broken("no node goes back to an older relay list", "%s has that of %s, and had that of %s", who,
+		l.broken("no node goes back to an older relay list", "%s has that of %s UTC, and had that of %s UTC", who,
 			c.ValidAfter.UTC().Format(time.TimeOnly), before.ValidAfter.UTC().Format(time.TimeOnly))
 	}
 }
@@ -151,7 +151,7 @@ func (l *Lab) saw(who string, c *directory.Consensus) {
 	if there {
 		return
 	}
-	l.story.Tell(story.Event{At: time.Now(), Kind: story.OfDirectory, Text: fmt.Sprintf("the consensus of %s lists %d relays and is signed by %d of %d authorities",
+	l.story.Tell(story.Event{At: time.Now(), Kind: story.OfDirectory, Text: fmt.Sprintf("the consensus of %s UTC lists %d relays and is signed by %d of %d authorities",
 		c.ValidAfter.UTC().Format(time.TimeOnly), len(c.Entries), len(c.Signatures), l.plan.Authorities)})
 	for i := range c.Entries {
 		e := &c.Entries[i]
