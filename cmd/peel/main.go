@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,11 +26,26 @@ func main() {
 	os.Exit(status)
 }
 
-// statuses are what peel ends with, for people.
-const statuses = `0: it did what it was asked, or a signal ended it in order. 1: that failed, or was not as
-it should be. 2: the command line, or a file of configuration, is wrong. 130 and 143: a second
-signal, Ctrl-C or SIGTERM, ended it at once. A command that peel testnet runs has its own,
-and 128 and the number of the signal if one ended it.`
+// A status is what peel ends with, and what that means.
+type status struct{ number, means string }
+
+var statuses = []status{
+	{"0", "it did what it was asked, or a signal ended it in order"},
+	{"1", "that failed, or was not as it should be"},
+	{"2", "the command line, or a file of configuration, is wrong"},
+	{"130, 143", "a second signal, Ctrl-C or SIGTERM, ended it at once"},
+	{"others", "of a command that peel testnet runs: its own, or 128 and the number of the signal"},
+}
+
+// statusTable is statuses, for help.
+func statusTable() string {
+	b := new(strings.Builder)
+	b.WriteString("Exit status:\n")
+	for _, s := range statuses {
+		fmt.Fprintf(b, "  %-9s %s\n", s.number, s.means)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
 
 // run is main without the exit, so that deferred work is done. Its status is one of statuses.
 func run() int {
@@ -89,11 +105,9 @@ knows both who you are and whom you talk to.
 
 Try it:  peel testnet        starts a whole network on this machine
 
-Exit status:
-` + statuses,
+` + statusTable(),
 		SilenceUsage: true, SilenceErrors: true,
-		Version:           version(),
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Version: version(),
 	}
 	c.SetVersionTemplate("{{.Version}}\n")
 	c.AddCommand(
@@ -112,6 +126,7 @@ Exit status:
 	for _, v := range c.Commands() {
 		if v.Name() == "completion" {
 			verbsOnly(v)
+			tellCompletions(v)
 		}
 	}
 	strictly(c)

@@ -18,9 +18,31 @@ import (
 
 func manCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "man DIR", Short: "Write the manual pages into a folder", Args: cobra.ExactArgs(1), Hidden: true,
+		Use: "man DIR", Short: "Write the manual pages into a folder", Args: cobra.ExactArgs(1),
 		Long: "Writes a page for each verb, as peel-relay.1, into a folder that is made if need be. The date in them is that of $SOURCE_DATE_EPOCH.",
 		RunE: func(c *cobra.Command, args []string) error { return writeManual(c.Root(), args[0], manualDate()) },
+	}
+}
+
+// tellCompletions has the verbs below peel completion say in our words what they do.
+func tellCompletions(c *cobra.Command) {
+	c.Short = "Print what completes commands in a shell: bash, zsh, fish or PowerShell"
+	c.Long = c.Short + "."
+	for shell, how := range map[string][3]string{
+		"bash":       {"bash", "source <(peel completion bash)", "peel completion bash > /etc/bash_completion.d/peel"},
+		"zsh":        {"zsh", "source <(peel completion zsh)", `peel completion zsh > "${fpath[1]}/_peel"`},
+		"fish":       {"fish", "peel completion fish | source", "peel completion fish > ~/.config/fish/completions/peel.fish"},
+		"powershell": {"PowerShell", "peel completion powershell | Out-String | Invoke-Expression", "peel completion powershell >> $PROFILE"},
+	} {
+		v, _, err := c.Find([]string{shell})
+		if err != nil || v == c {
+			continue
+		}
+		v.Short = "Print what completes commands in " + how[0]
+		v.Long = fmt.Sprintf("%s.\n\nIn the shell that runs, until it ends:\n\n  %s\n\nIn all that are started from then on:\n\n  %s", v.Short, how[1], how[2])
+		if shell == "bash" {
+			v.Long += "\n\nbash needs its package bash-completion."
+		}
 	}
 }
 
@@ -69,9 +91,17 @@ func manual(c *cobra.Command, date string) []byte {
 	fmt.Fprintf(&b, ".TH %s 1 %s %s Peel\n", strings.ToUpper(roff(pageName(c))), date, roff(c.Root().Version[:strings.IndexAny(c.Root().Version+" ", " \n")]))
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", roff(pageName(c)), roff(c.Short))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", roff(c.UseLine()))
-	if text := c.Long; text != "" {
+	if text := strings.TrimSpace(strings.TrimSuffix(c.Long, statusTable())); text != "" {
 		b.WriteString(".SH DESCRIPTION\n")
 		prose(&b, text)
+	}
+	if subs := verbs(c)[1:]; len(subs) > 0 {
+		b.WriteString(".SH COMMANDS\n")
+		for _, v := range subs {
+			if v.Parent() == c {
+				fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(v.CommandPath()), roff(v.Short))
+			}
+		}
 	}
 	options(&b, "OPTIONS", c.NonInheritedFlags())
 	options(&b, "OPTIONS OF ALL VERBS", c.InheritedFlags())
@@ -80,7 +110,9 @@ func manual(c *cobra.Command, date string) []byte {
 		prose(&b, c.Example)
 	}
 	b.WriteString(".SH EXIT STATUS\n")
-	prose(&b, statuses)
+	for _, s := range statuses {
+		fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", s.number, roff(s.means))
+	}
 	var see []string
 	if c.HasParent() {
 		see = append(see, pageName(c.Parent()))
@@ -150,10 +182,10 @@ func options(b *bytes.Buffer, title string, flags *pflag.FlagSet) {
 		if value != "" {
 			fmt.Fprintf(b, " %s", roff(value))
 		}
-		fmt.Fprintf(b, "\n%s\n", roff(usage))
 		if usual := f.DefValue; usual != "" && usual != "false" && usual != "[]" && usual != "0" && usual != "0s" {
-			fmt.Fprintf(b, "Default: %s\n", roff(usual))
+			usage += fmt.Sprintf(" (default %s)", usual)
 		}
+		fmt.Fprintf(b, "\n%s\n", roff(usage))
 	})
 }
 

@@ -52,6 +52,10 @@ func TestManual(t *testing.T) {
 			t.Errorf("peel-relay.1 has no %q:\n%s", want, relay)
 		}
 	}
+	testnet, err := os.ReadFile(filepath.Join(dir, "a", "peel-testnet.1"))
+	if err != nil || !strings.Contains(string(testnet), "\ndirectory authorities (default 5)\n") || !strings.Contains(string(testnet), "\n.B peel testnet run\n") || !strings.Contains(string(testnet), "\n.B 130, 143\n") {
+		t.Errorf("peel-testnet.1 does not say the verbs below it, what is usual, or the statuses (%v):\n%s", err, testnet)
+	}
 	mandoc, err := exec.LookPath("mandoc")
 	if err != nil {
 		t.Skip("the pages are not linted: no mandoc here")
