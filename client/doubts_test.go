@@ -553,7 +553,8 @@ func TestOnlyGuardThatStallsIsAskedSeldom(t *testing.T) {
 	})
 }
 
-// A session on which something comes now and then for hours has the guard asked ever more seldom.
+// A session on which something comes now and then has the guard asked ever more seldom. It is looked at for an hour: then, at a moment that is drawn, a
+// newer directory is asked for, which nobody here has, and each circuit for that has the guard asked as well.
 func TestChattySessionsAskSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 12)
@@ -570,15 +571,15 @@ func TestChattySessionsAskSeldom(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		for range 120 {
+		for range 60 {
 			if err := echo(conn); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Minute)
 		}
 		t.Logf("asked %d times", asked.Load())
-		if n := asked.Load(); n < 1 || n > 50 || len(left(c)) > 0 {
-			t.Errorf("asked %d times in two hours, left: %v", n, left(c))
+		if n := asked.Load(); n < 1 || n > 20 || len(left(c)) > 0 {
+			t.Errorf("asked %d times in an hour, left: %v", n, left(c))
 		}
 	})
 }
