@@ -27,7 +27,7 @@ func asked(t *testing.T, answer func(ctx context.Context, name, page string) ([]
 	t.Helper()
 	p := plan.Default()
 	l := &Lab{plan: p, ground: Apart(p), story: story.New("asked", "as processes", time.Now()), byName: map[string]*node{}, ctx: t.Context()}
-	l.result.seen = map[string]string{}
+	l.network, l.result.seen = new(directory.Network), map[string]string{}
 	l.cfg.Progress = func(string) {}
 	l.cfg.Processes = &Processes{Ask: func(ctx context.Context, dir, page string, most int64) ([]byte, error) {
 		text, err := answer(ctx, filepath.Base(dir), page)
