@@ -44,6 +44,7 @@ type inMemory struct {
 	internet *memnet.Net
 	t        *testing.T
 	harms    map[netip.AddrPort]harm
+	listens  func(net.Listener) net.Listener // what a node has of a listener; nil: it
 }
 
 // clientAddr is where clients are.
@@ -92,6 +93,9 @@ func (m *inMemory) listen(a netip.AddrPort, h harm) net.Listener {
 			m.t.Fatal(err)
 		}
 	}
+	if m.listens != nil {
+		return m.listens(l)
+	}
 	return l
 }
 
@@ -108,8 +112,11 @@ func (m *inMemory) run(cfg relay.Config) {
 }
 
 // newInMemory starts authorities and relays, some of which are harmed.
-func newInMemory(t *testing.T, authorities, relays []harm) *inMemory {
+func newInMemory(t *testing.T, authorities, relays []harm, listens ...func(net.Listener) net.Listener) *inMemory {
 	m := &inMemory{t: t, internet: memnet.New(1), harms: make(map[netip.AddrPort]harm)}
+	for _, f := range listens {
+		m.listens = f
+	}
 	m.internet.SetWays(func(_, _ netip.Addr) memnet.Way { return memnet.Way{Delay: 20 * time.Millisecond} })
 	now := time.Now().UTC().Truncate(time.Second)
 	m.Net = dirtest.New(1, len(relays), dirtest.Authorities(len(authorities)), dirtest.At(now))
