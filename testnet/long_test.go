@@ -65,6 +65,7 @@ func TestHowLongALineMayBe(t *testing.T) {
 				m := newInMemory(t, make([]harm, 3), make([]harm, 6), func(l net.Listener) net.Listener {
 					return later{l, func(from netip.Addr) time.Duration { return way(from, netip.Addr{}).Delay }}
 				})
+				time.Sleep(time.Minute) // the relays have their directory
 				m.internet.SetWays(way)
 				web, err := m.internet.Listen(netip.MustParseAddrPort("20.0.0.7:80"))
 				if err != nil {
