@@ -492,3 +492,21 @@ func TestKeysMoveOnWhileCellsFlow(t *testing.T) {
 		}
 	})
 }
+
+// Who closes a link on which there is no circuit means to; with one on it, the link was lost.
+func TestALinkThatItsPeerClosesIsNotLost(t *testing.T) {
+	for _, c := range []struct {
+		used bool
+		want link.Reason
+	}{{false, link.ReasonLeft}, {true, link.ReasonLost}} {
+		synctest.Test(t, func(t *testing.T) {
+			la, lb := pair(t, &host{take: true}, nil, linktest.Options{})
+			if c.used {
+				openCirc(t, la)
+			}
+			synctest.Wait()
+			lb.Close()
+			over(t, la, c.want)
+		})
+	}
+}

@@ -21,7 +21,7 @@ func (c *Conn) read(h Handler) error {
 			if box.called(c.nc, err) {
 				continue
 			}
-			return lost(err)
+			return c.gone(err, box.r < box.w)
 		}
 		if err := c.readBatch(box, h); err != nil {
 			return err
@@ -112,6 +112,18 @@ func (c *Conn) heard(size int, cells []cell.Cell) (silence time.Duration) {
 		c.setTimer(now)
 	}
 	return silence
+}
+
+// gone says why the connection, of which a part of a record may have come, ended: a peer that closes it while no circuit is on it means to,
+// as those do that only tried to reach us. It may also have died: from here that is the same.
+func (c *Conn) gone(err error, within bool) error {
+	c.mu.Lock()
+	used := len(c.circs) > c.waiting
+	c.mu.Unlock()
+	if errors.Is(err, io.EOF) && !within && !used {
+		return fault(ReasonLeft, "the peer closed the connection, on which no circuit was: %w", err)
+	}
+	return lost(err)
 }
 
 // lost says in words why the connection ended.

@@ -12,6 +12,7 @@ type Reason uint8
 const (
 	ReasonClosed    Reason = iota // closed at this end
 	ReasonLost                    // the peer went away, or the connection broke
+	ReasonLeft                    // the peer closed it while no circuit used it
 	ReasonIdle                    // no circuit used it for long
 	ReasonHandshake               // the handshake failed
 	ReasonRecord                  // a record was altered, repeated, dropped or moved on its way
@@ -28,7 +29,7 @@ const (
 )
 
 var reasonNames = [reasons]string{
-	"closed", "connection lost", "idle", "handshake", "record", "record length", "cell", "unknown circuit", "create",
+	"closed", "connection lost", "closed by the peer", "idle", "handshake", "record", "record length", "cell", "unknown circuit", "create",
 	"order", "credit overrun", "credit", "flood", "bug",
 }
 
