@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/circuit"
 	"peel/circuit/stream"
 	"peel/client/path"
@@ -30,29 +31,61 @@ func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Con
 // DialEarly is DialContext, with the first bytes to write going along with the request: an answer to them comes as soon as the connection
 // stands, one way through the network and back sooner. No second circuit is asked while an answer is late, and where the circuit failed
 // once any of the bytes had gone, none is asked either: they might arrive twice. The error then is a *stream.SentError. An exit that says
-// that it did not connect has passed none of them on, and another is tried where DialContext would. first must not change until it returns.
+// that it did not connect has passed none of them on: another is tried where DialContext would, and gets them once it is connected, so that
+// no more exits see them than need to. At most stream.MaxFirst bytes can be first; they must not change until it returns.
 func (c *Client) DialEarly(ctx context.Context, network, addr string, first []byte) (net.Conn, error) {
-	b, err := target(network, addr)
+	b, err := c.known(network, addr)
 	if err != nil {
 		return nil, err
 	}
-	if a, err := netip.ParseAddr(b.Host); err == nil && c.virtual.contains(a) {
-		name, ok := c.virtual.name(a)
-		if !ok {
-			return nil, errForgotten
-		}
-		if err := checkHost(name); err != nil {
-			return nil, err
-		}
+	if len(first) > stream.MaxFirst {
+		return nil, fmt.Errorf("client: %d first bytes, at most %d can go along with a request", len(first), stream.MaxFirst)
 	}
 	r := request{usage: usageOf(b.Host, b.Port), once: len(first) > 0}
-	s, way, err := try(c, ctx, r, func(ctx context.Context, ci *circuit.Circuit) (*stream.Stream, error) {
-		return ci.DialEarly(ctx, b, first)
-	}, func(s *stream.Stream) { s.Close() })
+	dial := func(ctx context.Context, ci *circuit.Circuit) (*stream.Stream, error) { return ci.Dial(ctx, b) }
+	tries := 0
+	if r.once {
+		dial = func(ctx context.Context, ci *circuit.Circuit) (*stream.Stream, error) {
+			if tries++; tries > 1 {
+				return ci.Dial(ctx, b)
+			}
+			return ci.DialEarly(ctx, b, first)
+		}
+	}
+	s, way, err := try(c, ctx, r, dial, func(s *stream.Stream) { s.Close() })
+	if err == nil && tries > 1 {
+		err = write(ctx, s, first)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &Conn{s, way}, nil
+}
+
+// write writes first to a stream that is new, which it ends if that fails or ctx ends meanwhile.
+func write(ctx context.Context, s *stream.Stream, first []byte) error {
+	defer contain.OnDone(ctx, nil, func() { s.Close() })()
+	if _, err := s.Write(first); err != nil {
+		s.Close()
+		return fmt.Errorf("client: %w", &stream.SentError{Err: err})
+	}
+	return nil
+}
+
+// known is the BEGIN for what is asked for, or what can be said against it without asking anybody.
+func (c *Client) known(network, addr string) (cell.Begin, error) {
+	b, err := target(network, addr)
+	if err != nil {
+		return b, err
+	}
+	if a, err := netip.ParseAddr(b.Host); err == nil && c.virtual.contains(a) {
+		name, ok := c.virtual.name(a)
+		if !ok {
+			return b, errForgotten
+		}
+		return b, checkHost(name)
+	}
+	return b, nil
 }
 
 // Conn is a connection through the network.

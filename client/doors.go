@@ -18,13 +18,18 @@ import (
 // SOCKSServer is a server for applications (SOCKS and HTTP CONNECT) whose connections go through the network. Requests of
 // different isolation never share a circuit.
 func (c *Client) SOCKSServer(log *slog.Logger) *socks.Server {
+	host := func(r socks.Request) string { return net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port))) }
 	dial := func(ctx context.Context, r socks.Request, first []byte) (net.Conn, error) {
-		return c.within(r.Isolation).DialEarly(ctx, "tcp", net.JoinHostPort(r.Host, strconv.Itoa(int(r.Port))), first)
+		return c.within(r.Isolation).DialEarly(ctx, "tcp", host(r), first)
 	}
 	return &socks.Server{
 		Dial:      func(ctx context.Context, r socks.Request) (net.Conn, error) { return dial(ctx, r, nil) },
 		DialEarly: dial,
-		Resolve:   c.answer, Known: c.virtual.contains, Code: SOCKSCode, Log: log,
+		Check: func(r socks.Request) error {
+			_, err := c.known("tcp", host(r))
+			return err
+		},
+		Resolve: c.answer, Known: c.virtual.contains, Code: SOCKSCode, Log: log,
 	}
 }
 

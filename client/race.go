@@ -150,7 +150,11 @@ func (q *race[T]) on(ctx context.Context, cancel func(), h *held, second bool) t
 func (q *race[T]) another(ctx context.Context, cancel func(), h *held) tried[T] {
 	q.p.core.suspect()
 	q.p.waits(h)
-	if q.r.once || q.decided.Load() || !q.p.mayRace() {
+	if q.decided.Load() || !q.p.mayRace(q.r.once) {
+		return tried[T]{second: true}
+	}
+	if q.r.once {
+		q.p.passOver(h)
 		return tried[T]{second: true}
 	}
 	r := q.r
@@ -188,14 +192,25 @@ func (p *pool) begun() time.Duration {
 }
 
 // mayRace says whether a stream that is late may be tried on a second circuit.
-func (p *pool) mayRace() bool {
+// One that may be asked for once only is paid for as well, but is no race.
+func (p *pool) mayRace(once bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.core.cfg.NoRacing || !p.answers.race() {
 		return false
 	}
-	p.races++
+	if !once {
+		p.races++
+	}
 	return true
+}
+
+// passOver has the next streams go on another circuit than one that is late.
+func (p *pool) passOver(h *held) {
+	p.mu.Lock()
+	h.gone = true
+	p.mu.Unlock()
+	p.kick()
 }
 
 // anew notes that a stream is asked for on another circuit, as one has failed it.
@@ -217,18 +232,16 @@ func (p *pool) won(took time.Duration, second bool) {
 
 // lost notes that a circuit was not as fast as another. One that was asked first is slow: it takes no more streams.
 func (p *pool) lost(h *held, took time.Duration, second bool) {
+	if second {
+		return
+	}
 	p.mu.Lock()
-	if !second {
-		p.answers.add(took)
-		h.gone = true
-	}
+	p.answers.add(took)
 	p.mu.Unlock()
-	if !second {
-		p.kick()
-	}
+	p.passOver(h)
 }
 
-// Again counts how often a stream was asked for on another circuit because one had failed it, before a byte of the caller's was sent.
+// Again counts how often a stream was asked for on another circuit because one had failed it, before a byte of the caller's can have arrived.
 func (c *Client) Again() uint64 {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()

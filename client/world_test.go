@@ -39,14 +39,15 @@ type world struct {
 	t     *testing.T
 	nodes map[string]*node // by address
 
-	handOut func(authority int, w http.ResponseWriter, r *http.Request)     // nil: Text
-	caches  func(relay cell.NodeID, w http.ResponseWriter, r *http.Request) // of relays; nil: they have no directory
-	delayed func() time.Duration                                            // how long an exit takes to connect; nil: no time
-	down    atomic.Bool                                                     // nothing can be dialled
-	dials   atomic.Int64
-	options linktest.Options // of what is dialled
-	created func(n *node)    // is told of each circuit that a node took; nil: nobody is
-	running sync.WaitGroup
+	handOut  func(authority int, w http.ResponseWriter, r *http.Request)     // nil: Text
+	caches   func(relay cell.NodeID, w http.ResponseWriter, r *http.Request) // of relays; nil: they have no directory
+	delayed  func() time.Duration                                            // how long an exit takes to connect; nil: no time
+	refusals atomic.Int32                                                    // of the host "fickle" that are left
+	down     atomic.Bool                                                     // nothing can be dialled
+	dials    atomic.Int64
+	options  linktest.Options // of what is dialled
+	created  func(n *node)    // is told of each circuit that a node took; nil: nobody is
+	running  sync.WaitGroup
 
 	mu    sync.Mutex
 	lines []*linktest.Conn // both ends of all that was dialled
@@ -346,7 +347,12 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 		name, arg, _ := strings.Cut(strings.TrimSuffix(host, ".example"), "-")
 		reason, _ := strconv.Atoi(arg)
 		switch {
-		case name == "end":
+		case name == "liar": // looks before it refuses
+			s.SetReadDeadline(time.Now().Add(time.Second))
+			io.Copy(e, s)
+			s.Refuse(cell.EndReason(reason))
+			return
+		case name == "fickle" && n.world.refusals.Add(-1) >= 0, name == "end":
 			s.Refuse(cell.EndReason(reason))
 			return
 		case name == "destroy":

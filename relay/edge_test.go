@@ -496,3 +496,45 @@ func TestWhatIsCutOffNeverLooksWhole(t *testing.T) {
 		})
 	}
 }
+
+// What a client sends along with its request, its last byte included, gets to the host that it is connected to, and to nobody else.
+func TestFirstBytesGoToTheHost(t *testing.T) {
+	w := newWorld(t, 2, exits(1))
+	c := w.mustBuild(0, 1)
+	echo := func(s *net.TCPConn) {
+		all, err := io.ReadAll(s)
+		if err != nil {
+			t.Error(err)
+		}
+		s.Write(all)
+	}
+	back := func(s *stream.Stream) {
+		if got, err := io.ReadAll(s); err != nil || string(got) != "hello" {
+			t.Errorf("%q came back, %v", got, err)
+		}
+		s.Close()
+	}
+	for range 10 {
+		s, err := c.Open(server(t, echo))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Write([]byte("hello")); err != nil {
+			t.Error(err)
+		}
+		s.CloseWrite()
+		back(s)
+		if s, err = c.DialEarly(t.Context(), server(t, echo), []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		s.CloseWrite()
+		back(s)
+	}
+	refused := cell.Begin{Host: "10.0.0.1", Port: 80} // by the policy
+	if _, err := c.DialEarly(t.Context(), refused, []byte("hello")); !errors.Is(err, &stream.EndError{Reason: cell.EndPolicy}) {
+		t.Errorf("refused: %v", err)
+	}
+	if c.Err() != nil {
+		t.Error(c.Err())
+	}
+}

@@ -94,7 +94,7 @@ func TestAnEarlyAnswerSavesAWayThereAndBack(t *testing.T) {
 		}
 		late, early := wait(false), wait(true)
 		t.Logf("first byte after %v, answered early after %v", late, early)
-		if late-early < 6*line {
+		if late-early < 5*line {
 			t.Errorf("first byte after %v, answered early after %v", late, early)
 		}
 	})

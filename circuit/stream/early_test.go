@@ -1,13 +1,11 @@
 package stream
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"peel/cell"
 )
@@ -118,49 +116,24 @@ func TestWhatBecameOfFirstBytesIsToldApart(t *testing.T) {
 	}
 }
 
-// More than the window goes as the other end reads; who waits for it can give up.
-func TestFirstBytesBeyondTheWindow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := joinByHand(t, Config{}, Config{})
-		first := bytes.Repeat([]byte("x"), InitialWindow+1)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		failed := make(chan error, 1)
-		go func() {
-			_, err := p.client.DialEarly(ctx, web, first)
-			failed <- err
-		}()
-		synctest.Wait()
-		p.carry()
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		p.carry()
-		var sent *SentError
-		if err := <-failed; !errors.As(err, &sent) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("nobody read: %v", err)
-		}
-		r := <-p.accepted
-		if _, err := io.Copy(io.Discard, r); !errors.Is(err, &EndError{cell.EndReset}) {
-			t.Errorf("the other end read %v", err)
-		}
+// No more goes along than the window lets go at once.
+func TestTooManyFirstBytes(t *testing.T) {
+	p := joinByHand(t, Config{}, Config{})
+	if _, err := p.client.DialEarly(t.Context(), web, make([]byte, MaxFirst+1)); err == nil || p.client.Streams() != 0 {
+		t.Errorf("more than can go along: %v", err)
+	}
+}
 
-		done := make(chan error, 1)
-		go func() {
-			_, err := p.client.DialEarly(t.Context(), web, first)
-			done <- err
-		}()
-		synctest.Wait()
-		p.carry()
-		go io.CopyN(io.Discard, <-p.accepted, int64(len(first)))
-		for range 3 {
-			synctest.Wait()
-			p.carry()
-		}
-		if err := <-done; err != nil {
-			t.Errorf("all was read: %v", err)
-		}
-		p.client.Close(errGone)
-		p.relay.Close(errGone)
-		synctest.Wait()
-	})
+// What waits for a connection counts as unread: where it is too much the stream is refused, and that is the last that is heard of it.
+func TestNoCONNECTEDBehindAnEND(t *testing.T) {
+	var s *Stream
+	m := NewMux(Config{Unread: 100, Accept: func(o *Stream, _ Open) { s = o }})
+	receive(t, m, message(t, cell.MsgBegin, 1, web), data(1, 200))
+	if msg, ok := next(t, m); !ok || msg.Type != cell.MsgEnd {
+		t.Fatalf("%v", msg.Type)
+	}
+	s.Connected(connected)
+	if msg, ok := next(t, m); ok {
+		t.Errorf("%v behind END", msg.Type)
+	}
 }

@@ -31,12 +31,12 @@ func (e *EndError) Temporary() bool {
 	return false
 }
 
-// A SentError says that a stream failed before the other end had answered, and after bytes had gone along with the request: whether they
-// arrived nobody knows here, so to send them again might have them arrive twice.
+// A SentError says that a stream failed before all that was to go along with the request had, or before the other end had answered, and
+// after some of it had gone: whether that arrived nobody knows here, so to send it again might have it arrive twice.
 type SentError struct{ Err error }
 
 func (e *SentError) Error() string {
-	return fmt.Sprintf("%v (the first bytes had gone by then, so it was not tried again)", e.Err)
+	return fmt.Sprintf("%v (the first bytes had gone by then: they may have arrived)", e.Err)
 }
 
 func (e *SentError) Unwrap() error { return e.Err }

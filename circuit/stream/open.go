@@ -21,11 +21,17 @@ func (m *Mux) Dial(ctx context.Context, b cell.Begin) (*Stream, error) {
 	return m.DialEarly(ctx, b, nil)
 }
 
-// DialEarly is Dial, with the first bytes to write going along with the request. They are not kept beyond it. Where it fails after any of
-// them went, and the other end did not say that it refused, the error is a *SentError.
+// MaxFirst is how many bytes go along with a request at most.
+const MaxFirst = 64 << 10
+
+// DialEarly is Dial, with the first bytes to write, at most MaxFirst, going along with the request. They are not kept beyond it. Where it
+// fails after any of them went, and the other end did not say that it refused, the error is a *SentError.
 func (m *Mux) DialEarly(ctx context.Context, b cell.Begin, first []byte) (*Stream, error) {
 	if err := b.Check(); err != nil {
 		return nil, fmt.Errorf("stream: %w", err)
+	}
+	if len(first) > MaxFirst {
+		return nil, fmt.Errorf("stream: %d bytes cannot go along with a request, at most %d: write the rest when it is connected", len(first), MaxFirst)
 	}
 	s, err := m.begin(Open{Type: cell.MsgBegin, Begin: b}, first)
 	if err != nil {
@@ -137,6 +143,10 @@ func (s *Stream) await(ctx context.Context) error {
 			err = &EndError{s.heard}
 		case s.mux.err != nil:
 			err = s.mux.err
+		case s.reset != 0:
+			err = errShed
+		case ctx.Err() != nil && s.connected:
+			err = fmt.Errorf("stream: the first bytes cannot go: %w", context.Cause(ctx))
 		case ctx.Err() != nil:
 			err = fmt.Errorf("stream: no answer yet: %w", context.Cause(ctx))
 		case s.connected:
@@ -202,7 +212,7 @@ func (m *Mux) accept(msg cell.Message) (*Stream, error) {
 func (s *Stream) Connected(c cell.Connected) {
 	s.mux.mu.Lock()
 	defer s.mux.unlock()
-	if s.opener || s.connected || s.closed || s.heardReset || s.open.Type == cell.MsgResolve {
+	if s.opener || s.connected || s.closed || s.heardReset || s.reset != 0 || s.open.Type == cell.MsgResolve {
 		return
 	}
 	if c.Check() != nil {

@@ -2,6 +2,7 @@ package socks
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -69,7 +70,7 @@ func (c *conn) serve(ctx context.Context) {
 			c.resolve(ctx, req)
 			return
 		}
-		if !c.ahead() {
+		if !c.ahead(req) {
 			return
 		}
 		target, err := c.dial(ctx, req)
@@ -186,24 +187,41 @@ func (c *conn) tell() bool {
 	return err == nil
 }
 
-// ahead has a client of an early listener believe that it is connected, and reads what it then says. false: it is gone.
-func (c *conn) ahead() bool {
-	if !c.door.rules.Early || c.door.server.DialEarly == nil {
+// ahead has a client of an early listener believe that it is connected, and reads what it then says. false: it is gone, or its request
+// cannot be.
+func (c *conn) ahead(req Request) bool {
+	s := c.door.server
+	if !c.door.rules.Early || s.DialEarly == nil {
 		return true
+	}
+	if s.Check != nil {
+		if err := s.Check(req); err != nil {
+			c.fail(err)
+			return false
+		}
 	}
 	if !c.tell() {
 		return false
 	}
-	if c.n > 0 {
-		return true
-	}
-	c.buf = make([]byte, mostEarly)
+	buf := make([]byte, mostEarly)
+	c.n, c.buf = copy(buf, c.buf[:c.n]), buf
 	c.nc.SetReadDeadline(time.Now().Add(earlyWait))
-	n, err := c.nc.Read(c.buf)
-	c.nc.SetReadDeadline(time.Time{})
-	c.n = n
-	c.eof = err == io.EOF
-	return err == nil || c.eof || errors.Is(err, os.ErrDeadlineExceeded)
+	defer func() { c.nc.SetReadDeadline(time.Time{}) }()
+	for c.n == 0 || torn(c.buf[:c.n]) && c.n < len(c.buf) {
+		n, err := c.nc.Read(c.buf[c.n:])
+		c.n += n
+		if err != nil {
+			c.eof = err == io.EOF
+			return c.eof || errors.Is(err, os.ErrDeadlineExceeded)
+		}
+	}
+	return true
+}
+
+// torn says whether b is the beginning of a hello of TLS, and more of it is to come: it may be longer than a packet.
+func torn(b []byte) bool {
+	const handshake, head = 0x16, 5
+	return b[0] == handshake && (len(b) < head || len(b) < head+int(binary.BigEndian.Uint16(b[3:])))
 }
 
 // refuse sends a last reply, if there is one, and sees to it that it arrives.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -160,4 +161,86 @@ func TestMoreThanWhatWentAlong(t *testing.T) {
 	c.SetLinger(0)
 	c.Close()
 	<-dialling
+}
+
+// What can be known without asking anybody is said before anything else, in the words of the code.
+func TestEarlyListenerRefusesWhatCannotBe(t *testing.T) {
+	addr := startRules(t, early, &Server{
+		Dial: neverDial(t), DialEarly: func(context.Context, Request, []byte) (net.Conn, error) { return nil, errors.New("asked") },
+		Check: func(r Request) error {
+			if r.Host == "localhost" {
+				return syscall.ECONNREFUSED
+			}
+			return nil
+		},
+	})
+	c := dialTCP(t, addr)
+	c.Write(append(ask("localhost", 443), "hello"...))
+	want(t, c, append([]byte{5, 0}, reply(ConnectionRefused)...))
+}
+
+// one is a listener for one connection.
+type one struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (o one) Accept() (net.Conn, error) {
+	if c, ok := <-o.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (one) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (one) Close() error { return nil }
+
+// A hello of TLS in two packets goes along whole if both are there in time; of anything else what comes first goes.
+func TestHelloInTwoPackets(t *testing.T) {
+	hello := string([]byte{0x16, 3, 1, 0, 100}) + strings.Repeat("x", 100)
+	for _, x := range []struct {
+		name, first, second string
+		after               time.Duration
+		along               string
+	}{
+		{"in time", hello[:50], hello[50:], earlyWait / 2, hello},
+		{"too late", hello[:50], hello[50:], 2 * earlyWait, hello[:50]},
+		{"its first byte alone", hello[:1], hello[1:], earlyWait / 2, hello},
+		{"whole, and more", hello, "more", earlyWait / 2, hello},
+		{"something else", "GET /", " HTTP/1.1", earlyWait / 2, "GET /"},
+		{"longer than can go along", "\x16\x03\x01\xff\xff" + strings.Repeat("x", mostEarly-5), "x", earlyWait / 2, "\x16\x03\x01\xff\xff" + strings.Repeat("x", mostEarly-5)},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				app, near := net.Pipe()
+				far, target := net.Pipe()
+				along := make(chan string, 1)
+				s := &Server{Dial: neverDial(t), DialEarly: func(_ context.Context, _ Request, first []byte) (net.Conn, error) {
+					along <- string(first)
+					return far, nil
+				}}
+				l := one{conns: make(chan net.Conn, 1)}
+				l.conns <- near
+				served := make(chan error, 1)
+				go func() { served <- s.ServeRules(t.Context(), l, early) }()
+				app.Write(ask("far.example", 443))
+				want(t, app, []byte{5, 0})
+				want(t, app, reply(Succeeded))
+				go func() {
+					io.WriteString(app, x.first)
+					time.Sleep(x.after)
+					io.WriteString(app, x.second)
+				}()
+				if got := <-along; got != x.along {
+					t.Errorf("%d bytes went along, not %d", len(got), len(x.along))
+				}
+				want(t, target, []byte((x.first + x.second)[len(x.along):]))
+				app.Close()
+				target.Close()
+				close(l.conns)
+				<-served
+			})
+		})
+	}
 }

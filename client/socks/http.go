@@ -30,7 +30,7 @@ func (p *proto) http(b []byte) (int, event) {
 }
 
 // unsaid says that b is the beginning of a request of HTTP, of which next would want more. To ask that first takes less than half of the stack
-// that next does, and so a connection of which nothing more comes keeps less (spec/socks.md, section 8).
+// that next does, and so a connection of which nothing more comes keeps less (spec/socks.md, section 9).
 func (p *proto) unsaid(b []byte) bool {
 	if p.step != stepGreeting || len(b) == 0 || b[0] < 'A' || b[0] > 'Z' {
 		return false

@@ -8,7 +8,7 @@ import (
 )
 
 // maxHead is what a client may send up to the end of its request, one message of SOCKS or a whole head of HTTP
-// (spec/socks.md, section 8). What a login, a CONNECT and a name need at most is far less. Beside it, what else a connection takes that has
+// (spec/socks.md, section 9). What a login, a CONNECT and a name need at most is far less. Beside it, what else a connection takes that has
 // said most of one stays within 8 KiB.
 const maxHead = 2048
 

@@ -28,6 +28,9 @@ type Server struct {
 	// DialEarly is Dial where the application has sent first already: it sees to it that first is sent, once, perhaps along
 	// with the request. It must not keep first. nil: Dial is used, and no listener answers early.
 	DialEarly func(ctx context.Context, req Request, first []byte) (net.Conn, error)
+	// Check is what can be said against a request to connect without asking anybody: an early listener says it before it would tell
+	// that there is a connection. nil: nothing can.
+	Check func(req Request) error
 	// Resolve looks up an address of a name, or a name of an address, on the same terms; nil: that is not offered.
 	Resolve func(ctx context.Context, req Request) (Answer, error)
 	// Known tells addresses that clients got from this program, by Resolve or from its DNS server: who asks for one of

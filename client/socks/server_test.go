@@ -133,7 +133,7 @@ func connect(t *testing.T, addr string, to netip.AddrPort) *net.TCPConn {
 	return c
 }
 
-func want(t *testing.T, r io.Reader, b []byte) {
+func want(t testing.TB, r io.Reader, b []byte) {
 	t.Helper()
 	got := make([]byte, len(b))
 	if n, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, b) {
