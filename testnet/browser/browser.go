@@ -368,6 +368,17 @@ func Inked(selector string) string {
 	})`
 }
 
+// Whole is an expression: whether nothing that is drawn on each canvas that a selector finds reaches its right edge, where it would be cut.
+func Whole(selector string) string {
+	s, _ := json.Marshal(selector)
+	return `[...document.querySelectorAll(` + string(s) + `)].every((c) => {
+		if (!c.width || !c.height) return false;
+		const copy = new OffscreenCanvas(1, c.height).getContext("2d", { willReadFrequently: true });
+		copy.drawImage(c, 1 - c.width, 0);
+		return copy.getImageData(0, 0, 1, c.height).data.every((v) => v === 0);
+	})`
+}
+
 // Press presses and releases a key, such as "Tab" or "Enter".
 func (p *Page) Press(key string) {
 	p.t.Helper()

@@ -258,6 +258,7 @@ func TestInABrowserTheStatusPageShowsANode(t *testing.T) {
 		p.Look(v)
 		p.Until(t.Context(), fmt.Sprintf(`innerWidth === %d && matchMedia("(prefers-color-scheme: dark)").matches === %v && [...document.querySelectorAll(".draw")].every((d) => Math.abs(d.clientWidth - d.querySelector(".uplot").clientWidth) <= 2)`, v.Width, v.Dark))
 		p.Until(t.Context(), browser.Inked(".plot canvas")+".every((n) => n > 500)")
+		p.Until(t.Context(), browser.Whole(".plot canvas"))
 		var over int
 		if err := p.Eval("document.documentElement.scrollWidth - innerWidth", &over); err != nil || over > 0 {
 			t.Errorf("%s: %d pixels wider than the screen: %v", name, over, err)
@@ -281,6 +282,14 @@ func TestInABrowserTheStatusPageShowsANode(t *testing.T) {
 	p.Eval(`document.querySelector("[data-span=days]").focus()`, nil)
 	p.Press("Enter")
 	p.Until(t.Context(), `document.querySelector("[data-span=days]").getAttribute("aria-pressed") === "true"`)
+	p.Until(t.Context(), browser.Inked(".plot canvas")+".every((n) => n > 500)")
+	p.Until(t.Context(), browser.Whole(".plot canvas"))
+	if to := os.Getenv("PEEL_SCREENSHOT"); to != "" {
+		text, _ := p.Draw()
+		if err := os.WriteFile(filepath.Join(to, "status-days.png"), text, 0o600); err != nil {
+			t.Error(err)
+		}
+	}
 	p.Eval(`document.querySelector("[data-span=hour]").click()`, nil)
 	p.Until(t.Context(), browser.Inked(".plot canvas")+".every((n) => n > 500)")
 	p.Eval(`document.querySelector(".draw").focus()`, nil)

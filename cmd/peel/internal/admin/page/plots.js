@@ -27,6 +27,7 @@ function of(plot, past) {
 }
 
 const height = 152;
+const pen = document.createElement("canvas").getContext("2d"); // which measures words
 const twos = Array.from({ length: 50 }, (_, i) => 2 ** i);
 
 class Plot {
@@ -60,16 +61,25 @@ class Plot {
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false }, font: "11px " + colour("--sans") };
     const unit = this.plot.unit;
     this.u = new uPlot({
-      width: this.width(), height, legend: { show: false }, padding: [8, 22, 0, 0],
+      width: this.width(), height, legend: { show: false }, padding: [8, () => this.room(), 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: { y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       axes: [
-        { ...axis, size: 26, gap: 6, space: 70, values: (u, at) => at.map((t) => (this.days ? clock(t, true) : clock(t, false).slice(0, this.brief() ? 8 : 5))) },
+        { ...axis, size: 26, gap: 6, space: () => 2 * this.room() + 16, values: (u, at) => at.map((t) => this.time(t)) },
         { ...axis, size: 66, space: 34, incrs: unit === bytes || unit === rate ? twos : undefined, values: (u, at) => at.map((v) => unit(v)) },
       ],
       series: [{}, ...this.names.map((name, i) => ({ label: name, stroke: colour("--plot-" + (i + 1)), width: 1.75, points: { show: true, size: 3, filter: alone } }))],
       hooks: { setCursor: [(u) => this.tell(u.cursor.idx)] },
     }, this.data, this.draw);
+  }
+
+  // time is what stands at a time of the axis.
+  time(t) { return this.days ? clock(t, true) : clock(t, false).slice(0, this.brief() ? 8 : 5); }
+
+  // room is what half of that takes: so much of the last one stands beyond the plot.
+  room() {
+    pen.font = "11px " + colour("--sans");
+    return Math.ceil(pen.measureText(this.time(this.data[0].at(-1))).width / 2) + 4;
   }
 
   // brief says whether so little is drawn that times need their seconds.

@@ -39,7 +39,7 @@ export class Chart {
     const axis = { stroke: soft, grid: { stroke: rule, width: 1 }, ticks: { show: false }, font: "11px " + colour("--sans") };
     this.plot = new uPlot({
       ...this.size(),
-      padding: [8, 18, 0, 0],
+      padding: [8, 28, 0, 0], // half of 1:23:45 stands beyond the plot
       cursor: { drag: { x: false, y: false }, points: { size: 6 } },
       legend: { show: true, live: true },
       scales: { x: { time: false, range: (_, low, high) => [low ?? 0, Math.max(high ?? 0, (low ?? 0) + 20)] }, y: { range: (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] } },
