@@ -32,7 +32,7 @@ type Result struct {
 	Ended     int             // of these, the links
 	Torn      int             // circuits that clients ended for what came on them
 	Most      uint64          // bytes a second that a relay counted for, in any consensus
-	Behind    time.Duration   // how old the list of an honest node or a client was, at most
+	Behind    time.Duration   // how old the list of an honest relay or a client was, at most
 	Behinder  string          // and whose it was
 	Refused   int             // requests of villains that were refused
 	Deeds     int             // of villains
@@ -193,6 +193,9 @@ func (l *Lab) finish() {
 	}
 	if r.Ended < x.Ended {
 		fail("ended = %d: honest nodes ended %d links", x.Ended, r.Ended)
+	}
+	if r.Again < x.Again {
+		fail("again = %d: clients asked for %d streams on another circuit by themselves", x.Again, r.Again)
 	}
 	if r.Torn < x.Torn {
 		fail("torn = %d: clients ended %d circuits for what came on them", x.Torn, r.Torn)

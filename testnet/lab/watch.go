@@ -60,7 +60,7 @@ func (l *Lab) look(wait time.Duration) {
 				l.saw(n.name, c)
 			}
 		}
-		if n.honest() && n.up() {
+		if n.role == roleRelay && n.honest() && n.up() {
 			l.old(n.name, now, newest(lists))
 		}
 		if s := n.status(); s != nil {
@@ -93,7 +93,7 @@ func (l *Lab) look(wait time.Duration) {
 	l.story.Sample(now)
 }
 
-// old notes how old the list of an honest node or a client is, once the network is ready; nil: it has none.
+// old notes how old the list of an honest relay or a client is, once the network is ready; nil: it has none.
 func (l *Lab) old(who string, now time.Time, c *directory.Consensus) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -335,7 +335,7 @@ func (x *Expect) check(f *faults, p *Plan) {
 		n   int64
 	}{
 		{"first_byte", int64(x.FirstByte)}, {"slowest", int64(x.Slowest)}, {"reconnect", int64(x.Reconnect)}, {"missed_periods", int64(x.MissedPeriods)},
-		{"breaches", int64(x.Breaches)}, {"deeds", int64(x.Deeds)}, {"ended", int64(x.Ended)}, {"torn", int64(x.Torn)}, {"behind", int64(x.Behind)}, {"ready", int64(x.Ready)}, {"refused", int64(x.Refused)},
+		{"breaches", int64(x.Breaches)}, {"deeds", int64(x.Deeds)}, {"ended", int64(x.Ended)}, {"torn", int64(x.Torn)}, {"again", int64(x.Again)}, {"behind", int64(x.Behind)}, {"ready", int64(x.Ready)}, {"refused", int64(x.Refused)},
 	} {
 		f.unless(of.n >= 0, "expect."+of.key, "must not be negative")
 	}

@@ -112,9 +112,10 @@ type Expect struct {
 	Accused        []string `toml:"accused,omitempty"`
 	Deeds          int      `toml:"deeds,omitempty"`  // of each villain that does something again and again, at least
 	Ended          int      `toml:"ended,omitempty"`  // links that honest nodes ended for what came on them, at least
+	Again          int      `toml:"again,omitempty"`  // streams that clients asked for on another circuit by themselves, at least
 	Torn           int      `toml:"torn,omitempty"`   // circuits that clients ended for what came on them, at least; not of clients that are processes
 	Counts         Bytes    `toml:"counts,omitempty"` // what a relay counts for in any consensus, a second, at most; 0: not looked at
-	Behind         Duration `toml:"behind,omitempty"` // how old the list of an honest node or a client is, at most, whenever it is looked at; 0: not looked at
+	Behind         Duration `toml:"behind,omitempty"` // how old the list of an honest relay or a client is, at most, whenever it is looked at; 0: not looked at
 	Ready          Duration `toml:"ready,omitempty"`  // from the first list there could be each client is ready within; 0: not looked at
 	Says           []Says   `toml:"says,omitempty"`
 }

@@ -362,8 +362,8 @@ func TestMistakesOfExpectationsAreSaidInOneOrder(t *testing.T) {
 	p.Fill()
 	x := &p.Expect
 	x.Complete, x.FirstTry, x.ReconnectShare = 2, 2, 2
-	x.FirstByte, x.Slowest, x.Reconnect, x.MissedPeriods, x.Breaches, x.Deeds, x.Ended, x.Torn, x.Behind, x.Ready, x.Refused = -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1
-	want := strings.Fields("complete first_try reconnect_share first_byte slowest reconnect missed_periods breaches deeds ended torn behind ready refused")
+	x.FirstByte, x.Slowest, x.Reconnect, x.MissedPeriods, x.Breaches, x.Deeds, x.Ended, x.Torn, x.Again, x.Behind, x.Ready, x.Refused = -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1
+	want := strings.Fields("complete first_try reconnect_share first_byte slowest reconnect missed_periods breaches deeds ended torn again behind ready refused")
 	for range 5 {
 		var got []string
 		for _, f := range p.Faults() {
