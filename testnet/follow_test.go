@@ -63,10 +63,10 @@ func echoes(t *testing.T) string {
 
 func TestTheStoryOfANetworkInThisProcess(t *testing.T) {
 	beside(t)
-	s := story.New("local", "in one process", time.Now())
 	cfg := small
-	cfg.Story, cfg.Dir = s, t.TempDir()
+	cfg.Story, cfg.Dir = story.New("local", "in one process", time.Now()), t.TempDir()
 	n := run(t, cfg)
+	s := n.cfg.Story
 
 	var v story.Snapshot
 	until(t, "all nodes have flags, a period has a consensus and circuits of three are open", func() bool {
@@ -171,10 +171,10 @@ func TestAnAuthorityThatWasKilledVotesAgain(t *testing.T) {
 	if os.Getenv("PEEL_SLOW") == "" {
 		t.Skip("waits for some periods of the directory: set PEEL_SLOW=1 to run it")
 	}
-	s := story.New("local", "in one process", time.Now())
 	cfg := small
-	cfg.Story, cfg.Dir = s, t.TempDir()
+	cfg.Story, cfg.Dir = story.New("local", "in one process", time.Now()), t.TempDir()
 	n := run(t, cfg)
+	s := n.cfg.Story
 	a := n.Actions()
 	victim := n.layout.Authorities[0].Nickname
 	if err := a.Kill(victim); err != nil {
