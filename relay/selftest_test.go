@@ -306,6 +306,29 @@ func TestTheFirstRelaysKnowSoonThatTheyAreReached(t *testing.T) {
 	}
 }
 
+// A relay that was told that there is no directory, and so announced an address at which nobody reaches it, finds out with the first directory that comes, and
+// its operator hears of it.
+func TestAnAddressAnnouncedForWantOfADirectoryIsTestedWithOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := emptyWorld(t, 6)
+		w.young = true
+		var dropped sync.Map
+		r := newTested(w, &dropped, func(_ *world, cfg *Config) { dropped.Store(listenerAddrs(cfg.Listeners)[0].String(), true) })
+		time.Sleep(askTimeout)
+		if v := r.verdict(0); v.Verdict != Unjudged || !v.Announced {
+			t.Fatalf("%+v", v)
+		}
+		w.mu.Lock()
+		w.young = false
+		w.mu.Unlock()
+		<-r.informed
+		time.Sleep(spreadTests + 4*askTimeout) // three rounds of relays, and the authority
+		if v := r.verdict(0); v.Verdict != Unreached || !v.Announced || !strings.Contains(r.log.String(), "others do not reach this relay any more") {
+			t.Errorf("%+v\n%s", v, r.log)
+		}
+	})
+}
+
 // A directory that comes while an address is tested is asked soon, if the test by the one before could tell nothing.
 func TestADirectoryThatComesDuringATest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -169,3 +169,31 @@ func TestRelayThatLeftIsDropped(t *testing.T) {
 		}
 	})
 }
+
+// A relay that publishes an address at which nobody reaches it, because an authority told it that there was no directory by which it could have had
+// that tested, is in no consensus, also if that authority says that it reached it.
+func TestRelayThatOneAuthorityLetsInIsNotListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 5, 4)
+		nobody := w.net.Relays[0].Descriptor.ID
+		for i, n := range w.nodes {
+			n.cfg.Reach = func(_ context.Context, d *directory.Descriptor, _ netip.AddrPort) error {
+				if d.ID == nobody && i > 0 {
+					return errors.New("refused")
+				}
+				return nil
+			}
+		}
+		w.startAll()
+		defer w.stopAll()
+		for hours := range 2 {
+			w.publishAll()
+			w.wantAgreed(hour(1+hours), 5)
+			c := w.nodes[1].auth.Consensus()
+			if _, listed := c.Lookup(nobody); listed || len(c.Entries) != 3 {
+				t.Errorf("hour %d: %d relays, it among them: %t", hours, len(c.Entries), listed)
+			}
+			sleepUntil(minute(float64(60*(1+hours) + 1)))
+		}
+	})
+}
