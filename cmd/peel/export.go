@@ -60,10 +60,12 @@ func exportCommand() *cobra.Command {
 		Long: `Writes the keys, the network file, the configurations and what else is needed to run a test network on other machines,
 with a README that says how. All keys are in DIR, those of the authorities' identities too: for tests only.
 
---compose     one machine with Docker or Podman; each node has an address of a network of its own, from --address on
---kubernetes  a cluster; each node has the fixed address of a service, from --address on, which must be free in the
-              cluster's range of services
---systemd     machines with systemd, at the addresses of --host; the nodes are dealt out to them in turn`,
+--compose     one machine with Docker or Podman; each node has an address of a
+              network of its own, from --address on
+--kubernetes  a cluster; each node has the fixed address of a service, from
+              --address on, which must be free in the cluster's range of services
+--systemd     machines with systemd, at the addresses of --host; the nodes are dealt
+              out to them in turn`,
 		Example: "  peel testnet export --compose net\n  peel testnet export --kubernetes net --address 10.43.0.100\n" +
 			"  peel testnet export --systemd net --host 192.0.2.1,192.0.2.2,192.0.2.3 --relays 6",
 		RunE: func(c *cobra.Command, args []string) error {

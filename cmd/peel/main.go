@@ -130,5 +130,8 @@ Try it:  peel testnet        starts a whole network on this machine
 		}
 	}
 	strictly(c)
+	for _, v := range verbs(c) {
+		v.Long = folded(v.Long, helpWidth)
+	}
 	return c
 }

@@ -49,7 +49,7 @@ func (w *which) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVarP(&w.config, "config", "c", "", "the node's configuration `file`")
 	f.StringVar(&w.dir, "dir", "", "the node's `folder`, or its state folder (default: here)")
-	f.StringVar(&w.socket, "socket", "", "the node's admin socket")
+	f.StringVar(&w.socket, "socket", "", "the node's admin socket, a `path`")
 	c.MarkFlagsMutuallyExclusive("config", "dir", "socket")
 }
 

@@ -77,7 +77,7 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 	f.StringVar(&t.report, "report", "", "write what happened, with plots, into this `file` at the end: one page of HTML")
 	f.StringVar(&t.dir, "dir", "", "`folder` for keys, documents and logs (default: a temporary one, removed at the end)")
 	f.DurationVar(&t.duration, "duration", 0, "end by itself after this `time`, such as 30s; 0: stay until Ctrl-C")
-	f.StringVar(&t.log, "log", "info", "how much the nodes' logs tell: error, warn, info or debug")
+	f.StringVar(&t.log, "log", "info", "how much the nodes' logs tell, a `level`: error, warn, info or debug")
 	f.BoolVar(&t.json, "json", false, "print events as lines of JSON")
 	t.trouble.add(c)
 	c.AddCommand(benchCommand(), testnetRunCommand(), topCommand(), exportCommand())

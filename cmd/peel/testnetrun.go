@@ -81,13 +81,13 @@ virtual time pass slowly enough to watch.`,
 	}
 	f := c.Flags()
 	r.trouble.add(c)
-	f.StringVar(&r.ground, "ground", r.ground, "what the network stands on: "+strings.Join(grounds, ", "))
+	f.StringVar(&r.ground, "ground", r.ground, "what the network stands on, a `ground`: "+strings.Join(grounds, ", "))
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say at the end of each how it went, and nothing before")
 	f.BoolVar(&r.trace, "trace", false, "print the trace: all that the seed decides")
 	f.StringVar(&r.report, "report", "", "write what happened, with plots, into this `file`: one page of HTML (docs/window.md); for one FILE")
 	f.StringVar(&r.web, "web", "127.0.0.1:0", "`address` of the window; port 0 picks a free one, off: none; if it is given, the window stays until Ctrl-C (with --quiet, default: off)")
-	f.Float64Var(&r.pace, "pace", 0, "at most so many seconds of virtual time in a second; 0: as many as the machine can")
-	f.IntVar(&r.shrink, "shrink", 30, "when a rule is broken, run up to so many times to find the smallest plan that breaks it; 0: do not, as usual in real time")
+	f.Float64Var(&r.pace, "pace", 0, "a `number`: at most so many seconds of virtual time in a second; 0: as many as the machine can")
+	f.IntVar(&r.shrink, "shrink", 30, "when a rule is broken, run up to so many `times` to find the smallest plan that breaks it; 0: do not, as usual in real time")
 	return c
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -95,6 +96,37 @@ func helpCommand() *cobra.Command {
 			return at.Help()
 		},
 	}
+}
+
+// helpWidth is how many letters a line of help has at most.
+const helpWidth = 88
+
+// folded breaks the lines of a text anew, so that none is wider: but not in paragraphs with lines that are indented or have columns.
+func folded(text string, width int) string {
+	paragraphs := strings.Split(text, "\n\n")
+	for i, p := range paragraphs {
+		if strings.Contains("\n"+p, "\n ") || strings.Contains(p, "   ") {
+			continue
+		}
+		var b strings.Builder
+		at := 0
+		for _, word := range strings.Fields(p) {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case at == 0:
+			case at+1+n > width:
+				b.WriteByte('\n')
+				at = 0
+			default:
+				b.WriteByte(' ')
+				at++
+			}
+			b.WriteString(word)
+			at += n
+		}
+		paragraphs[i] = b.String()
+	}
+	return strings.Join(paragraphs, "\n\n")
 }
 
 // strictly makes whatever is wrong with the command line of c, or of a verb below it, a usageError in words of ours: what is wrong, and how

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -147,5 +148,20 @@ func TestTimesSayTheirZone(t *testing.T) {
 	}
 	if got := stamp(at); got != "2026-03-01T00:30:00Z" {
 		t.Error(got)
+	}
+}
+
+// Help fits a terminal, and tables in it stay.
+func TestHelpFitsATerminal(t *testing.T) {
+	for _, v := range verbs(root()) {
+		for line := range strings.Lines(v.Long) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 {
+				t.Errorf("%s: a line of %d: %s", v.CommandPath(), n, line)
+			}
+		}
+	}
+	const text = "one two\nthree four\n\n  as it\n  is\n\na   table\nb   of two"
+	if got := folded(text, 9); got != "one two\nthree\nfour\n\n  as it\n  is\n\na   table\nb   of two" {
+		t.Errorf("%q", got)
 	}
 }
