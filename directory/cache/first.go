@@ -64,8 +64,8 @@ func (c *Cache) fetchFirst(ctx context.Context, from Sources, hurry bool) (bool,
 			}
 			if r.err == nil || running == 0 {
 				cancel()
-				for range running {
-					<-done
+				for range running { // one of these may have put in place what r found there already
+					first.changed = (<-done).changed || first.changed
 				}
 				return first.changed, first.err
 			}
