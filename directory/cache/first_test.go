@@ -125,3 +125,39 @@ func TestSilentAuthoritiesAreNotWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// Of two that are asked at a time and answer at the same moment, one finds the list in place: that it came is known all the same.
+func TestAListThatTwoBringIsNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		world := dirtest.New(1, 6, dirtest.At(time.Now().Truncate(time.Second)))
+		for range 100 {
+			c, err := New(Config{Network: world.Network})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var n atomic.Int64
+			both := make(chan struct{})
+			var serving sync.WaitGroup
+			changed, err := c.fetchFirst(t.Context(), Sources{Client: true, Authority: func(context.Context) (net.Conn, error) {
+				a, b := net.Pipe()
+				serving.Go(func() {
+					defer b.Close()
+					if _, err := http.ReadRequest(bufio.NewReader(b)); err != nil {
+						return
+					}
+					if n.Add(1) == 2 {
+						close(both)
+					}
+					<-both
+					b.Write([]byte("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"))
+					b.Write(world.Text)
+				})
+				return a, nil
+			}}, true)
+			serving.Wait()
+			if err != nil || !changed || c.Consensus() == nil {
+				t.Fatalf("new: %t, %v", changed, err)
+			}
+		}
+	})
+}
