@@ -47,12 +47,14 @@ func (w *world) stays(lc *link.Conn, err error) bool {
 	return err == nil && lc.Err() == nil
 }
 
+// mustConnectFrom makes a link and waits until the relay has counted it: its caller is through with the handshake before. It is for bubbles.
 func (w *world) mustConnectFrom(i int, from netip.AddrPort) *link.Conn {
 	w.t.Helper()
 	lc, err := w.connectFrom(i, from)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	synctest.Wait()
 	return lc
 }
 
