@@ -118,10 +118,11 @@ func (c *counts) add(l *life) {
 // next may begin with an older one.
 func (n *node) consensus() (all []*directory.Consensus, life int) {
 	if n.program != nil {
-		if seen, _ := n.program.known(); seen.consensus != nil {
-			all = append(all, seen.consensus)
+		c, life := n.program.list()
+		if c != nil {
+			all = append(all, c)
 		}
-		return all, 0
+		return all, life
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -255,6 +255,13 @@ func (p *program) known() (look, counts) {
 	return p.seen, all
 }
 
+// list is the consensus that it has, as was seen last, and how often it was started; nil: none is known.
+func (p *program) list() (*directory.Consensus, int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen.consensus, p.born
+}
+
 // faultLines count links that ended by the other end's fault.
 var faultLines = func() map[string]bool {
 	all := make(map[string]bool)

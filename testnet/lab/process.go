@@ -75,6 +75,7 @@ type program struct {
 	asked  bool          // to, by a signal that it heeds
 	frozen bool
 	gone   bool // it ended by itself
+	born   int  // how often it was started
 	seen   look // in the last of its answers
 	past   counts
 	age    time.Time     // of the file with its consensus
@@ -134,6 +135,7 @@ func (p *program) start() error {
 	}
 	done := make(chan struct{})
 	p.forget()
+	p.born++
 	p.cmd, p.done, p.told, p.asked, p.frozen, p.gone = cmd, done, false, false, false, false
 	p.lab.story.State(p.name, story.Up) // before its end is waited for
 	p.lab.running.Go(func() {

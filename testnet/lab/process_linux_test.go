@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"peel/directory"
 	"peel/testnet/plan"
 	"peel/testnet/story"
+	"peel/testnet/villain"
 )
 
 // shells is a lab of one relay, which is a process that runs a script.
@@ -98,6 +100,35 @@ func TestCountsAreOfTheProcessThatGaveThem(t *testing.T) {
 			t.Errorf("%d cells, want %d", c, want)
 		}
 		again = false
+	}
+}
+
+// A process that begins anew may have an older list than the one before it had; one that goes on may not.
+func TestAProcessThatBeginsAnewMayHaveAnOlderList(t *testing.T) {
+	l, n := shells(t, `exec sleep 60`)
+	n.mind, l.network, l.result.seen = villain.NewMind(1, time.Sleep), new(directory.Network), map[string]string{}
+	l.cfg.Processes.Ask = func(context.Context, string, string, int64) ([]byte, error) {
+		return []byte("peel_relay_cells_total 5"), nil
+	}
+	now := time.Now().Truncate(time.Second)
+	has := func(age time.Duration) {
+		c := new(directory.Consensus)
+		c.Root, c.ValidAfter = directory.Root(nil), now.Add(-age)
+		n.program.mu.Lock()
+		n.program.seen.consensus = c
+		n.program.mu.Unlock()
+		l.look(time.Minute)
+	}
+	has(0)
+	n.stop(true)
+	if err := n.start(); err != nil {
+		t.Fatal(err)
+	}
+	if has(time.Hour); len(l.result.Broken) > 0 {
+		t.Errorf("it was started anew: %v", l.result.Broken)
+	}
+	if has(2 * time.Hour); len(l.result.Broken) != 1 {
+		t.Errorf("it went back, and that is what was said: %v", l.result.Broken)
 	}
 }
 
