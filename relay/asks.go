@@ -3,6 +3,7 @@ package relay
 import (
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,11 +31,21 @@ func (t *transit) asking() *asks {
 	return t.asks
 }
 
-// may says whether so much more may be asked for.
-func (a *asks) may(now time.Time, n float64) bool {
+// may says whether so much more may be asked for: both own and shared.
+func (a *asks) may(now time.Time, n float64) bool { return a.own(now, n) && a.shared(now, n) }
+
+// own says whether the circuit may ask for so much more, whatever others do.
+func (a *asks) own(now time.Time, n float64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.portion.may(now, n, &ofAsks, a.of)
+	return a.portion.own(now, n, &ofAsks)
+}
+
+// shared says whether there is so much more for it.
+func (a *asks) shared(now time.Time, n float64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.portion.shared(now, n, &ofAsks, a.of)
 }
 
 // asksKey is of what bounds a request's circuit, in its context.
@@ -49,10 +60,11 @@ func counts(r *http.Request) float64 {
 	return float64(min(n+r.ContentLength/askBody, askMost))
 }
 
-// metered answers what is too much with 503, and ends the stream: for the next the circuit has to ask again.
-func metered(h http.Handler) http.Handler {
+// metered answers what is too much with 503, counts it, and ends the stream: for the next the circuit has to ask again.
+func metered(h http.Handler, refused *atomic.Uint64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if by, ok := r.Context().Value(asksKey{}).(*asks); ok && !by.may(time.Now(), counts(r)) {
+			refused.Add(1)
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // the web server would wait for the rest of a body
 			w.Header().Set("Retry-After", "10")
 			w.Header().Set("Connection", "close")

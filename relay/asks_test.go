@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/circuit"
 	"peel/circuit/stream"
 	"peel/directory/cache"
 )
@@ -98,8 +99,8 @@ func floodDirectory(t *testing.T, circuits int, keep bool) {
 	if flood > bound || flood < min(bound, int64(circuits)*rate*lasts)/8 {
 		t.Errorf("%d requests of the flood were served, want at most %d", flood, bound)
 	}
-	if refused.Load() == 0 {
-		t.Error("none was refused")
+	if refused.Load() == 0 || w.relays[0].stats.Busy.Load() == 0 {
+		t.Errorf("%d were refused, %d counted as such", refused.Load(), w.relays[0].stats.Busy.Load())
 	}
 	t.Logf("%d served, %d refused", flood, refused.Load())
 }
@@ -110,7 +111,7 @@ func TestDirectoryRequestsOfManyCircuits(t *testing.T) {
 	for name, circuits := range map[string]int{"one": 1, "one address's": 2048, "200 addresses'": 4000} {
 		t.Run(name, func(t *testing.T) {
 			const lasts, ticks = 24, 2 // seconds, of so many
-			of, now := &opening{most: openAll}, time.Unix(1e9, 0)
+			of, now := &opening{most: openAll, lends: askLend}, time.Unix(1e9, 0)
 			var first, then float64
 			all := make([]asks, circuits)
 			for i := range all {
@@ -137,7 +138,7 @@ func TestDirectoryRequestsOfManyCircuits(t *testing.T) {
 				t.Errorf("%.0f a second, want at most %.0f", second, most)
 			}
 			t.Logf("%.0f in all, then %.0f a second", first, second)
-			for _, what := range []float64{1, 2, 2} { // a stream, a request; at an authority a descriptor, or the consensus
+			for _, what := range []float64{1, 2, 2, 5, 17, 28, askMost} { // beside a stream: a request; the consensus, descriptors, a proof of many relays, a vote
 				honest := asks{of: of}
 				if !honest.may(now, 1) || !honest.may(now, what) {
 					t.Errorf("a request that counts for %v is refused", what)
@@ -145,6 +146,81 @@ func TestDirectoryRequestsOfManyCircuits(t *testing.T) {
 			}
 		})
 	}
+}
+
+// However many circuits are made to ask for something large, what they get beside their few and what there is for all has a bound.
+func TestLargeRequestsOfNewCircuits(t *testing.T) {
+	const each, lasts = 1000, 10 // a second, of so many
+	of, now := &opening{most: openAll, lends: askLend}, time.Unix(1e9, 0)
+	var began float64
+	for range lasts * each {
+		now = now.Add(time.Second / each)
+		c := asks{of: of}
+		for _, n := range []float64{1, askMost, askMost, 1, 1, 1, 1} {
+			if c.may(now, n) {
+				began += n
+			}
+		}
+	}
+	if most := float64((lasts+1)*(openAll+askLend) + lasts*each*askFew); began > most || began < most/2 {
+		t.Errorf("%.0f began, want at most %.0f", began, most)
+	}
+	now = now.Add(time.Second)
+	of.all = bucket{taken: of.most, at: now} // all of it is gone
+	c := asks{of: of}
+	for _, ask := range []struct {
+		n    float64
+		want bool
+	}{{1, true}, {askMost, true}, {1, false}, {2, false}} { // it has to pay back
+		if got := c.may(now, ask.n); got != ask.want {
+			t.Errorf("a request that counts for %v: %v, want %v", ask.n, got, ask.want)
+		}
+	}
+}
+
+// What an address is refused is not taken from what there is for all.
+func TestAnAddressThatIsRefusedTakesNothingFromOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(_ int, cfg *Config) { cfg.Limits = Limits{StreamRate: 1} })
+		r := w.relays[0]
+		r.asking.most = 500
+		before, lc, began := r.asking.taken(), w.mustConnectFrom(0, caller(1)), time.Now()
+		var granted, refused atomic.Int64
+		var wg sync.WaitGroup
+		for range 60 {
+			c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 30 {
+				wg.Go(func() {
+					if s, err := c.DialDir(t.Context()); err == nil {
+						granted.Add(1)
+						s.Close()
+					} else if errors.Is(err, &stream.EndError{Reason: cell.EndBusy}) {
+						refused.Add(1)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		most := int64(burstTime + time.Since(began)/time.Second + 1)
+		if n := granted.Load(); n < burstTime || n > most || n+refused.Load() != 60*30 {
+			t.Errorf("%d began and %d were refused", n, refused.Load())
+		}
+		if took := r.asking.taken() - before; took > float64(most) {
+			t.Errorf("of what there is for all %v were taken", took)
+		}
+		if l, b := r.stats.Limited.Load(), r.stats.Busy.Load(); l != uint64(refused.Load()) || b != 0 {
+			t.Errorf("%d count as refused by address, %d by circuit, of %d", l, b, refused.Load())
+		}
+	})
+}
+
+func (a *opening) taken() float64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.all.taken
 }
 
 // Who is refused is not waited for, whatever he had still to send.

@@ -23,8 +23,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	now := r.settled.Load() // nil: the node of an authority
 	var do func(context.Context)
 	switch {
-	case r.refusing(), o.Type != cell.MsgBeginDir && now != nil && now.exit != nil && !t.mayOpen(time.Now()),
-		o.Type == cell.MsgBeginDir && !t.asking().may(time.Now(), 1):
+	case r.refusing():
 		t.busy(s)
 		return
 	case o.Type == cell.MsgBeginDir:
@@ -38,7 +37,7 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	default:
 		do = func(ctx context.Context) { r.carry(ctx, t, s, now.exit, o.Begin) }
 	}
-	if _, ok := r.allow(t.prev.Conn(), ofStreams); !ok || !t.start(r.streams, newTask("stream", owner{of: t}, do, s.Reset)) {
+	if !t.begins(time.Now(), o.Type == cell.MsgBeginDir) || !t.start(r.streams, newTask("stream", owner{of: t}, do, s.Reset)) {
 		t.busy(s)
 	}
 }

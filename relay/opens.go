@@ -35,6 +35,10 @@ const (
 	askFew     = 4
 	askFewRate = 0.1
 
+	// So much is lent to all circuits, for each core, a second and at once: 60 votes or proofs of many relays, or a thousand descriptors of 3 KiB.
+	// What counts for more than one takes up to 0.07 ms for each.
+	askLend = 2000
+
 	// Of a circuit so many may be refused at once, and a second: for more the credit comes back no faster than this.
 	refusedOpens = 20
 	returnPause  = 250 * time.Millisecond // between two returns of it
@@ -56,7 +60,27 @@ type portion struct {
 
 // may says whether n more may begin.
 func (p *portion) may(now time.Time, n float64, t *terms, of *opening) bool {
-	return p.all.takes(now, n, t.burst, t.rate) && (p.few.takes(now, n, t.few, t.fewRate) || of.take(now, n, &p.recent))
+	return p.own(now, n, t) && p.shared(now, n, t, of)
+}
+
+// own says whether the circuit may, whatever there is for all.
+func (p *portion) own(now time.Time, n float64, t *terms) bool {
+	return p.all.takes(now, n, t.burst, t.rate)
+}
+
+// shared says whether there is so much for it: its few, of what there is for all, or, if that is too little for something large, on credit.
+func (p *portion) shared(now time.Time, n float64, t *terms, of *opening) bool {
+	return p.few.takes(now, n, t.few, t.fewRate) || of.take(now, n, &p.recent) || p.owes(now, n, t, of)
+}
+
+// owes says whether the circuit is lent what its few lacks of n, which is large. It pays that back before it has any of its few again.
+func (p *portion) owes(now time.Time, n float64, t *terms, of *opening) bool {
+	left := t.few - p.few.taken // now, as it was just asked for
+	if n <= 1 || left <= 0 || !of.lend(now, n-left) {
+		return false
+	}
+	p.few.taken += n
+	return true
 }
 
 // opens bound what begins at the end of one circuit. They are of the link's reader alone, but for what mu guards.
@@ -72,13 +96,23 @@ type opens struct {
 
 // opening bounds what begins on all circuits together.
 type opening struct {
-	most float64 // a second and at once
+	most, lends float64 // a second and at once
 
-	mu  sync.Mutex
-	all bucket
+	mu        sync.Mutex
+	all, lent bucket
 }
 
-func newOpening() *opening { return &opening{most: float64(openAll * runtime.GOMAXPROCS(0))} }
+func newOpening() *opening {
+	cores := float64(runtime.GOMAXPROCS(0))
+	return &opening{most: openAll * cores, lends: askLend * cores}
+}
+
+// lend lets a circuit have n that are not there for it, or not: circuits that are new have asked for nothing lately, however many of them one makes.
+func (a *opening) lend(now time.Time, n float64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lent.takes(now, n, a.lends, a.lends)
+}
 
 // take lets a circuit begin n more, or not: that depends on what it took lately.
 func (a *opening) take(now time.Time, n float64, by *recent) bool {
@@ -105,9 +139,28 @@ func (l *recent) share(now time.Time) float64 {
 	return l.taken / (l.taken + openLate) / 2
 }
 
-// mayOpen says whether one more stream to the world or look-up may begin on the circuit.
-func (t *transit) mayOpen(now time.Time) bool {
-	return t.opening().may(now, 1, &ofOpens, t.relay.opening)
+// begins says whether one more stream may begin on the circuit: by what the circuit began, then by what its peer did, and only then by what all
+// did, so that a stream that is refused for the sake of the first two takes nothing from others.
+func (t *transit) begins(now time.Time, dir bool) bool {
+	r := t.relay
+	own := func() bool { return t.opening().own(now, 1, &ofOpens) }
+	shared := func() bool { return t.opening().shared(now, 1, &ofOpens, r.opening) }
+	if a := t.asks; dir {
+		a = t.asking()
+		own, shared = func() bool { return a.own(now, 1) }, func() bool { return a.shared(now, 1) }
+	}
+	if !own() {
+		r.stats.Busy.Add(1)
+		return false
+	}
+	if _, ok := r.allow(t.prev.Conn(), ofStreams); !ok {
+		return false
+	}
+	if !shared() {
+		r.stats.Busy.Add(1)
+		return false
+	}
+	return true
 }
 
 // opening is what bounds the circuit, which needs it from its first stream on.

@@ -170,6 +170,7 @@ type Stats struct {
 	CircuitsShed, LinksShed                    atomic.Uint64 // ended to make room for others
 	Crowded                                    atomic.Uint64 // circuits and key exchanges for which there was no place
 	Limited                                    atomic.Uint64 // refused because their address asks for too many
+	Busy                                       atomic.Uint64 // streams and requests beyond what a circuit, or all, may begin
 	Breaches                                   atomic.Uint64 // circuits ended for what came on them: no honest node sends it
 	Stuck                                      atomic.Uint64 // circuits and streams ended because nobody took what waited
 	Unwritten                                  atomic.Uint64 // files that could not be replaced
@@ -496,7 +497,7 @@ func (r *Relay) serveStreams(ctx context.Context) {
 		h = r.cfg.Villain.Directory(h)
 	}
 	s := &http.Server{
-		Handler: metered(r.stats.Asked.count(h)), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
+		Handler: metered(r.stats.Asked.count(h), &r.stats.Busy), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
 		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
 	s.ConnContext = withCaller

@@ -146,7 +146,8 @@ func workMetrics(look func() relay.Gauges, t *relay.Stats) []admin.Metric {
 		{Name: "peel_relay_drops_total", Help: "What was ended before its time, or refused, by why, rounded down to 8.", Rise: true, Round: 8, Keep: true, Label: "reason",
 			Values: func() map[string]float64 {
 				return map[string]float64{"breach": float64(t.Breaches.Load()), "memory": float64(look().Ended), "circuit": float64(t.CircuitsShed.Load()),
-					"link": float64(t.LinksShed.Load()), "rate": float64(t.Limited.Load()), "stuck": float64(t.Stuck.Load())}
+					"link": float64(t.LinksShed.Load()), "rate": float64(t.Limited.Load()), "stuck": float64(t.Stuck.Load()),
+					"busy": float64(t.Busy.Load())}
 			}},
 		{Name: "peel_relay_directory_requests_total", Help: "Requests for directory documents, rounded down to 8.", Rise: true, Round: 8, Label: "document",
 			Values: func() map[string]float64 {
