@@ -18,6 +18,7 @@ type villainClient struct {
 	lab            *Lab
 	name, script   string
 	addr           netip.Addr
+	least          int // of its requests are to be refused
 	deeds, refused atomic.Uint64
 }
 

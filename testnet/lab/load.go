@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ func (l *Lab) startClients(ctx context.Context) error {
 		}
 		for _, v := range l.plan.Villains {
 			if v.Node == name {
-				l.villains = append(l.villains, &villainClient{lab: l, name: name, addr: addr.Addr(), script: v.Script})
+				l.villains = append(l.villains, &villainClient{lab: l, name: name, addr: addr.Addr(), script: v.Script, least: cmp.Or(v.Refused, l.plan.Expect.Refused)})
 				l.story.Villain(time.Now(), name, v.Script)
 			}
 		}

@@ -127,8 +127,8 @@ func (l *Lab) collect() {
 	}
 	for _, v := range l.villains {
 		r.Refused += int(v.refused.Load())
-		if n := v.refused.Load(); n < uint64(l.plan.Expect.Refused) {
-			r.free = append(r.free, fmt.Sprintf("of %s (%s) %d", v.name, v.script, n))
+		if n := v.refused.Load(); n < uint64(v.least) {
+			r.free = append(r.free, fmt.Sprintf("%d of %s (%s), which should be %d", n, v.name, v.script, v.least))
 		}
 		r.Deeds += int(v.deeds.Load())
 		l.idle(v.name, v.deeds.Load())
@@ -183,7 +183,7 @@ func (l *Lab) finish() {
 		fail("breaches = %d: honest relays saw %d", x.Breaches, r.Breaches)
 	}
 	if len(r.free) > 0 || r.Refused < x.Refused {
-		fail("refused = %d requests of each client that is a villain: %s were", x.Refused, cmp.Or(strings.Join(r.free, ", "), "none"))
+		fail("refused: of requests of clients that are villains %s", cmp.Or(strings.Join(r.free, ", "), fmt.Sprintf("none, which should be %d of each", x.Refused)))
 	}
 	if len(r.cold) > 0 {
 		fail("ready = %q, from the first relay list that could be had: %s", x.Ready, strings.Join(r.cold, ", "))

@@ -131,7 +131,7 @@ func (p *Plan) Faults() []Fault {
 		{"service", len(p.Services), mostServices, p.checkService},
 		{"load", len(p.Loads), mostLoads, p.checkLoad},
 		{"event", len(p.Events), mostEvents, p.checkEvent},
-		{"villain", len(p.Villains), max(all, 0), func(f *faults, at string, i int) { p.checkScript(f, at, p.Villains[i].Node, p.Villains[i].Script) }},
+		{"villain", len(p.Villains), max(all, 0), func(f *faults, at string, i int) { p.Villains[i].check(f, p, at) }},
 	} {
 		if list.n > list.most {
 			f.at(list.name, fmt.Errorf("%d of them, but at most %d are allowed", list.n, list.most), nodes...)
@@ -307,6 +307,13 @@ func (e *Event) Targets() []string {
 		return []string{e.Node}
 	}
 	return e.Nodes
+}
+
+func (v *Villain) check(f *faults, p *Plan, at string) {
+	p.checkScript(f, at, v.Node, v.Script)
+	role, _ := p.RoleOf(v.Node)
+	f.unless(v.Refused >= 0, at+"refused", "must not be negative")
+	f.unless(v.Refused <= 0 || role == "client", at+"refused", "only what clients ask for is counted")
 }
 
 func (p *Plan) checkScript(f *faults, at, node, script string) {

@@ -94,8 +94,9 @@ type Event struct {
 
 // Villain is a node that misbehaves.
 type Villain struct {
-	Node   string `toml:"node"`
-	Script string `toml:"script"`
+	Node    string `toml:"node"`
+	Script  string `toml:"script"`
+	Refused int    `toml:"refused,omitempty"` // of a client: requests of it that honest nodes refused, at least; 0: as is expected of all
 }
 
 // Expect is what a run must show. Shares are from 0 to 1.

@@ -249,7 +249,7 @@ func TestShrinkLeavesWhatIsNeeded(t *testing.T) {
 	p := Default()
 	for i := range 8 {
 		p.Events = append(p.Events, Event{Do: Kill, Node: fmt.Sprintf("relay%d", i+1)})
-		p.Villains = append(p.Villains, Villain{fmt.Sprintf("relay%d", i+1), "tag"})
+		p.Villains = append(p.Villains, Villain{Node: fmt.Sprintf("relay%d", i+1), Script: "tag"})
 	}
 	runs := 0
 	got := Shrink(p, 100, func(q *Plan) bool {
@@ -275,7 +275,7 @@ func TestSizesPrintAsTheyAreRead(t *testing.T) {
 		}
 	}
 	v, err := ParseVillain("relay3=tag")
-	if err != nil || v != (Villain{"relay3", "tag"}) {
+	if err != nil || v != (Villain{Node: "relay3", Script: "tag"}) {
 		t.Error(v, err)
 	}
 	if _, err := ParseVillain("relay3"); err == nil {
@@ -403,5 +403,19 @@ func TestUsualTimesSuitTheWeather(t *testing.T) {
 	p.Weather = Calm
 	if p.SetWeather("fair"); p.Period != seconds(20) || p.Voting != seconds(10) {
 		t.Errorf("of a period of 20 s, %v is for voting", p.Voting)
+	}
+}
+
+// What is refused to a villain is expected of clients alone.
+func TestOnlyOfClientsIsItExpectedThatTheyAreRefused(t *testing.T) {
+	p := Default()
+	p.Fill()
+	p.Villains = []Villain{{"relay1", "tag", 1}, {"client1", "flood", 100}, {"client1", "circles", -1}}
+	var got []string
+	for _, f := range p.Faults() {
+		got = append(got, f.Key)
+	}
+	if want := []string{"villain[0].refused", "villain[2].refused"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
