@@ -38,16 +38,22 @@ func collect() {
 	}
 }
 
+// Churn is of rounds: so many at least, that a third of its circuits is more than what comes and goes by itself.
+const (
+	leastRounds   = 20
+	roundCircuits = 20
+)
+
 // beyond says what of h is more than two hundredths above what it was before, of what was more than there is in any case, and more than what comes and
-// goes by itself: two of goroutines and descriptors, and of the runtime's own objects fewer than one for each circuit of the shortest churn; "": nothing.
-func (h held) beyond(before, empty held) (what string) {
+// goes by itself: two of goroutines and descriptors, and of the runtime's own objects, of which 60 do, a third of one for each of the circuits there were; "": nothing.
+func (h held) beyond(before, empty held, circuits int) (what string) {
 	for _, x := range []struct {
 		name                      string
 		empty, before, now, floor int
 	}{
 		{"goroutines", empty.goroutines, before.goroutines, h.goroutines, 2},
 		{"descriptors", empty.fds, before.fds, h.fds, 2},
-		{"objects", empty.objects, before.objects, h.objects, 150},
+		{"objects", empty.objects, before.objects, h.objects, min(150, circuits/3)},
 		{"bytes of heap", empty.heap, before.heap, h.heap, 16 << 10},
 	} {
 		if most := x.before + max((x.before-x.empty)/50, x.floor); x.now > most {
