@@ -67,6 +67,9 @@ func brokenHeading(lines []string, p toml.ParseError, into reflect.Type) (e *Err
 	if m == nil || !isHeading(line) && m[2] == "" {
 		return nil, at, ""
 	}
+	if begun := before(lines, at); begun >= 0 && depth(lines[begun:at]) > 0 { // it stands in a list
+		return nil, at, ""
+	}
 	field, known := typeOf(into, m[1])
 	for field.Kind() == reflect.Pointer {
 		field = field.Elem()
@@ -77,7 +80,7 @@ func brokenHeading(lines []string, p toml.ParseError, into reflect.Type) (e *Err
 	case reflect.Struct, reflect.Map:
 		meant = "[" + m[1] + "]"
 	}
-	if !known || meant == "" || strings.TrimSpace(line) == meant {
+	if !known || meant == "" || strings.NewReplacer(" ", "", "\t", "").Replace(strings.TrimSpace(line)) == meant {
 		return nil, at, ""
 	}
 	return &Error{Line: at + 1, Text: fmt.Sprintf("the name of a table must stand in brackets: write %s", meant)}, at, meant

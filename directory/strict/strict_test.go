@@ -146,6 +146,8 @@ func TestAllMistakesAreTold(t *testing.T) {
 		{"name = \"a\"\nname = \"b\"\nnam = c\n[node]\nadress = \"x\"\n", []string{
 			"line 2: name: it is given twice", `line 3: there is no key "nam"; did you mean "name"?`, "line 4: node: there may be several: write [[node]], with two brackets on each side",
 		}},
+		{"list = [\n  \"a\",\n  limit]\nport = \"x\"\n", []string{"line 3: list: its texts must be in quotes", "line 4: port: must be a whole number"}},
+		{"[ limit ]\nrate = 1\n[ limit ]\nrate = 2\n", []string{"line 3: the table [limit] is there twice"}},
 		{"name = \"\"\"a\nport = \"x\"\n", []string{"line 1: name: the text that begins here with three quotation marks does not end with three"}},
 		{"name = \"C:\\keys\"\nport = [1,\n2 3]\nlist = [a, b]\n", []string{
 			`line 1: name: a \ has a meaning of its own there: write \\ for \`, "line 3: port: the list does not come out right", `line 4: list: its texts must be in quotes, with commas`,
