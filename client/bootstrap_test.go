@@ -240,6 +240,18 @@ func TestExpiredConsensusIsUsedForADay(t *testing.T) {
 			t.Errorf("it was not told once, and nothing else:\n%s", log.String())
 		}
 
+		for _, l := range []*slog.Logger{nil, slog.New(slog.NewTextHandler(&log, nil))} { // who has no log is told as the client starts
+			var stages record
+			w.ready(Config{Dir: dir, Progress: stages.add, Log: l})
+			want := 0
+			if l == nil {
+				want = 1
+			}
+			if n := strings.Count(stages.String(), note); n != want {
+				t.Errorf("told %d times, want %d:\n%s", n, want, stages.String())
+			}
+		}
+
 		time.Sleep(45 * time.Minute)
 		err := dialAndEcho(c, "www.example:443")
 		if !errors.Is(err, directory.ErrExpired) {

@@ -50,10 +50,11 @@ type Config struct {
 	NoRacing bool       // a stream whose answer is late is not tried on a second circuit meanwhile: no target is connected to twice
 
 	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // to the first relay; nil: net.Dialer
-	Progress func(Progress)                                                    // how the start goes on; called from Run's goroutines, must not block
+	Progress func(Progress)                                                    // how the start goes on, and without Log also that the relay list has expired; called from Run's goroutines, must not block
 	Events   func(Event)                                                       // circuits and the start; called one at a time from a goroutine of Run's, which waits for it to return
 	Tap      func(in bool, cells []cell.Cell)                                  // for tests and instruments (link.Config)
 	Log      *slog.Logger                                                      // nil: silent
+	silent   bool                                                              // so it was
 
 	Now    func() time.Time                  // what the clock says that people have; nil: time.Now. How long things take is not asked of it
 	Write  func(name string, b []byte) error // replaces a file of Dir as a whole; nil: cache.WriteFile
@@ -103,6 +104,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		cfg.Write = cache.WriteFile
 	}
 	if cfg.Log == nil {
+		cfg.silent = true
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return cfg, nil

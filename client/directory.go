@@ -87,11 +87,22 @@ func (c *core) use(d *directory.Consensus) {
 		c.log.Warn("the relay list is of no use", "why", err)
 		return
 	}
+	c.boot.reach(c.checked(d)) // before a circuit can be begun
 	c.pool.updateGuards(r.index)
 	c.pool.relays.Store(r)
 	c.stale.Store(false)
-	c.boot.reach(stageChecked)
 	c.pool.kick()
+}
+
+// checked is the stage of the start that a consensus is. Where nobody reads a log, its text says that it has expired.
+func (c *core) checked(d *directory.Consensus) Progress {
+	stage := stageChecked
+	if c.cfg.silent {
+		if note, err := d.SignedHeader.Usable(c.cfg.Network, c.cfg.Now()); err == nil && note != "" {
+			stage.Text += "; " + note
+		}
+	}
+	return stage
 }
 
 // Change puts other rules for paths in the place of those of the configuration, or, with an error, leaves all as it was. Streams that
