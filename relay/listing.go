@@ -116,6 +116,9 @@ func (r *Relay) tellStale(err error) {
 	}
 }
 
+// mayComeBack says that so many consensuses without us are no news yet, as so many of the authorities reach us.
+func mayComeBack(missing, reached, of int) bool { return missing < missedAnyway && reached > of/2 }
+
 // tellListed says in the log when clients begin or cease to hear of this relay, or do not begin to.
 func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Time) {
 	if r.cfg.Directory != nil {
@@ -129,7 +132,7 @@ func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Tim
 		return
 	}
 	said, reached := r.askWhy(ctx)
-	if missing < missedAnyway && reached > len(r.cfg.Network.Authorities)/2 {
+	if mayComeBack(missing, reached, len(r.cfg.Network.Authorities)) {
 		return
 	}
 	what := "not listed in the directory, although authorities took the descriptor"

@@ -62,6 +62,27 @@ func TestListingIsToldWhenItChanges(t *testing.T) {
 	}
 }
 
+// A relay that most authorities reach is given more time to be listed before its operator hears that it is not, and then he hears.
+func TestARelayThatIsReachedIsMissedLater(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct{ reached, told int }{{0, 2}, {2, 2}, {3, 4}, {5, 4}} { // of five authorities
+		var l listing
+		l.saw(true, at)
+		told := 0
+		for i := 1; i <= 6; i++ {
+			if _, missing := l.saw(false, at.Add(time.Duration(i)*time.Hour)); missing > 0 && !mayComeBack(missing, c.reached, 5) {
+				if told != 0 || !l.lost() {
+					t.Errorf("reached by %d: told again, or as if it had never been listed", c.reached)
+				}
+				told = i
+			}
+		}
+		if told != c.told {
+			t.Errorf("reached by %d: told at the consensus %d without it, want %d", c.reached, told, c.told)
+		}
+	}
+}
+
 func TestForeignAddressIsTold(t *testing.T) {
 	own := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:9001")}
 	l := listing{seen: map[cell.NodeID]netip.Addr{
