@@ -4,6 +4,7 @@
 package house
 
 import (
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"peel/testnet/story"
 )
 
 const module = "peel"
@@ -149,6 +152,20 @@ func packages(t *testing.T) map[string][]source {
 		}
 	}
 	return pkgs
+}
+
+// Whoever reads an error is not told which package found it: testnet/story knows the names of all whose errors begin so.
+func TestNamesOfPackagesAreNotForPeople(t *testing.T) {
+	for dir, files := range packages(t) {
+		name := path.Base(dir)
+		begins := regexp.MustCompile(`(?:errors\.New|Errorf)\("` + name + `: `)
+		if !slices.ContainsFunc(files, func(s source) bool { return !s.test && begins.MatchString(s.text) }) {
+			continue
+		}
+		if got := story.Words(errors.New(name + ": no")); got != "no" {
+			t.Errorf("an error of %s is told as %q: add it to rooms in testnet/story", dir, got)
+		}
+	}
 }
 
 func TestRooms(t *testing.T) {
