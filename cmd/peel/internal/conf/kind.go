@@ -168,7 +168,7 @@ func LoadPlan(path string) (*plan.Plan, error) {
 func ParsePlan(name string, text []byte) (*plan.Plan, error) {
 	p, err := plan.Parse(text)
 	if err != nil {
-		return nil, &Error{name, cmp.Or(meantFor(text, err), err)}
+		return nil, &Error{name, cmp.Or(meantForNode(text), err)}
 	}
 	return p, nil
 }
@@ -223,6 +223,17 @@ func meantFor(text []byte, err error) error {
 	if err == nil {
 		return nil
 	}
+	if other := meantForNode(text); other != nil {
+		return other
+	}
+	if strict.Fits(text, plan.Default()) && len(bytes.TrimSpace(text)) > 0 {
+		return errors.New("this is a plan of a test network, for peel testnet run")
+	}
+	return nil
+}
+
+// meantForNode is what is to be said of a file that is in order for a kind of node, or names a network; nil: it does not.
+func meantForNode(text []byte) error {
 	for _, kind := range []string{"relay", "client", "authority"} {
 		if strict.Fits(text, of(kind)) && len(bytes.TrimSpace(text)) > 0 {
 			return fmt.Errorf("this is the file of another kind of node: a configuration for peel %s", kind)
@@ -230,9 +241,6 @@ func meantFor(text []byte, err error) error {
 	}
 	if _, err := directory.ParseNetwork(text); err == nil {
 		return errors.New("this is a network file, not the file that names it")
-	}
-	if strict.Fits(text, plan.Default()) && len(bytes.TrimSpace(text)) > 0 {
-		return errors.New("this is a plan of a test network, for peel testnet run")
 	}
 	return nil
 }
