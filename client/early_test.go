@@ -63,10 +63,7 @@ func TestFirstBytesAreTriedAgainWhereNobodyHasThem(t *testing.T) {
 func TestFirstBytesArriveOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24)
-		c := w.ready(Config{})
-		c.pool.mu.Lock()
-		c.pool.answers.saved = raceSaving
-		c.pool.mu.Unlock()
+		c := w.readyToRace(Config{})
 		w.delayed = func() time.Duration { return 10 * time.Second }
 		conn, err := c.DialEarly(t.Context(), "tcp", "www.example:443", []byte("hello, "))
 		if err != nil {
@@ -115,10 +112,7 @@ func TestFirstBytesGoToTheNextExit(t *testing.T) {
 func TestSlowCircuitsArePassedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 24)
-		c := w.ready(Config{})
-		c.pool.mu.Lock()
-		c.pool.answers.saved = raceSaving
-		c.pool.mu.Unlock()
+		c := w.readyToRace(Config{})
 		w.delayed = func() time.Duration { return 10 * time.Second }
 		first, err := c.DialEarly(t.Context(), "tcp", "www.example:443", []byte("hello"))
 		if err != nil {

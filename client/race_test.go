@@ -192,10 +192,7 @@ func TestLoserOfARaceGetsNothing(t *testing.T) {
 	for _, slow := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, 24)
-			c := w.ready(Config{NoRacing: !slow})
-			c.pool.mu.Lock()
-			c.pool.answers.saved = raceSaving
-			c.pool.mu.Unlock()
+			c := w.readyToRace(Config{NoRacing: !slow})
 			var mu sync.Mutex
 			n := 0
 			w.delayed = func() time.Duration { // the first is slow

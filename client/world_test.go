@@ -173,6 +173,15 @@ func (w *world) ready(cfg Config) *Client {
 	return c
 }
 
+// readyToRace is ready, with all saved up that races cost.
+func (w *world) readyToRace(cfg Config) *Client {
+	c := w.ready(cfg)
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	c.pool.answers.saved = raceSaving
+	return c
+}
+
 // nodeOf is the node of a relay in a path.
 func (w *world) nodeOf(p path.Path, hop int) *node { return w.nodes[p[hop].Addrs[0].String()] }
 
