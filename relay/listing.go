@@ -128,11 +128,11 @@ func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Tim
 	if now {
 		r.log.Info("listed in the directory: clients can use this relay")
 	}
-	if missing == 0 {
+	if missing == 0 || r.ending(ctx) {
 		return
 	}
 	said, reached := r.askWhy(ctx)
-	if mayComeBack(missing, reached, len(r.cfg.Network.Authorities)) {
+	if r.ending(ctx) || mayComeBack(missing, reached, len(r.cfg.Network.Authorities)) {
 		return
 	}
 	what := "not listed in the directory, although authorities took the descriptor"
@@ -145,6 +145,9 @@ func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Tim
 			"seen", strings.Join(from, " "))
 	}
 }
+
+// ending says that the relay ends as its operator asked: that nobody reaches or lists it any more is then nothing to warn of.
+func (r *Relay) ending(ctx context.Context) bool { return ctx.Err() != nil || r.draining.Load() }
 
 // askWhy asks the authorities what they know of this relay: a line for each, none longer than 300 bytes, and how many of them reach it.
 func (r *Relay) askWhy(ctx context.Context) (text string, reached int) {

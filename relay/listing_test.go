@@ -3,7 +3,9 @@ package relay
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -125,20 +127,57 @@ func TestStaleDirectoryIsExplainedOnce(t *testing.T) {
 	}
 }
 
-// A relay that no authority reaches hears why, from each of them.
-func TestUnreachableRelayHearsWhy(t *testing.T) {
-	var b strings.Builder
-	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil)), cfg: Config{Network: dirtest.New(1, 0, dirtest.Authorities(1)).Network}}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // nobody answers
-	r.settled.Store(new(settled))
-	r.pool = link.NewPool(link.PoolConfig{})
-	defer r.pool.Close()
+// unreached is a relay whose descriptor was taken, and that nobody reaches.
+func unreached(t *testing.T, log io.Writer) *Relay {
+	r := &Relay{log: slog.New(slog.NewTextHandler(log, nil)), cfg: Config{Network: dirtest.New(1, 0, dirtest.Authorities(1)).Network, Now: time.Now}}
+	at := netip.MustParseAddrPort("192.0.2.1:9001")
+	r.settled.Store(&settled{Settings: Settings{Addrs: []netip.AddrPort{at}}})
+	r.doors.of = make(map[netip.AddrPort]*tested)
+	r.doors.announced.Store(&announced{of: []netip.AddrPort{at}, addrs: []netip.AddrPort{at}})
+	r.pool = link.NewPool(link.PoolConfig{Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no way") }})
+	t.Cleanup(r.pool.Close)
 	r.listing.took(time.Unix(0, 0))
+	r.listing.seen = map[cell.NodeID]netip.Addr{{1}: netip.MustParseAddr("198.51.100.1")}
+	return r
+}
+
+// hears has it hear of four directories without it, and that others do not reach it.
+func hears(ctx context.Context, r *Relay) {
 	for h := range 4 {
 		r.tellListed(ctx, false, time.Unix(int64(3600*(h+1)), 0))
 	}
-	if s := b.String(); strings.Count(s, "not listed in the directory") != 1 || !strings.Contains(s, "authority1: no answer") {
-		t.Errorf("told:\n%s", s)
+	if ctx.Err() == nil { // else no test has a result
+		r.note(r.settled.Load().Addrs[0], Unreached, "no answer", 0)
+	}
+}
+
+// A relay that no authority reaches hears why, from each of them.
+func TestUnreachableRelayHearsWhy(t *testing.T) {
+	var b strings.Builder
+	hears(t.Context(), unreached(t, &b))
+	for _, want := range []string{"not listed in the directory", "authority1: no answer", "come from another address", "do not reach this relay any more"} {
+		if strings.Count(b.String(), want) != 1 {
+			t.Errorf("not told once: %s\n%s", want, b.String())
+		}
+	}
+}
+
+// A relay that its operator ends is reached and listed no more: that is as he asked for, and nothing to warn him of.
+func TestARelayThatEndsWarnsOfNothing(t *testing.T) {
+	for name, end := range map[string]func(*Relay, func()){
+		"drains": func(r *Relay, _ func()) { r.draining.Store(true) },
+		"ends":   func(_ *Relay, cancel func()) { cancel() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b strings.Builder
+			r := unreached(t, &b)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			end(r, cancel)
+			hears(ctx, r)
+			if b.Len() != 0 {
+				t.Errorf("told:\n%s", b.String())
+			}
+		})
 	}
 }

@@ -305,10 +305,8 @@ func (r *Relay) note(at netip.AddrPort, v Verdict, why string, by int) {
 		}
 	}
 	r.doors.mu.Unlock()
-	if v == was {
-		return
-	}
 	switch {
+	case v == was, v == Unreached && r.draining.Load(): // as it takes no links any more
 	case v == Reached:
 		r.log.Info("others reach this relay", "address", at)
 	case v == Unreached && slices.Contains(r.doors.announced.Load().addrs, at):
