@@ -47,13 +47,38 @@ func (l *listing) took(now time.Time) {
 	}
 }
 
+// A presence is how a consensus lists a relay.
+type presence uint8
+
+const (
+	absent  presence = iota
+	asWas            // with keys or addresses that it does not have any more, or it does not hold any more
+	present          // so that clients that go by it can use the relay
+)
+
+// presence is how a consensus lists this relay.
+func (r *Relay) presence(c *directory.Consensus) presence {
+	e, ok := c.Lookup(r.id)
+	if !ok {
+		return absent
+	}
+	addrs, onion := r.settled.Load().Addrs, e.OnionKey.ID()
+	if r.cfg.Now().Before(c.ValidUntil) && // else it is the one of the last run, long ago
+		e.LinkKey == cell.Key(r.cfg.Keys.Link.PublicKey().Bytes()) &&
+		slices.ContainsFunc(r.onion.Load().keys, func(k onionKey) bool { return k.id == onion }) &&
+		slices.ContainsFunc(e.Addrs, func(a netip.AddrPort) bool { return slices.Contains(addrs, a) }) {
+		return present
+	}
+	return asWas
+}
+
 // saw notes a consensus. It returns what there may be to say: that we are listed now, or that so many in a row lack us; 0: nothing yet.
-func (l *listing) saw(listed bool, validAfter time.Time) (now bool, missing int) {
+func (l *listing) saw(is presence, validAfter time.Time) (now bool, missing int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if listed {
-		now = !l.listed
-		l.listed, l.missed, l.told = true, 0, false
+	if is != absent {
+		now = is == present && !l.listed
+		l.listed, l.missed, l.told = l.listed || now, 0, false
 		return now, 0
 	}
 	if l.listed || !l.taken.IsZero() && validAfter.After(l.taken) {
@@ -120,11 +145,11 @@ func (r *Relay) tellStale(err error) {
 func mayComeBack(missing, reached, of int) bool { return missing < missedAnyway && reached > of/2 }
 
 // tellListed says in the log when clients begin or cease to hear of this relay, or do not begin to.
-func (r *Relay) tellListed(ctx context.Context, listed bool, validAfter time.Time) {
+func (r *Relay) tellListed(ctx context.Context, is presence, validAfter time.Time) {
 	if r.cfg.Directory != nil {
 		return // an authority is in no directory
 	}
-	now, missing := r.listing.saw(listed, validAfter)
+	now, missing := r.listing.saw(is, validAfter)
 	if now {
 		r.log.Info("listed in the directory: clients can use this relay")
 	}

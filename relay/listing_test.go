@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"peel/cell"
@@ -24,14 +25,15 @@ func TestListingIsToldWhenItChanges(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		name   string
-		taken  bool // authorities took the descriptor half an hour before the first consensus
-		listed string
+		taken  bool   // authorities took the descriptor half an hour before the first consensus
+		listed string // 1: as it is, o: as it was, 0: not
 		want   string // n: listed now, g: gone, x: never listed, -: nothing
 	}{
 		{"listed, dropped, listed", true, "01100010", "-n--g-n-"},
 		{"dropped by one at a time", true, "1010010", "n---gn-"},
 		{"never", true, "00000", "-x---"},
 		{"late", true, "001100", "-xn--g"},
+		{"with keys of before, then with its own", true, "oo1o0o00", "--n----g"},
 		{"not taken by any authority, which was told before", false, "0000", "----"},
 	} {
 		var l listing
@@ -41,7 +43,7 @@ func TestListingIsToldWhenItChanges(t *testing.T) {
 		}
 		got := ""
 		for i, in := range c.listed {
-			now, missing := l.saw(in == '1', at.Add(time.Duration(i)*time.Hour))
+			now, missing := l.saw(map[rune]presence{'0': absent, 'o': asWas, '1': present}[in], at.Add(time.Duration(i)*time.Hour))
 			switch {
 			case now:
 				got += "n"
@@ -59,7 +61,7 @@ func TestListingIsToldWhenItChanges(t *testing.T) {
 	}
 	var l listing
 	l.took(at)
-	if _, missing := l.saw(false, at.Add(-time.Hour)); missing != 0 || l.missed != 0 {
+	if _, missing := l.saw(absent, at.Add(-time.Hour)); missing != 0 || l.missed != 0 {
 		t.Error("a consensus that was there before counts as one that lacks the relay")
 	}
 }
@@ -69,10 +71,10 @@ func TestARelayThatIsReachedIsMissedLater(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct{ reached, told int }{{0, 2}, {2, 2}, {3, 4}, {5, 4}} { // of five authorities
 		var l listing
-		l.saw(true, at)
+		l.saw(present, at)
 		told := 0
 		for i := 1; i <= 6; i++ {
-			if _, missing := l.saw(false, at.Add(time.Duration(i)*time.Hour)); missing > 0 && !mayComeBack(missing, c.reached, 5) {
+			if _, missing := l.saw(absent, at.Add(time.Duration(i)*time.Hour)); missing > 0 && !mayComeBack(missing, c.reached, 5) {
 				if told != 0 || !l.lost() {
 					t.Errorf("reached by %d: told again, or as if it had never been listed", c.reached)
 				}
@@ -144,7 +146,7 @@ func unreached(t *testing.T, log io.Writer) *Relay {
 // hears has it hear of four directories without it, and that others do not reach it.
 func hears(ctx context.Context, r *Relay) {
 	for h := range 4 {
-		r.tellListed(ctx, false, time.Unix(int64(3600*(h+1)), 0))
+		r.tellListed(ctx, absent, time.Unix(int64(3600*(h+1)), 0))
 	}
 	if ctx.Err() == nil { // else no test has a result
 		r.note(r.settled.Load().Addrs[0], Unreached, "no answer", 0)
@@ -180,4 +182,36 @@ func TestARelayThatEndsWarnsOfNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A relay that begins with a directory of before says that clients can use it only if they can: it has the keys and an address that stand there.
+func TestARelayIsPresentAsItIsOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		r, other := w.relays[0], w.relays[1]
+		listed := w.net.Consensus
+		if is := r.presence(listed); is != present {
+			t.Fatalf("as it is: %d", is)
+		}
+		for name, change := range map[string]func(*directory.Entry, *directory.Consensus){
+			"another link key":  func(e *directory.Entry, _ *directory.Consensus) { e.LinkKey[0] ^= 1 },
+			"another onion key": func(e *directory.Entry, _ *directory.Consensus) { e.OnionKey[0] ^= 1 },
+			"another address":   func(e *directory.Entry, _ *directory.Consensus) { e.Addrs = other.settled.Load().Addrs },
+			"of long ago":       func(_ *directory.Entry, c *directory.Consensus) { c.ValidUntil = time.Now() },
+		} {
+			c := *listed
+			c.Entries = slices.Clone(c.Entries)
+			e, ok := c.Lookup(r.id)
+			if !ok {
+				t.Fatal("it is not listed")
+			}
+			change(e, &c)
+			if is := r.presence(&c); is != asWas {
+				t.Errorf("%s: %d", name, is)
+			}
+		}
+		if is := r.presence(&directory.Consensus{}); is != absent {
+			t.Errorf("of nobody: %d", is)
+		}
+	})
 }

@@ -94,8 +94,7 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 		r.known.Store(r.known.Load().with(c))
 		first.Do(func() { close(r.informed) })
 		r.newDirectory()
-		_, listed := c.Lookup(r.id)
-		r.tellListed(ctx, listed, c.ValidAfter)
+		r.tellListed(ctx, r.presence(c), c.ValidAfter)
 		r.listing.stale.Store(false)
 	}, func(err error) {
 		r.tellStale(err)
