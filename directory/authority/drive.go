@@ -207,10 +207,16 @@ func (q *ask) fits(v *directory.Vote, text []byte) error {
 func (a *Authority) takeSignatures(p *peer, text []byte) error {
 	var err error
 	for _, part := range split(text, headerTop) {
-		if e := a.takeSigned(part); e != nil {
-			err = errors.Join(err, e)
+		e := a.takeSigned(part)
+		var other *refusal
+		switch {
+		case e == nil:
+		case errors.As(e, &other): // of another period
+			a.log.Info("signature not taken", "from", p.info.Nickname, "why", e)
+		default:
 			a.log.Warn("malformed signature", "from", p.info.Nickname, "why", e)
 		}
+		err = errors.Join(err, e)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -206,6 +207,40 @@ func TestSignaturesThatAreRefused(t *testing.T) {
 		}
 		if s := w.nodes[1].auth.Status(); len(s.Evidence) != 0 || len(s.Differ) != 0 {
 			t.Errorf("an honest authority was accused: %+v", s)
+		}
+	})
+}
+
+// An answer with signatures that comes when its period is over was slow, and nothing is wrong with it: the log says so, and of which period they are.
+func TestSignaturesThatComeTooLateAreCalledLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 5, 12)
+		var log strings.Builder
+		w.nodes[1].cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		w.startAll()
+		defer w.stopAll()
+		w.publishAll()
+		sleepUntil(minute(58))
+		a, b := w.nodes[0].auth, w.nodes[1].auth
+		a.mu.Lock()
+		good := a.voter.last
+		a.mu.Unlock()
+		cut := good.text[:len(good.text)-1]
+		sleepUntil(minute(61))
+		synctest.Wait() // it says nothing else now
+		log.Reset()
+		if b.takeSignatures(b.peers[0], good.text) == nil {
+			t.Error("a late one was taken")
+		}
+		if s := log.String(); strings.Contains(s, "malformed") || !strings.Contains(s, "signature for 2000-01-01T01:00:00Z came too late") {
+			t.Errorf("of a late one: %s", s)
+		}
+		log.Reset()
+		if b.takeSignatures(b.peers[0], cut) == nil {
+			t.Error("one that is cut off was taken")
+		}
+		if s := log.String(); !strings.Contains(s, "malformed") || strings.Contains(s, "late") {
+			t.Errorf("of one that is cut off: %s", s)
 		}
 	})
 }

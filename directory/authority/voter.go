@@ -425,10 +425,15 @@ func (v *voter) refuseVote(now, after time.Time) error {
 
 // refuseOther refuses a document for another period than the one being voted on.
 func (v *voter) refuseOther(what string, now, after time.Time) error {
-	if p := &v.round.period; !after.Equal(p.ValidAfter) {
-		return refuse(http.StatusConflict, "%s for %s, but %s is being voted on; it is %s here", what, stamp(after), stamp(p.ValidAfter), stamp(now))
+	p := &v.round.period
+	but := ", but"
+	switch after.Compare(p.ValidAfter) {
+	case 0:
+		return nil
+	case -1:
+		but = " came too late:"
 	}
-	return nil
+	return refuse(http.StatusConflict, "%s for %s%s %s is being voted on; it is %s here", what, stamp(after), but, stamp(p.ValidAfter), stamp(now))
 }
 
 // verify returns the signatures over a header that are news, or why the document is refused.
