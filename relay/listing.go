@@ -186,12 +186,7 @@ func (r *Relay) askWhy(ctx context.Context) (text string, reached int) {
 			text, err := cache.Get(ctx, func(ctx context.Context) (net.Conn, error) { return r.dialAuthority(ctx, a) }, "/peel/relay/"+r.id.String(), 4<<10)
 			line := "no answer"
 			if err == nil {
-				line = strings.Map(func(c rune) rune {
-					if c < 0x20 || c > 0x7e {
-						return -1
-					}
-					return c
-				}, string(text[:min(len(text), 300)]))
+				line = directory.Said(string(text), 300)
 			}
 			said[i] = a.Nickname + ": " + line
 		})

@@ -112,7 +112,7 @@ func (s *store) explain(d *directory.Descriptor, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if k := s.relays[d.ID]; k != nil && sameDoor(k.desc, d) {
-		k.why = why[:min(len(why), 200)]
+		k.why = directory.Said(why, 200)
 	}
 }
 

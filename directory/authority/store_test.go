@@ -461,6 +461,7 @@ func TestOperatorHearsOfHisRelay(t *testing.T) {
 	s.missed(d)
 	s.explain(d, "11.0.0.1:9001: connection refused"+strings.Repeat(" and so on", 100))
 	want("not reached, 1 times in a row; 11.0.0.1:9001: connection refused")
+	want("so on and...") // whole words
 	s.reached(d)
 	s.explain(d, "")
 	want("reached at [" + d.Addrs[0].String() + "], 0s ago")

@@ -74,7 +74,7 @@ func (c *Cache) fetchWhole(ctx context.Context, dial Dial, etag string) (bool, e
 	case a.code == http.StatusNotModified && etag != "":
 		return false, nil
 	case a.code != http.StatusOK:
-		return false, &StatusError{Path: Path, Code: a.code, Text: message(a.body)}
+		return false, &StatusError{Path: Path, Code: a.code, Text: said(a.body)}
 	}
 	changed, err := c.Put(a.body, c.cfg.Now())
 	return changed, named(err)

@@ -11,10 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"peel/cell/contain"
+	"peel/directory"
 )
 
 // Limits of one request. (spec/directory.md, section 9)
@@ -33,7 +33,7 @@ type Dial func(ctx context.Context) (net.Conn, error)
 type StatusError struct {
 	Path string
 	Code int    // an HTTP status
-	Text string // the first line of what the directory said, printable
+	Text string // what the directory said (directory.Said)
 }
 
 func (e *StatusError) Error() string {
@@ -54,7 +54,7 @@ func Get(ctx context.Context, dial Dial, path string, limit int) ([]byte, error)
 		return nil, err
 	}
 	if a.code != http.StatusOK {
-		return nil, &StatusError{Path: path, Code: a.code, Text: message(a.body)}
+		return nil, &StatusError{Path: path, Code: a.code, Text: said(a.body)}
 	}
 	return a.body, nil
 }
@@ -69,7 +69,7 @@ func Post(ctx context.Context, dial Dial, path string, document []byte) error {
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent:
 		return nil
 	}
-	return &StatusError{Path: path, Code: a.code, Text: message(a.body)}
+	return &StatusError{Path: path, Code: a.code, Text: said(a.body)}
 }
 
 type answer struct {
@@ -193,7 +193,7 @@ func readBody(resp *http.Response, limit int) ([]byte, error) {
 	case "gzip":
 		return gunzip(resp.Body, limit)
 	default:
-		return nil, fmt.Errorf("it is encoded as %q, which was not asked for", clip(enc))
+		return nil, fmt.Errorf("it is encoded as %q, which was not asked for", directory.Said(enc, maxMessage))
 	}
 }
 
@@ -238,15 +238,5 @@ func readLimited(r io.Reader, limit int) ([]byte, error) {
 	}
 }
 
-// message returns the first line of an error's text, without what is not printable.
-func message(b []byte) string {
-	line, _, _ := bytes.Cut(b, []byte{'\n'})
-	return clip(strings.Map(func(c rune) rune {
-		if c < 0x20 || c > 0x7e {
-			return -1
-		}
-		return c
-	}, string(line[:min(len(line), maxMessage)])))
-}
-
-func clip(s string) string { return s[:min(len(s), maxMessage)] }
+// said is the text of an error that a directory answers.
+func said(b []byte) string { return directory.Said(string(b), maxMessage) }
