@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peel/cmd/peel/internal/admin"
 	"peel/cmd/peel/internal/conf"
 	"peel/relay"
 )
@@ -62,34 +63,55 @@ func checkFiles(files []string, kind string, alone bool, out, errs io.Writer) er
 	return nil
 }
 
-// checkNamed looks at the folders and files that a node's file names.
+// checkNamed takes in what is wrong with the folders and files that a node's file names.
 func checkNamed(x *conf.Examined) {
+	for _, f := range namedFaults(x) {
+		what := plainly(f.err)
+		if errors.Is(f.err, fs.ErrPermission) {
+			what += ": run this as the user that the node runs as, or with --files-only"
+		}
+		x.At(f.key, errors.New(what))
+	}
+}
+
+// A fault is what is wrong with what a key of a node's file names.
+type fault struct {
+	key string
+	err error
+}
+
+// namedFaults are those of the folders and files that a node's file names.
+func namedFaults(x *conf.Examined) (all []fault) {
 	at := func(key string, errs ...error) {
 		for _, err := range errs {
-			if errors.Is(err, fs.ErrPermission) {
-				x.At(key, fmt.Errorf("%s: run this as the user that the node runs as, or with --files-only", plainly(err)))
-			} else if err != nil {
-				x.At(key, errors.New(plainly(err)))
+			if err != nil {
+				all = append(all, fault{key, err})
 			}
+		}
+	}
+	state := func(dir string) {
+		if dir != "" {
+			at("state", admin.CheckFolder(dir))
 		}
 	}
 	switch f := x.File.(type) {
 	case *conf.Relay:
 		at("keys", keyFaults(x.Path, "relay", f.Keys)...)
-		at("state", stateFault(f.State))
+		state(f.State)
 		_, err := noticeOf(f)
 		at("exit_notice", err)
 	case *conf.Authority:
 		at("keys", keyFaults(x.Path, "authority", f.Keys)...)
-		at("state", stateFault(f.State))
+		state(f.State)
 	case *conf.Client:
-		at("state", stateFault(f.State))
+		state(f.State)
 		for i, l := range f.Listen {
 			if path := l.Unix(); path != "" {
 				at(fmt.Sprintf("listen[%d].address", i), folderFault(filepath.Dir(path)))
 			}
 		}
 	}
+	return all
 }
 
 // keyFaults are what is wrong with the key folder of a node, whose configuration is config, and the files in it.
@@ -132,27 +154,6 @@ func keyFaults(config, kind, dir string) (all []error) {
 	}
 	_, link := relay.LoadKey[*ecdh.PrivateKey](filepath.Join(dir, linkFile))
 	return []error{err, link}
-}
-
-// stateFault is what is wrong with a state folder; nil: nothing, and a node makes one that is not there.
-func stateFault(dir string) error {
-	for at := dir; at != ""; at = filepath.Dir(at) {
-		st, err := os.Stat(at)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && filepath.Dir(at) != at:
-			continue
-		case err != nil:
-			return err
-		case !st.IsDir() && at == dir:
-			return about(dir, "this is not a folder")
-		case !st.IsDir():
-			return about(dir, "cannot be made, as %s is not a folder", at)
-		case at == dir && runtime.GOOS != "windows" && st.Mode().Perm()&0o002 != 0:
-			return about(dir, "everybody on this machine can write into this folder (mode %04o): run chmod 700 %s", st.Mode().Perm(), dir)
-		}
-		break
-	}
-	return nil
 }
 
 // folderFault says why a file cannot be made in a folder: it is not there.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -84,6 +85,9 @@ func doctor(ctx context.Context, path string, asJSON bool, out io.Writer) error 
 func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 	add := func(f ...finding) { all = append(all, f...) }
 	x := conf.Examine(path, "")
+	if len(x.Mistakes) > 0 {
+		checkNamed(x)
+	}
 	for _, m := range x.Mistakes {
 		add(bad("configuration", plainly(m), "mend it, then run: peel check "+path))
 	}
@@ -93,28 +97,45 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 	kind := x.Kind
 	add(ok("configuration", path+" is in order ("+kind+")"))
 	var network, keys, state string
-	var listen, resolvers []string
+	var resolvers []string
+	var ports []listened
 	var exits bool
 	switch f := x.File.(type) {
 	case *conf.Relay:
-		network, keys, state, listen, resolvers, exits = f.Network, f.Keys, f.State, f.Listen, f.Resolvers, len(f.Exit) > 0
+		network, keys, state, resolvers, exits = f.Network, f.Keys, f.State, f.Resolvers, len(f.Exit) > 0
+		ports = append(portsOf("listen", f.Listen...), portsOf("admin", f.Admin)...)
+		if f.Notice != "" {
+			ports = append(ports, portsOf("exit_notice", f.NoticeListen()...)...)
+		}
 		add(checkAddresses(f)...)
 	case *conf.Client:
 		network, state = f.Network, f.State
 		for _, l := range f.Doors() {
-			if l.Unix() == "" {
-				listen = append(listen, l.Address)
-				add(checkDoor(l.Address)...)
+			if l.Unix() != "" {
+				continue
 			}
+			key := "listen"
+			if l.Address == f.SOCKS {
+				key = "socks"
+			}
+			ports = append(ports, listened{key, l.Address})
+			add(checkDoor(l.Address)...)
 		}
+		ports = append(append(ports, portsOf("dns", f.DNS)...), portsOf("admin", f.Admin)...)
 	case *conf.Authority:
-		network, keys, state, listen = f.Network, f.Keys, f.State, f.Listen
+		network, keys, state = f.Network, f.Keys, f.State
+		ports = append(portsOf("listen", f.Listen...), portsOf("admin", f.Admin)...)
 	default:
 		return append(all, bad("configuration", "this is no node's file: it is for "+kind, "name the node's own file"))
 	}
-	running := state != "" && isRunning(ctx, state)
-	add(checkKeys(path, kind, keys, now)...)
-	add(checkPorts(listen, running)...)
+	faults := namedFaults(x)
+	if !slices.ContainsFunc(faults, func(f fault) bool { return f.key == "keys" }) {
+		add(checkKeys(kind, keys, now)...)
+	}
+	for _, f := range faults {
+		add(faultOf(f))
+	}
+	add(checkPorts(ports, lifeOf(ctx, state))...)
 	add(checkClock(network, state, now))
 	add(checkOpenFiles(kind))
 	add(checkDisk(state))
@@ -124,73 +145,123 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 	return all
 }
 
-// isRunning says whether a node answers in a state folder.
-func isRunning(ctx context.Context, state string) bool {
-	a, err := admin.NewAsker(filepath.Join(state, admin.SocketFile))
-	if err != nil {
-		return false
+// What is known of whether the node of a state folder runs.
+type life int
+
+const (
+	unknown life = iota // it is another user's, or has no socket to be asked at
+	ended
+	alive
+)
+
+// lifeOf says whether a node answers in a state folder.
+func lifeOf(ctx context.Context, state string) life {
+	if state == "" {
+		return unknown
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_, err = a.Get(ctx, "/healthz")
-	return err == nil
+	a, err := admin.NewAsker(filepath.Join(state, admin.SocketFile))
+	if err == nil {
+		_, err = a.Get(ctx, "/healthz")
+	}
+	switch {
+	case err == nil:
+		return alive
+	case errors.Is(err, fs.ErrPermission):
+		return unknown
+	}
+	return ended
 }
 
-func checkKeys(path, kind, dir string, now time.Time) []finding {
-	const usual = "only the node's user may read them: chmod 700 the folder, chmod 600 the files, and chown both to that user"
-	remedy := func(err error) string {
-		if errors.Is(err, fs.ErrNotExist) {
-			return "a node without its keys is another node: look whether keys in the configuration names the right folder"
-		}
-		return usual
+// faultOf is what is wrong with what a key names, with its remedy where the error has none.
+func faultOf(f fault) finding {
+	says := plainly(f.err)
+	switch {
+	case errors.Is(f.err, fs.ErrPermission):
+		return bad(f.key, says, "run this as the user that the node runs as; if it is that, give it what is there, with chown")
+	case f.key == "keys" && errors.Is(f.err, fs.ErrNotExist):
+		return bad(f.key, says, "a node without its keys is another node: look whether keys in the configuration names the right folder")
+	case f.key == "keys" && strings.Contains(says, "others than its owner"):
+		return bad(f.key, says, "only the node's user may read them: chmod 700 the folder, chmod 600 the files, and chown both to that user")
 	}
+	return bad(f.key, says, "")
+}
+
+// checkKeys looks at how long keys, which can be read, are good for.
+func checkKeys(kind, dir string, now time.Time) []finding {
+	var ends time.Time
+	within := relay.RenewWithin
 	switch kind {
 	case "relay":
-		k, err := relay.LoadKeys(dir)
+		k, err := relay.LoadSigner(dir, now)
 		if err != nil {
-			return []finding{bad("keys", plainly(err), remedy(err))}
+			return []finding{bad("keys", plainly(err), "")}
 		}
-		if s := k.Signer; s != nil {
-			if left := s.Certificate.NotAfter.Sub(now); left <= relay.RenewWithin {
-				return []finding{warn("keys", fmt.Sprintf("the certificate of the signing key ends in %d days", int(left.Hours()/24)), "renew it: peel keys rotate --help")}
-			}
+		if _, err := os.Stat(filepath.Join(dir, identityFile)); k != nil && err != nil {
+			ends = k.Certificate.NotAfter
 		}
 	case "authority":
 		c, err := authorityKeys(dir, now)
 		if err != nil {
-			return []finding{bad("keys", plainly(err), remedy(err))}
+			return []finding{bad("keys", plainly(err), "")}
 		}
-		if err := cannotSign(c, now); err != nil {
-			return []finding{bad("keys", plainly(err), rotateRemedy(path))}
-		}
-		if c.Certificate.Identity.IsZero() {
-			break // the identity makes one when it starts
-		}
-		if left := c.Certificate.NotAfter.Sub(now); left < 14*24*time.Hour {
-			return []finding{warn("keys", fmt.Sprintf("the certificate ends in %d days", int(left.Hours()/24)), "renew it: peel keys rotate --help")}
+		if !c.Certificate.Identity.IsZero() { // else the identity makes one when it starts
+			ends, within = c.Certificate.NotAfter, 14*24*time.Hour
 		}
 	default:
 		return nil
 	}
+	switch left := ends.Sub(now); {
+	case ends.IsZero(): // there is none
+	case left <= 0:
+		return []finding{bad("keys", "the certificate of the signing key ended "+moment(ends), "renew it: peel keys rotate --help")}
+	case left <= within:
+		return []finding{warn("keys", fmt.Sprintf("the certificate of the signing key ends in %d days", int(left.Hours()/24)), "renew it: peel keys rotate --help")}
+	}
 	return []finding{ok("keys", "can be read, by their owner only")}
 }
 
+// listened is an address that a key of the configuration has the node listen on.
+type listened struct{ key, address string }
+
+// portsOf are the addresses of a key; "": none.
+func portsOf(key string, addresses ...string) (all []listened) {
+	for _, a := range addresses {
+		if a != "" {
+			all = append(all, listened{key, a})
+		}
+	}
+	return all
+}
+
 // checkPorts says whether the node could listen where it is to.
-func checkPorts(addrs []string, running bool) (all []finding) {
-	for _, a := range addrs {
-		l, err := net.Listen("tcp", a)
+func checkPorts(ports []listened, node life) (all []finding) {
+	for _, p := range ports {
+		l, err := net.Listen("tcp", p.address)
+		if err == nil {
+			l.Close()
+		}
+		if err == nil && p.key == "dns" {
+			var u net.PacketConn
+			if u, err = net.ListenPacket("udp", p.address); err == nil {
+				u.Close()
+			}
+		}
+		what := p.key + " " + p.address
 		switch {
 		case err == nil:
-			l.Close()
-			all = append(all, ok("port", a+" is free"))
-		case errors.Is(err, syscall.EADDRINUSE) && running:
-			all = append(all, ok("port", a+" is in use, and the node runs"))
+			all = append(all, ok("port", what+" is free"))
+		case errors.Is(err, syscall.EADDRINUSE) && node == alive:
+			all = append(all, ok("port", what+" is in use, and the node runs"))
+		case errors.Is(err, syscall.EADDRINUSE) && node == unknown:
+			all = append(all, warn("port", what+" is in use, and whether by the node cannot be told", "run this as the user that the node runs as"))
 		case errors.Is(err, syscall.EADDRINUSE):
-			all = append(all, bad("port", a+" is in use, although the node does not run", "end what listens there (ss -ltnp shows it), or choose another port"))
+			all = append(all, bad("port", what+" is in use, although the node does not run", "end what listens there (ss -ltnp shows it), or choose another port"))
 		case errors.Is(err, syscall.EACCES):
-			all = append(all, bad("port", a+" may not be listened on", "choose a port above 1023, and have the firewall lead another to it if need be"))
+			all = append(all, bad("port", what+" may not be listened on", "choose a port above 1023, and have the firewall lead another to it if need be"))
 		default:
-			all = append(all, bad("port", err.Error(), "choose an address of this machine, or 0.0.0.0 for all"))
+			all = append(all, bad("port", p.key+": "+err.Error(), "choose an address of this machine, or 0.0.0.0 for all"))
 		}
 	}
 	return all

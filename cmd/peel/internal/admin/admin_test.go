@@ -152,7 +152,11 @@ func TestFoldersThatAreNotSafe(t *testing.T) {
 		"a file": {func(t *testing.T, dir string) string {
 			os.WriteFile(filepath.Join(dir, "file"), nil, 0o600)
 			return filepath.Join(dir, "file")
-		}, "state folder"},
+		}, "is not a folder"},
+		"a file above": {func(t *testing.T, dir string) string {
+			os.WriteFile(filepath.Join(dir, "file"), nil, 0o600)
+			return filepath.Join(dir, "file", "state")
+		}, "choose another"},
 		"a file in the socket's place": {func(t *testing.T, dir string) string {
 			os.WriteFile(filepath.Join(dir, SocketFile), nil, 0o600)
 			return dir

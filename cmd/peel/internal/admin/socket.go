@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 )
 
@@ -19,48 +20,67 @@ const mostPath = 103
 
 // safeFolder makes a folder of our own, or refuses one in which others could put something else in the socket's place.
 func safeFolder(dir string) error {
+	if err := checkFolder(dir, true); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("admin: state folder: %w", err)
 	}
-	st, err := os.Lstat(dir)
-	if err != nil {
-		return fmt.Errorf("admin: state folder: %w", err)
-	}
-	if !st.IsDir() {
-		return fmt.Errorf("admin: %s is not a folder (a link to one will not do: name the folder itself)", dir)
-	}
-	if runtime.GOOS == "windows" {
-		return nil // no modes here: the folder's access list counts (spec/admin.md, section 1)
-	}
-	if !OwnedByUs(st) {
-		return fmt.Errorf("admin: %s belongs to another user: give the state folder to the user that peel runs as, with chown", dir)
-	}
-	if st.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("admin: others can write in %s (mode %04o): run chmod 700 %[1]s", dir, st.Mode().Perm())
-	}
-	return safeAbove(dir)
+	return checkFolder(dir, true)
 }
 
-// safeAbove refuses a path with a folder in it that everybody may change.
-func safeAbove(dir string) error {
-	at, err := filepath.Abs(dir)
-	if err == nil {
-		at, err = filepath.EvalSymlinks(at)
-	}
-	if err != nil {
+// CheckFolder says why a node would refuse a state folder; nil: it would not, and makes one that is not there. Root, who may look on
+// behalf of the node's user, is not told whose it is.
+func CheckFolder(dir string) error { return checkFolder(dir, os.Geteuid() != 0) }
+
+// checkFolder refuses a folder that belongs to another user only if it has to be our own.
+func checkFolder(dir string, own bool) error {
+	st, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return checkAbove(dir)
+	case err != nil:
 		return fmt.Errorf("admin: state folder: %w", err)
+	case !st.IsDir():
+		return fmt.Errorf("admin: %s is not a folder (a link to one will not do: name the folder itself)", dir)
+	case runtime.GOOS == "windows":
+		return nil // no modes here: the folder's access list counts (spec/admin.md, section 1)
+	case own && !OwnedByUs(st):
+		return fmt.Errorf("admin: %s belongs to another user: give the state folder to the user that peel runs as, with chown", dir)
+	case st.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("admin: others can write in %s (mode %04o): run chmod 700 %[1]s", dir, st.Mode().Perm())
 	}
-	for at != filepath.Dir(at) {
-		at = filepath.Dir(at)
-		st, err := os.Stat(at)
-		if err != nil {
-			return fmt.Errorf("admin: state folder: %w", err)
+	return checkAbove(dir)
+}
+
+// checkAbove refuses a path with a folder above it that everybody may change, or that is none. What is not there is still to be made.
+func checkAbove(dir string) error {
+	at, err := filepath.Abs(dir)
+	for err == nil {
+		up := filepath.Dir(at)
+		if at, err = filepath.EvalSymlinks(up); err == nil {
+			break
 		}
-		if st.Mode().Perm()&0o002 != 0 && st.Mode()&fs.ModeSticky == 0 {
+		if up != filepath.Dir(up) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
+			at, err = up, nil
+		}
+	}
+	for ; err == nil; at = filepath.Dir(at) {
+		var st fs.FileInfo
+		if st, err = os.Stat(at); err != nil {
+			break
+		}
+		if !st.IsDir() {
+			return fmt.Errorf("admin: %s is not a folder, so that the state folder %s cannot be made: choose another", at, dir)
+		}
+		if runtime.GOOS != "windows" && st.Mode().Perm()&0o002 != 0 && st.Mode()&fs.ModeSticky == 0 {
 			return fmt.Errorf("admin: everybody can write in %s, above the state folder: run chmod o-w %[1]s, or choose another state folder", at)
 		}
+		if at == filepath.Dir(at) {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("admin: state folder: %w", err)
 }
 
 // ErrInUse is in the error of a folder whose node runs already.
