@@ -170,7 +170,7 @@ func readKeys(dir string) (Keys, error) {
 	defer clear(text)
 	o, err := parseOnionKeys(text)
 	if err != nil {
-		return Keys{}, fmt.Errorf("relay: %s: %w", path, err)
+		return Keys{}, damaged(path, err)
 	}
 	k.Onion, k.Previous, k.Made = o.current, o.previous, o.since
 	return k, nil
@@ -250,7 +250,7 @@ func readKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("relay: key file: %w", err)
 	}
 	if !st.Mode().IsRegular() || st.Size() > mostKeyFile {
-		return nil, fmt.Errorf("relay: %s: not a key file", path)
+		return nil, damaged(path, errors.New("not a key file"))
 	}
 	if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("relay: %s: others than its owner can read this private key (mode %04o): run chmod 600 %s", path, st.Mode().Perm(), path)
@@ -260,6 +260,11 @@ func readKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("relay: key file: %w", err)
 	}
 	return b, nil
+}
+
+// damaged is the error of a key file that says nothing, with what to do.
+func damaged(path string, err error) error {
+	return fmt.Errorf("relay: %s: %w: move the keys of this folder elsewhere and bring back a backup (peel keys import), or make a new node (peel init)", path, err)
 }
 
 // LoadKey reads one private key of the kind K, which is ed25519.PrivateKey or *ecdh.PrivateKey (X25519).
@@ -272,12 +277,12 @@ func LoadKey[K ed25519.PrivateKey | *ecdh.PrivateKey](path string) (K, error) {
 	defer clear(b)
 	block, rest := pem.Decode(b)
 	if block == nil || block.Type != "PRIVATE KEY" || len(rest) != 0 {
-		return none, fmt.Errorf("relay: %s: not one private key in PEM (PKCS #8)", path)
+		return none, damaged(path, errors.New("not one private key in PEM (PKCS #8)"))
 	}
 	defer clear(block.Bytes)
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return none, fmt.Errorf("relay: %s: %w", path, err)
+		return none, damaged(path, err)
 	}
 	k, ok := key.(K)
 	if e, is := key.(*ecdh.PrivateKey); is && e.Curve() != ecdh.X25519() {

@@ -45,11 +45,7 @@ func checkFiles(files []string, kind string, alone bool, out, errs io.Writer) er
 			checkNamed(x)
 		}
 		for _, m := range x.Mistakes {
-			what := plainly(m)
-			if errors.Is(m, fs.ErrPermission) {
-				what += ": run this as the user that the node runs as"
-			}
-			fmt.Fprintln(errs, what)
+			fmt.Fprintln(errs, plainly(m))
 		}
 		if len(x.Mistakes) > 0 {
 			bad++
@@ -68,7 +64,7 @@ func checkNamed(x *conf.Examined) {
 	for _, f := range namedFaults(x) {
 		what := plainly(f.err)
 		if errors.Is(f.err, fs.ErrPermission) {
-			what += ": run this as the user that the node runs as, or with --files-only"
+			what += ", or with --files-only"
 		}
 		x.At(f.key, errors.New(what))
 	}

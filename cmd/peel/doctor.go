@@ -178,8 +178,6 @@ func lifeOf(ctx context.Context, state string) life {
 func faultOf(f fault) finding {
 	says := plainly(f.err)
 	switch {
-	case errors.Is(f.err, fs.ErrPermission):
-		return bad(f.key, says, "run this as the user that the node runs as; if it is that, give it what is there, with chown")
 	case f.key == "keys" && errors.Is(f.err, fs.ErrNotExist):
 		return bad(f.key, says, "a node without its keys is another node: look whether keys in the configuration names the right folder")
 	case f.key == "keys" && strings.Contains(says, "others than its owner"):

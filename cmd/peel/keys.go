@@ -121,6 +121,9 @@ func showPath(w io.Writer, path string, now time.Time) error {
 		if st, err := os.Stat(filepath.Join(path, "keys")); err == nil && st.IsDir() {
 			return showPath(w, filepath.Join(path, "keys"), now) // a node's folder
 		}
+		if _, err := os.ReadDir(path); err != nil {
+			return err
+		}
 		return about(path, "no keys here: name a file, or the folder that the node's configuration has under keys")
 	}
 	var failed error
@@ -317,6 +320,9 @@ func keysBackup() *cobra.Command {
 				}
 			}
 			if len(keys) == 0 {
+				if _, err := os.ReadDir(args[0]); err != nil {
+					return err
+				}
 				return about(args[0], "no keys here")
 			}
 			p, err := phrase.get("the backup in "+out, true, c.ErrOrStderr())

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -94,7 +96,24 @@ func each(err error) (all []error) {
 }
 
 // plainly is an error as its user reads it.
-func plainly(err error) string { return conf.Plain(errors.New(story.Words(err))) }
+func plainly(err error) string {
+	text := conf.Plain(errors.New(story.Words(err)))
+	var call *fs.PathError
+	if !errors.As(err, &call) || !strings.HasSuffix(text, call.Err.Error()) { // else it says what to do
+		return text
+	}
+	switch {
+	case errors.Is(call, fs.ErrPermission) && call.Op == "mkdir":
+		text += ": choose another place, or run peel as a user who may"
+	case errors.Is(call, fs.ErrPermission):
+		text += ": run peel as the user that this belongs to, or as root"
+	case errors.Is(call, syscall.ENOSPC):
+		text += ": make room there"
+	case errors.Is(call, syscall.EROFS), call.Op == "mkdir":
+		text += ": choose another place"
+	}
+	return text
+}
 
 func root() *cobra.Command {
 	c := &cobra.Command{

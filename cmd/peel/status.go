@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -73,7 +74,9 @@ func (w *which) path() (string, error) {
 		}
 		return filepath.Join(state, admin.SocketFile), nil
 	case w.dir != "":
-		if st, err := os.Stat(w.dir); err != nil || !st.IsDir() {
+		if st, err := os.Stat(w.dir); errors.Is(err, fs.ErrPermission) {
+			return "", &admin.NotRunning{Path: w.dir, Err: err}
+		} else if err != nil || !st.IsDir() {
 			return "", &usageError{fmt.Errorf("--dir %s: no such folder: name that of a node, or its state folder", w.dir)}
 		}
 		return admin.Find(w.dir), nil
@@ -83,7 +86,7 @@ func (w *which) path() (string, error) {
 			continue
 		}
 		path := admin.Find(dir)
-		if _, err := os.Lstat(path); err == nil {
+		if _, err := os.Lstat(path); err == nil || errors.Is(err, fs.ErrPermission) {
 			return path, nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -129,16 +130,23 @@ func TestErrorsKeepTheWordsOfTheirUsers(t *testing.T) {
 		{&usageError{fmt.Errorf("client: %w", fmt.Errorf("circuit: hop 2: %w", closed))}, "hop 2: closed"},
 		{errors.Join(closed, errors.New("cache: no consensus yet")), "closed\nno consensus yet"},
 		{fmt.Errorf("client: the page says %q: %w", "my (link: here): stream: on", closed), `the page says "my (link: here): stream: on": closed`},
-		{&fs.PathError{Op: "remove", Path: "/srv/a: link: b", Err: fs.ErrPermission}, "remove /srv/a: link: b: permission denied"},
+		{&fs.PathError{Op: "remove", Path: "/srv/a: link: b", Err: fs.ErrPermission}, "remove /srv/a: link: b: permission denied: run peel as the user that this belongs to, or as root"},
 		{&conf.Error{File: "relay", Err: errors.New("this is a folder")}, "relay: this is a folder"},
 		{about("exit", "%w", errors.New("relay: it is full")), "exit: it is full"},
 		{errors.New("exit: relay: no such page"), "relay: no such page"},
+		{&conf.Error{File: "relay.toml", Err: denied("open", "relay.toml")}, "relay.toml: permission denied: run peel as the user that this belongs to, or as root"},
+		{fmt.Errorf("relay: key file: %w", denied("stat", "keys/link.key")), "key file: keys/link.key: permission denied: run peel as the user that this belongs to, or as root"},
+		{fmt.Errorf("no folder: %w", denied("mkdir", "/srv/x")), "no folder: mkdir /srv/x: permission denied: choose another place, or run peel as a user who may"},
+		{&fs.PathError{Op: "mkdir", Path: "/proc/x", Err: syscall.ENOENT}, "mkdir /proc/x: " + syscall.ENOENT.Error() + ": choose another place"},
+		{fmt.Errorf("%w: get it from a backup", denied("open", "a")), "a: permission denied: get it from a backup"},
 	} {
 		if got := plainly(c.err); got != c.want {
 			t.Errorf("%v: %q, want %q", c.err, got, c.want)
 		}
 	}
 }
+
+func denied(call, path string) error { return &fs.PathError{Op: call, Path: path, Err: syscall.EACCES} }
 
 // A time that is printed says of which zone it is, wherever the machine stands.
 func TestTimesSayTheirZone(t *testing.T) {

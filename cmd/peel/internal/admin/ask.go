@@ -35,7 +35,7 @@ type Asker struct {
 func Find(dir string) string {
 	for _, below := range []string{"", "state"} {
 		path := filepath.Join(dir, below, SocketFile)
-		if _, err := os.Lstat(path); err == nil {
+		if _, err := os.Lstat(path); err == nil || errors.Is(err, fs.ErrPermission) { // which is to be told of it
 			return path
 		}
 	}
@@ -54,7 +54,7 @@ func (e *NotRunning) Error() string {
 	case errors.Is(e.Err, fs.ErrNotExist):
 		why = "there is no such socket"
 	case errors.Is(e.Err, fs.ErrPermission):
-		return fmt.Sprintf("%s: it belongs to another user: ask as the user that the node runs as, or as root", e.Path)
+		return fmt.Sprintf("%s: permission denied, for it is another user's: ask as the user that the node runs as, or as root", e.Path)
 	}
 	return fmt.Sprintf("%s: %s: is the node running?", e.Path, why)
 }

@@ -42,7 +42,7 @@ func listenLoopback(addr, dir string) (*local, error) {
 	}
 	l, hosts, err := page.Listen(addr)
 	if err != nil {
-		return nil, fmt.Errorf("admin: %w", err)
+		return nil, fmt.Errorf("admin %w", err) // the key, and the address
 	}
 	return &local{Listener: l, token: token, hosts: hosts}, nil
 }

@@ -46,7 +46,7 @@ func checkFolder(dir string, own bool) error {
 	case runtime.GOOS == "windows":
 		return nil // no modes here: the folder's access list counts (spec/admin.md, section 1)
 	case own && !OwnedByUs(st):
-		return fmt.Errorf("admin: %s belongs to another user: give the state folder to the user that peel runs as, with chown", dir)
+		return fmt.Errorf("admin: %s belongs to another user: run peel as that one, or give the folder to the user that peel runs as, with chown", dir)
 	case st.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("admin: others can write in %s (mode %04o): run chmod 700 %[1]s", dir, st.Mode().Perm())
 	}

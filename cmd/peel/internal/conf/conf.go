@@ -121,6 +121,9 @@ func (e *Error) Error() string {
 	if at != nil {
 		return fmt.Sprintf("%s: %s", e.File, Plain(errors.New(at.Text))) // without the room that found it
 	}
+	if call, ok := e.Err.(*fs.PathError); ok && call.Path == e.File {
+		return fmt.Sprintf("%s: %v", e.File, call.Err) // which names the file once more
+	}
 	return fmt.Sprintf("%s: %s", e.File, Plain(e.Err))
 }
 

@@ -283,6 +283,8 @@ func TestErrorsAreToldInPlainWords(t *testing.T) {
 		"countries: open /x/none: no such file":                   "countries: /x/none: no such file",
 		"relay.toml:5: admin: needs a state folder":               "relay.toml:5: admin: needs a state folder",
 		"link.key: no such file or directory: get it back":        "link.key: no such file or directory: get it back",
+		"keys: key file: stat keys/link.key: denied":              "keys: key file: keys/link.key: denied",
+		"a port: open to all: whoever reaches it uses it":         "a port: open to all: whoever reaches it uses it",
 		"one: no\nopen two: no":                                   "one: no\ntwo: no",
 		"a superdirectory: is no word of ours, nor is subcell: x": "a superdirectory: is no word of ours, nor is subcell: x",
 	} {

@@ -24,6 +24,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // mostBody is the most of a request's body.
@@ -148,7 +149,10 @@ func Listen(addr string) (net.Listener, []string, error) {
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: end what listens there, or choose another port", err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%s: another program listens there: end it, or choose another port", addr)
+		}
+		return nil, nil, err
 	}
 	at := l.Addr().(*net.TCPAddr).AddrPort()
 	return l, []string{at.String(), fmt.Sprintf("localhost:%d", at.Port())}, nil
