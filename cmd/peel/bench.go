@@ -157,7 +157,7 @@ func (b *benchrun) startProfile() (stop func() error, err error) {
 	}
 	f, err := os.Create(b.profile)
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("--cpuprofile: %w", err)}
+		return nil, fmt.Errorf("--cpuprofile: %w", err)
 	}
 	if err := pprof.StartCPUProfile(f); err != nil {
 		f.Close()

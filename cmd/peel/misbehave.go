@@ -39,7 +39,7 @@ func (m *misdeeds) villain(role string) (*relay.Villain, error) {
 		return nil, nil
 	}
 	if known := plan.Scripts[role]; !slices.Contains(known, m.script) || m.script == "equivocate" {
-		return nil, &usageError{fmt.Errorf("--villain %q: give one of %s", m.script, strings.Join(known, ", "))}
+		return nil, &usageError{fmt.Errorf("--villain %q: %sgive one of %s", m.script, meantWord(m.script, known), strings.Join(known, ", "))}
 	}
 	m.mind = villain.NewMind(m.seed, time.Sleep)
 	m.mind.Set(m.script)

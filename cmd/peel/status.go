@@ -160,7 +160,7 @@ says no admin address, the page is shown by this command itself, until Ctrl-C. W
 	node.flags(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&inBrowser, "page", false, "print the address of the status page, for a browser")
-	c.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "`address` of loopback where --page shows the page of a node that has no admin address")
+	checkedVar(c.Flags(), &listen, "listen", "127.0.0.1:0", "`address` of loopback where --page shows the page of a node that has no admin address", aPage)
 	c.MarkFlagsMutuallyExclusive("json", "page")
 	return c
 }

@@ -22,8 +22,6 @@ import (
 	"peel/cell/contain"
 	"peel/client"
 	"peel/client/path"
-	"peel/cmd/peel/internal/conf"
-	"peel/cmd/peel/internal/page"
 	"peel/testnet"
 	"peel/testnet/story"
 )
@@ -71,13 +69,13 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 	f.IntVar(&t.size.Authorities, "authorities", t.size.Authorities, "directory authorities")
 	f.IntVar(&t.size.Relays, "relays", t.size.Relays, "relays, exits included")
 	f.IntVar(&t.size.Exits, "exits", t.size.Exits, "relays that are exits")
-	f.StringVar(&t.socks, "socks", "127.0.0.1:9250", "`address` of the port for SOCKS and HTTP CONNECT; port 0 picks a free one")
-	f.StringVar(&t.dns, "dns", "", "`address` of a DNS port; port 0 picks a free one (default: none)")
-	f.StringVar(&t.web, "web", "127.0.0.1:0", "`address` of the window, a web page that shows the network; port 0 picks a free one, off: none")
+	checkedVar(f, &t.socks, "socks", "127.0.0.1:9250", "`address` of the port for SOCKS and HTTP CONNECT; port 0 picks a free one", anAddress("127.0.0.1:9250"))
+	checkedVar(f, &t.dns, "dns", "", "`address` of a DNS port; port 0 picks a free one (default: none)", orNone(anAddress("127.0.0.1:9253"), ""))
+	checkedVar(f, &t.web, "web", "127.0.0.1:0", "`address` of the window, a web page that shows the network; port 0 picks a free one, off: none", orNone(aPage, "", "off"))
 	f.StringVar(&t.report, "report", "", "write what happened, with plots, into this `file` at the end: one page of HTML")
 	f.StringVar(&t.dir, "dir", "", "`folder` for keys, documents and logs (default: a temporary one, removed at the end)")
 	f.DurationVar(&t.duration, "duration", 0, "end by itself after this `time`, such as 30s; 0: stay until Ctrl-C")
-	f.StringVar(&t.log, "log", "info", "how much the nodes' logs tell, a `level`: error, warn, info or debug")
+	checkedVar(f, &t.log, "log", "info", "how much the nodes' logs tell, a `level`: error, warn, info or debug", oneOf("error", "warn", "info", "debug"))
 	f.BoolVar(&t.json, "json", false, "print events as lines of JSON")
 	t.trouble.add(c)
 	c.AddCommand(benchCommand(), testnetRunCommand(), topCommand(), exportCommand())
@@ -156,8 +154,9 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	if t.duration < 0 {
 		return &usageError{errors.New("--duration: must not be negative")}
 	}
-	if err := page.CheckListen(t.web); err != nil && !noWindow(t.web) {
-		return &usageError{fmt.Errorf("--web: %w", err)}
+	trouble, err := t.trouble.plan(t.size)
+	if err != nil {
+		return &usageError{err}
 	}
 	if t.duration > 0 {
 		var cancel context.CancelFunc
@@ -175,9 +174,6 @@ func (t *localnet) run(ctx context.Context) (end error) {
 		fmt.Fprintf(t.stderr, "peel: warning: --socks %s is open to other machines: whoever reaches it can use it\n", t.socks)
 	}
 	if t.dns != "" {
-		if err := conf.Check(&conf.Client{Network: "-", DNS: t.dns}); err != nil {
-			return &usageError{err}
-		}
 		if d.udp, d.tcp, err = listenDNS(t.dns); err != nil {
 			return fmt.Errorf("--%w", err)
 		}
@@ -192,14 +188,10 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	defer remove()
 	logs := &logFiles{dir: t.dir}
 	if err := logs.level.UnmarshalText([]byte(t.log)); err != nil {
-		return &usageError{fmt.Errorf("--log %q: must be error, warn, info or debug", t.log)}
+		return err // cannot be: the flag was checked
 	}
 	defer logs.close()
 
-	trouble, err := t.trouble.plan(t.size)
-	if err != nil {
-		return &usageError{err}
-	}
 	late := false
 	if trouble == nil && !noWindow(t.web) { // the window has weather, which costs nothing until somebody asks for it
 		trouble = calm(t.size)

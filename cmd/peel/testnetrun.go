@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +15,6 @@ import (
 
 	"peel/cell/contain"
 	"peel/cmd/peel/internal/conf"
-	"peel/cmd/peel/internal/page"
 	"peel/cmd/peel/internal/window"
 	"peel/testnet/lab"
 	"peel/testnet/plan"
@@ -81,11 +79,11 @@ virtual time pass slowly enough to watch.`,
 	}
 	f := c.Flags()
 	r.trouble.add(c)
-	f.StringVar(&r.ground, "ground", r.ground, "what the network stands on, a `ground`: "+strings.Join(grounds, ", "))
+	checkedVar(f, &r.ground, "ground", r.ground, "what the network stands on, a `ground`: "+strings.Join(grounds, ", "), oneOf(grounds...))
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "say at the end of each how it went, and nothing before")
 	f.BoolVar(&r.trace, "trace", false, "print the trace: all that the seed decides")
 	f.StringVar(&r.report, "report", "", "write what happened, with plots, into this `file`: one page of HTML (docs/window.md); for one FILE")
-	f.StringVar(&r.web, "web", "127.0.0.1:0", "`address` of the window; port 0 picks a free one, off: none; if it is given, the window stays until Ctrl-C (with --quiet, default: off)")
+	checkedVar(f, &r.web, "web", "127.0.0.1:0", "`address` of the window; port 0 picks a free one, off: none; if it is given, the window stays until Ctrl-C (with --quiet, default: off)", orNone(aPage, "", "off"))
 	f.Float64Var(&r.pace, "pace", 0, "a `number`: at most so many seconds of virtual time in a second; 0: as many as the machine can")
 	f.IntVar(&r.shrink, "shrink", 30, "when a rule is broken, run up to so many `times` to find the smallest plan that breaks it; 0: do not, as usual in real time")
 	return c
@@ -207,17 +205,12 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 // check says which flags have values that cannot be.
 func (r *labRun) check() error {
 	switch {
-	case !slices.Contains(grounds, r.ground):
-		return fmt.Errorf("--ground %q: %sgive one of %s", r.ground, meantWord(r.ground, grounds), strings.Join(grounds, ", "))
 	case r.pace != 0 && r.ground != groundVirtual:
 		return errors.New("--pace: only virtual time has a pace: leave it out, or leave out --ground")
 	case math.IsNaN(r.pace) || r.pace < 0 || r.pace > 0 && r.pace < 0.01 || r.pace > 1e6:
 		return errors.New("--pace: give a number from 0.01 to 1000000, or 0")
 	case r.shrink < 0 || r.shrink > mostShrink:
 		return fmt.Errorf("--shrink %d: give how many runs there may be to find a smaller plan, at most %d; 0: none", r.shrink, mostShrink)
-	}
-	if err := page.CheckListen(r.web); err != nil && !noWindow(r.web) {
-		return fmt.Errorf("--web: %w", err)
 	}
 	return nil
 }

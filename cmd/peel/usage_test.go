@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -147,6 +148,45 @@ func TestErrorsKeepTheWordsOfTheirUsers(t *testing.T) {
 }
 
 func denied(call, path string) error { return &fs.PathError{Op: call, Path: path, Err: syscall.EACCES} }
+
+// What a flag cannot take is wrong use, whose status is 2, and is said before anything is begun: here, before it shows that the port is taken.
+func TestWhatAFlagCannotTakeIsSaidFirst(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"testnet", "--socks", "127.0.0.1:80x"}, "give an address and a port"},
+		{[]string{"testnet", "--socks", "127.0.0.1:99999"}, "give an address and a port"},
+		{[]string{"testnet", "--dns", "127.0.0.1:80x"}, "such as 127.0.0.1:9253"},
+		{[]string{"testnet", "--web", "0.0.0.0:0"}, "is not an address of this machine alone"},
+		{[]string{"testnet", "--log", "inf"}, `did you mean "info"?`},
+		{[]string{"testnet", "--weather", "stom"}, `did you mean "storm"?`},
+		{[]string{"testnet", "--villain", "relay3=tga"}, `did you mean "tag"?`},
+		{[]string{"testnet", "--villain", "relay33=tag"}, `there is no node "relay33"`},
+		{[]string{"testnet", "--churn", "1s"}, "give at least 5s"},
+		{[]string{"testnet", "--seed", "x"}, "give a whole number"},
+		{[]string{"testnet", "--duration", "-1s"}, "must not be negative"},
+		{[]string{"testnet", "run", "--web", "here", "first-page"}, "such as 127.0.0.1:9270"},
+		{[]string{"testnet", "run", "--ground", "lopback", "first-page"}, `did you mean "loopback"?`},
+		{[]string{"status", "--page", "--listen", "0.0.0.0:0"}, "is not an address of this machine alone"},
+		{[]string{"init", "client", "x", "--socks", "127.0.0.1:80x"}, "is not an address and a port"},
+	} {
+		if c.args[0] == "testnet" && c.args[1] != "run" && c.args[1] != "--socks" {
+			c.args = append(c.args, "--socks", taken.Addr().String())
+		}
+		verb := root()
+		verb.SetArgs(c.args)
+		err := verb.ExecuteContext(t.Context())
+		if wrong := new(usageError); !errors.As(err, &wrong) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", strings.Join(c.args, " "), err)
+		}
+	}
+}
 
 // A time that is printed says of which zone it is, wherever the machine stands.
 func TestTimesSayTheirZone(t *testing.T) {

@@ -124,6 +124,9 @@ func listens(addrs []string) error {
 	return nil
 }
 
+// IsAddress says whether a text is an address, or a name, and a port, at which to listen.
+func IsAddress(s string) bool { return listens([]string{s}) == nil }
+
 func isPort(s string) bool {
 	_, err := strconv.ParseUint(s, 10, 16)
 	return err == nil
