@@ -118,25 +118,26 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	}
 	authorityView(window, a)
 	bad.window(window)
-	reload := reloading(cfg.Log, func() error {
+	reload := reloading(cfg.Log, func() ([]string, error) {
 		renewed := renew(a, f.Keys)
 		if renewed != nil {
 			cfg.Log.Warn("no other signing key was taken up", "why", renewed)
 		}
 		var next conf.Authority
-		if err := conf.Reload(path, &f, &next); err != nil {
-			return errors.Join(err, renewed)
+		changed, err := conf.Reload(path, &f, &next)
+		if err != nil {
+			return nil, errors.Join(err, renewed)
 		}
 		allowed, err := next.Allowed()
 		if err == nil {
 			err = a.Reload(next.Lists, allowed)
 		}
 		if err != nil {
-			return errors.Join(err, renewed)
+			return nil, errors.Join(err, renewed)
 		}
 		setLevel(level, next.Log)
 		f = next
-		return renewed
+		return append(changed, "what the lists and the signing keys say, if that is new"), renewed
 	})
 	window.Action("reload", reload)
 	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },

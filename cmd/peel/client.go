@@ -80,24 +80,22 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 		}
 		return about(path, "%w", err)
 	}
-	reload := reloading(log, func() error {
+	reload := reloading(log, func() ([]string, error) {
 		var next conf.Client
-		if err := conf.Reload(path, &f, &next); err != nil {
-			return err
-		}
-		if err := conf.SameNetwork(next.Network, network); err != nil {
-			return err
+		changed, err := conf.Reload(path, &f, &next)
+		if err := errors.Join(err, conf.SameNetwork(f.Network, network)); err != nil {
+			return nil, err
 		}
 		rules, err := next.Rules()
 		if err == nil {
 			err = c.Change(rules)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		setLevel(level, next.Log)
 		f = next
-		return nil
+		return changed, nil
 	})
 	window.Action("reload", reload)
 	written := []string{f.State, conf.RuntimeFolder()}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -39,7 +40,7 @@ func clientWindow(s *admin.Server, c *client.Client) {
 		}{n.Circuits, n.Spare, n.Building, n.Streams, races, won, c.Again(), c.Panics()}
 	})
 	s.Page("circuits", func() any { return circuitsPage{circuitsShown(c.Circuits())} })
-	s.Action("newnym", c.NewIdentity)
+	s.Action("newnym", func(ctx context.Context) (string, error) { return newCircuits, c.NewIdentity(ctx) })
 	s.Ready(func() error {
 		if p, _ := c.Bootstrap(); p.Percent < 100 {
 			return errors.New(p.String())

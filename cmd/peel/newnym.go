@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -11,6 +10,9 @@ import (
 
 	"peel/client"
 )
+
+// newCircuits is said when a client has begun one.
+const newCircuits = "new identity: circuits of before take no new streams"
 
 func newnymCommand() *cobra.Command {
 	var node which
@@ -26,11 +28,7 @@ It does not change what programs tell about you: end them, or use new ones, as w
 			if err != nil {
 				return err
 			}
-			if err := a.Post(c.Context(), "newnym"); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), "new identity: circuits of before take no new streams")
-			return err
+			return act(c, a, "newnym")
 		},
 	}
 	node.flags(c)
@@ -56,7 +54,7 @@ func heedNewnym(ctx context.Context, signals <-chan os.Signal, c *client.Client,
 		case <-signals:
 		}
 		if err := c.NewIdentity(ctx); err == nil {
-			log.Info("new identity: circuits of before take no new streams")
+			log.Info(newCircuits)
 		}
 	}
 }

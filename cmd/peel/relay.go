@@ -160,25 +160,20 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 	relayView(window, r)
 	bad.window(window)
 	asks := cfg.Resolver
-	reload := reloading(cfg.Log, func() error {
-		signer, err := nextSigner(r, f.Keys)
-		if err != nil {
-			return err
-		}
+	reload := reloading(cfg.Log, func() ([]string, error) {
+		signer, unsigned := nextSigner(r, f.Keys)
 		var next conf.Relay
-		if err := conf.Reload(path, &f, &next); err != nil {
-			return err
-		}
-		if err := conf.SameNetwork(next.Network, network); err != nil {
-			return err
+		changed, err := conf.Reload(path, &f, &next)
+		if err := errors.Join(err, unsigned, conf.SameNetwork(f.Network, network)); err != nil {
+			return nil, err
 		}
 		s, err := relaySettings(&next)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if s.Resolver = asks; !slices.Equal(next.Resolvers, f.Resolvers) {
 			if s.Resolver, err = resolver(&next, cfg.Log); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		page, err := notice(&next)
@@ -186,19 +181,24 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 			err = r.Change(s)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if signer != nil {
+			was, _ := r.Certificate()
 			if err := r.Renew(*signer); err != nil {
-				return err // which it is not: it was asked above
+				return nil, err // which it is not: it was asked above
+			}
+			if was != signer.Certificate {
+				changed = append(changed, "the signing key")
 			}
 		}
 		if asks = s.Resolver; page != nil {
 			shown.Change(page)
+			changed = append(changed, "the exit notice, if it is new")
 		}
 		setLevel(level, next.Log)
 		f = next
-		return nil
+		return changed, nil
 	})
 	window.Action("reload", reload)
 	err = together(ctx, r.Run, window.Run, show, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },

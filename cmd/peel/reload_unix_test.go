@@ -24,9 +24,9 @@ func TestHangup(t *testing.T) {
 	loaded := make(chan struct{})
 	over := make(chan error, 1)
 	go func() {
-		over <- reloadOnHangup(node, func(context.Context) error {
+		over <- reloadOnHangup(node, func(context.Context) (string, error) {
 			loaded <- struct{}{}
-			return errors.New("a mistake")
+			return "", errors.New("a mistake")
 		})
 	}()
 	for onHangup.Load() == nil { // until it listens

@@ -173,15 +173,24 @@ func reloadCommand() *cobra.Command {
 keys and lists; a relay its certificate and signing key, the file of its exit notice, and contact, advertise, bandwidth,
 burst, exit_policy, resolvers, family and log of its configuration; a client
 own_relays, exclude, exclude_exits, exclude_lenient, countries and log. It takes all of it or, if something is wrong or another
-key has changed, goes on as before, and the command says why.`,
+key has changed, goes on as before, and the command says everything that keeps it from that.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			a, err := node.ask()
 			if err != nil {
 				return err
 			}
-			return a.Post(c.Context(), "reload")
+			return act(c, a, "reload")
 		},
 	}
 	node.flags(c)
 	return c
+}
+
+// act has a node do something, and prints what it says of that.
+func act(c *cobra.Command, a *admin.Asker, action string) error {
+	said, err := a.Post(c.Context(), action)
+	if err == nil {
+		_, err = fmt.Fprintln(c.OutOrStdout(), said)
+	}
+	return err
 }

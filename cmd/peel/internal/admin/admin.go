@@ -176,8 +176,8 @@ func (s *Server) Warning(why func() string) {
 	s.warnings = append(s.warnings, why)
 }
 
-// Action adds a POST, such as "reload": do's error is what the user reads. One runs at a time.
-func (s *Server) Action(name string, do func(context.Context) error) {
+// Action adds a POST, such as "reload": the user reads what do says, or its error. One runs at a time.
+func (s *Server) Action(name string, do func(context.Context) (said string, err error)) {
 	s.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case s.actions <- struct{}{}:
@@ -186,13 +186,14 @@ func (s *Server) Action(name string, do func(context.Context) error) {
 			page.Fail(w, http.StatusTooManyRequests, "another action is under way: try again in a moment")
 			return
 		}
-		if err := do(r.Context()); err != nil {
+		said, err := do(r.Context())
+		if err != nil {
 			s.log.Warn("asked by the admin socket: "+name, "why", err)
 			page.Fail(w, http.StatusInternalServerError, err.Error())
 			return
 		}
 		s.log.Info("asked by the admin socket: " + name)
-		page.Answer(w, http.StatusOK, map[string]any{"done": name})
+		page.Answer(w, http.StatusOK, map[string]any{"done": name, "said": said})
 	})
 }
 

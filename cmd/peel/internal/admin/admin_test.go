@@ -73,8 +73,10 @@ func TestANodeTellsItsOwnerWhatItDoes(t *testing.T) {
 		s.Section("zebra", func() any { return map[string]int{"stripes": 7} })
 		s.Section("ant", func() any { return []string{"a"} })
 		s.Ready(func() error { return waiting })
-		s.Action("reload", func(context.Context) error { return nil })
-		s.Action("newnym", func(context.Context) error { return errors.New("line 3 of the file is wrong") })
+		s.Action("reload", func(context.Context) (string, error) { return "all of it", nil })
+		s.Action("newnym", func(context.Context) (string, error) {
+			return "", errors.New("line 3 of the file is wrong\nand line 5")
+		})
 	})
 	a := asker(t, dir)
 	text := get(t, a, "/status")
@@ -98,13 +100,13 @@ func TestANodeTellsItsOwnerWhatItDoes(t *testing.T) {
 	if _, err := a.Get(t.Context(), "/readyz"); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("ready: %v", err)
 	}
-	if err := a.Post(t.Context(), "reload"); err != nil {
-		t.Error(err)
+	if said, err := a.Post(t.Context(), "reload"); err != nil || said != "all of it" {
+		t.Errorf("%q, %v", said, err)
 	}
-	if err := a.Post(t.Context(), "newnym"); err == nil || !strings.Contains(err.Error(), "line 3") {
-		t.Errorf("the reason of a failed action: %v", err)
+	if _, err := a.Post(t.Context(), "newnym"); err == nil || err.Error() != "line 3 of the file is wrong\nand line 5" {
+		t.Errorf("the reasons of a failed action: %v", err)
 	}
-	if err := a.Post(t.Context(), "explode"); err == nil || !strings.Contains(err.Error(), "of another kind: it has no explode") {
+	if _, err := a.Post(t.Context(), "explode"); err == nil || !strings.Contains(err.Error(), "of another kind: it has no explode") {
 		t.Errorf("an unknown action: %v", err)
 	}
 	if _, err := a.Get(t.Context(), "/reload"); err == nil {
@@ -312,7 +314,7 @@ func TestWebPagesAndStrangersGetNothing(t *testing.T) {
 	done := false
 	s := running(t, Config{Dir: dir, Listen: "127.0.0.1:0"}, func(s *Server) {
 		s.Section("secret", func() any { return "canary" })
-		s.Action("reload", func(context.Context) error { done = true; return nil })
+		s.Action("reload", func(context.Context) (string, error) { done = true; return "", nil })
 	})
 	token, err := takeToken(filepath.Join(dir, TokenFile))
 	if err != nil {

@@ -89,10 +89,17 @@ func (a *Asker) Get(ctx context.Context, page string) ([]byte, error) {
 	return a.ask(ctx, http.MethodGet, page)
 }
 
-// Post asks for an action.
-func (a *Asker) Post(ctx context.Context, action string) error {
-	_, err := a.ask(ctx, http.MethodPost, "/"+action)
-	return err
+// Post asks for an action, and returns what the node says of it. Its error is several where the node says several lines.
+func (a *Asker) Post(ctx context.Context, action string) (said string, err error) {
+	text, err := a.ask(ctx, http.MethodPost, "/"+action)
+	if err != nil {
+		return "", err
+	}
+	var told struct {
+		Said string `json:"said"`
+	}
+	err = json.Unmarshal(text, &told)
+	return clean(told.Said), err
 }
 
 func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
@@ -119,12 +126,21 @@ func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
 		Error string `json:"error"`
 	}
 	if json.Unmarshal(b, &told) == nil && told.Error != "" {
-		return nil, errors.New(told.Error)
+		return nil, lines(told.Error)
 	}
 	if w.StatusCode == http.StatusNotFound {
 		return nil, notOfThisKind(strings.TrimPrefix(page, "/"))
 	}
 	return nil, fmt.Errorf("%s: %s", page, w.Status)
+}
+
+// lines are an error a line.
+func lines(text string) error {
+	var all []error
+	for line := range strings.SplitSeq(text, "\n") {
+		all = append(all, errors.New(clean(line)))
+	}
+	return errors.Join(all...)
 }
 
 // notOfThisKind says that a node cannot be asked for something, and which can.

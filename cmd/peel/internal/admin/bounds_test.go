@@ -271,16 +271,16 @@ func TestOneActionAtATime(t *testing.T) {
 	dir := folder(t)
 	begun, end := make(chan bool), make(chan bool)
 	running(t, Config{Dir: dir}, func(s *Server) {
-		s.Action("reload", func(context.Context) error {
+		s.Action("reload", func(context.Context) (string, error) {
 			begun <- true
 			<-end
-			return nil
+			return "", nil
 		})
 	})
 	first := make(chan error, 1)
-	go func() { first <- asker(t, dir).Post(context.Background(), "reload") }()
+	go func() { _, err := asker(t, dir).Post(context.Background(), "reload"); first <- err }()
 	<-begun
-	if err := asker(t, dir).Post(t.Context(), "reload"); err == nil || !strings.Contains(err.Error(), "try again") {
+	if _, err := asker(t, dir).Post(t.Context(), "reload"); err == nil || !strings.Contains(err.Error(), "try again") {
 		t.Errorf("%v", err)
 	}
 	close(end)

@@ -52,7 +52,7 @@ func served(t *testing.T, do func(t *testing.T, link string, stop func())) {
 	t.Helper()
 	fill := func(s *Server) {
 		s.Section("relay", func() any { return map[string]any{"canary": "shown"} })
-		s.Action("reload", func(context.Context) error { t.Error("a page did something"); return nil })
+		s.Action("reload", func(context.Context) (string, error) { t.Error("a page did something"); return "", nil })
 	}
 	t.Run("by the node", func(t *testing.T) {
 		dir := folder(t)
@@ -353,7 +353,7 @@ func TestInABrowserAHostilePageLearnsNothing(t *testing.T) {
 	dir := folder(t)
 	s := running(t, Config{Dir: dir, Listen: "127.0.0.1:0"}, func(s *Server) {
 		s.Section("secret", func() any { return "canary" })
-		s.Action("reload", func(context.Context) error { t.Error("a hostile page did something"); return nil })
+		s.Action("reload", func(context.Context) (string, error) { t.Error("a hostile page did something"); return "", nil })
 	})
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html")

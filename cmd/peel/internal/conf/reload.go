@@ -2,7 +2,6 @@ package conf
 
 import (
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -18,25 +17,39 @@ var live = map[reflect.Type][]string{
 	reflect.TypeFor[*Client]():    {"own_relays", "exclude", "exclude_exits", "exclude_lenient", "countries", "log"},
 }
 
-// Reload is Load for the file of a node that runs as was says. A key of another value that cannot be changed while it runs is an error.
-func Reload(path string, was, into file) error {
+// Reload is Load for the file of a node that runs as was says; changed are the keys whose values are others now. Those that cannot be
+// changed while it runs are mistakes.
+func Reload(path string, was, into file) (changed []string, err error) {
 	text, err := read(path)
 	if err != nil {
-		return &Error{path, err}
+		return nil, &Error{path, err}
 	}
-	if err := load(path, text, into); err != nil {
-		return err
-	}
+	err = load(path, text, into)
+	var fixed []*strict.Error
 	old, now := reflect.ValueOf(was).Elem(), reflect.ValueOf(into).Elem()
-	for i := range now.NumField() {
-		key := now.Type().Field(i).Tag.Get("toml")
-		if slices.Contains(live[reflect.TypeOf(into)], key) || same(old.Field(i), now.Field(i)) {
-			continue
+	if err == nil || strict.Fits(text, reflect.New(now.Type()).Interface()) { // else what could not be read seems to be another value
+		can := live[reflect.TypeOf(into)]
+		hint := "; what can: " + strings.Join(can, ", ")
+		for i := range now.NumField() {
+			key := now.Type().Field(i).Tag.Get("toml")
+			switch {
+			case same(old.Field(i), now.Field(i)):
+			case slices.Contains(can, key):
+				changed = append(changed, key)
+			default:
+				at := strict.At(text, key, errors.New("it cannot be changed while the node runs: restart the node, or set it back"+hint))
+				fixed, hint = append(fixed, at.(*strict.Error)), ""
+			}
 		}
-		return &Error{path, strict.At(text, key, fmt.Errorf("it cannot be changed while the node runs: restart the node, or set it back; what can: %s",
-			strings.Join(live[reflect.TypeOf(into)], ", ")))}
 	}
-	return nil
+	var wrong *Error
+	if errors.As(err, &wrong) {
+		return nil, &Error{path, strict.With(wrong.Err, fixed)}
+	}
+	if err := strict.Together(fixed); err != nil {
+		return nil, &Error{path, err}
+	}
+	return changed, nil
 }
 
 // same says whether two values of a key mean the same.
