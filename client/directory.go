@@ -23,6 +23,7 @@ const directoryTimeout = 15 * time.Second // to open a stream to an authority
 type relays struct {
 	index *path.Index
 	port  uint16 // what spare circuits and lookups are for: one that exits allow
+	shut  bool   // no exit allows any
 }
 
 // newRelays makes a consensus ready for use. It fails if no path could ever be chosen from it.
@@ -41,10 +42,10 @@ func newRelays(d *directory.Consensus, rules path.Rules) (*relays, error) {
 	}
 	for _, p := range ports {
 		if _, err := x.Choose(path.Usage{Port: p}, chance); !errors.Is(err, path.ErrNoExit) {
-			return &relays{x, p}, nil
+			return &relays{index: x, port: p}, nil
 		}
 	}
-	return &relays{x, ports[0]}, nil
+	return &relays{index: x, port: ports[0], shut: true}, nil
 }
 
 // Consensus is the directory in use, nil before there is one. It may have expired since (spec/client.md, section 2).
@@ -58,7 +59,14 @@ func (c *Client) Consensus() *directory.Consensus {
 // followDirectory keeps the consensus fresh until ctx ends.
 func (c *core) followDirectory(ctx context.Context) {
 	c.boot.reach(stageStart)
-	c.cache.Follow(ctx, cache.Sources{Authority: c.dialDirectory, Relay: c.dialRelay, Client: true}, c.use, c.tellStale)
+	c.cache.Follow(ctx, cache.Sources{Authority: c.dialDirectory, Relay: c.dialRelay, Alone: c.alone, Client: true}, c.use, c.tellStale)
+}
+
+// alone says whether there is no way to any relay: no list is of use, or the one in use lets the client make no circuit that would prove
+// its start to be over, for which dialRelay waits.
+func (c *core) alone() bool {
+	r := c.pool.relays.Load()
+	return r == nil || r.shut && c.boot.progress().Percent < stageDone.Percent
 }
 
 // tellStale notes why there is no newer relay list, and says once, until there is one, if that is for the time, and the one here is of no

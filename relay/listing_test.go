@@ -129,6 +129,30 @@ func TestStaleDirectoryIsExplainedOnce(t *testing.T) {
 	}
 }
 
+// A relay that knows no other is alone, and has authorities asked for the directory.
+func TestARelayIsAloneWithoutAnother(t *testing.T) {
+	for n, want := range []bool{true, true, false} {
+		world := dirtest.New(1, n, dirtest.Authorities(1))
+		c, err := cache.New(cache.Config{Network: world.Network})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &Relay{cache: c}
+		if n > 0 {
+			r.id = world.Relays[0].Descriptor.ID
+		}
+		if !r.alone() {
+			t.Error("without a directory it is not")
+		}
+		if _, err := c.Put(world.Text, world.Consensus.ValidAfter); err != nil {
+			t.Fatal(err)
+		}
+		if r.alone() != want {
+			t.Errorf("of %d relays: %v", n, !want)
+		}
+	}
+}
+
 // unreached is a relay whose descriptor was taken, and that nobody reaches.
 func unreached(t *testing.T, log io.Writer) *Relay {
 	r := &Relay{log: slog.New(slog.NewTextHandler(log, nil)), cfg: Config{Network: dirtest.New(1, 0, dirtest.Authorities(1)).Network, Now: time.Now}}

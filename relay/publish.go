@@ -89,7 +89,7 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 			as := r.cfg.Network.Authorities
 			return r.dialAuthority(ctx, as[r.chance(uint64(len(as)))])
 		},
-		Relay: r.dialRelay,
+		Relay: r.dialRelay, Alone: r.alone,
 	}, func(c *directory.Consensus) {
 		r.known.Store(r.known.Load().with(c))
 		first.Do(func() { close(r.informed) })
@@ -133,6 +133,12 @@ func (r *Relay) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cel
 	hop := circuit.Hop{ID: e.ID, LinkKey: e.LinkKey, OnionKey: e.OnionKey, Addrs: e.Addrs}
 	nc, err := circuit.DialDirectory(ctx, conn, circuit.Config{Network: r.network, Log: r.log, Panicked: r.bug("a circuit")}, hop)
 	return nc, e.ID, err
+}
+
+// alone says whether the directory has no other relay to ask.
+func (r *Relay) alone() bool {
+	c := r.cache.Consensus()
+	return c == nil || cache.Pick(c, func(id cell.NodeID) bool { return id == r.id }, func(uint64) uint64 { return 0 }) == nil
 }
 
 // errUntested is of settings that came just now: their addresses are not tested yet.

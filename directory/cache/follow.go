@@ -17,10 +17,14 @@ type Sources struct {
 	// Relay opens a stream to the directory of a relay that is not one of those, and says which it is,
 	// if it can, even when it fails. nil: only authorities are asked.
 	Relay func(ctx context.Context, not []cell.NodeID) (net.Conn, cell.NodeID, error)
+	// Alone says whether Relay has no way to any relay: then an authority is asked, and as soon as the next consensus may be out. nil: never.
+	Alone func() bool
 	// Client says that we hand nothing out ourselves: we ask later than relays do, and do not go to an
 	// authority only because relays have nothing newer.
 	Client bool
 }
+
+func (s *Sources) alone() bool { return s.Alone != nil && s.Alone() }
 
 // How long Follow waits after a failure: from the first, doubled up to the last.
 const (
@@ -49,6 +53,9 @@ func (c *Cache) Follow(ctx context.Context, from Sources, got func(*directory.Co
 		if cons := c.Consensus(); cons != nil && fresh(cons, c.cfg.Now()) {
 			t = turns{}
 			wait = When(&cons.Header, from.Client, c.cfg.Now(), c.cfg.Chance).Sub(c.cfg.Now())
+			if from.alone() {
+				wait = min(wait, c.untilNext())
+			}
 		} else {
 			changed, err := c.ask(ctx, from, &t)
 			if ctx.Err() != nil {
@@ -68,14 +75,20 @@ func (c *Cache) Follow(ctx context.Context, from Sources, got func(*directory.Co
 				t.stale++ // newer, but there should be a newer one still
 			}
 			wait = t.pause(period, from.Client, c.cfg.Chance)
-			if c.Consensus() == nil { // the next may well be the first there is
-				wait = min(wait, c.cfg.Network.Schedule.Next(c.cfg.Now()).Sub(c.cfg.Now())+time.Duration(c.cfg.Chance(uint64(period/20))))
+			if c.Consensus() == nil || from.alone() { // the next may well be the first there is, or the first of use
+				wait = min(wait, c.untilNext())
 			}
 		}
 		if !c.sleep(ctx, wait) {
 			return
 		}
 	}
+}
+
+// untilNext is how long it is until the next consensus there may be, and a little more, so that load is spread.
+func (c *Cache) untilNext() time.Duration {
+	now, s := c.cfg.Now(), c.cfg.Network.WithDefaults()
+	return s.Next(now).Sub(now) + time.Duration(c.cfg.Chance(uint64(s.Period/20)))
 }
 
 // fresh says that nothing newer is expected yet. One that does not hold yet is none: the clock was set back since it came, and who waited
@@ -121,7 +134,7 @@ func (c *Cache) ask(ctx context.Context, from Sources, t *turns) (bool, error) {
 			live = !c.cfg.Now().After(cons.ValidUntil)
 		}
 	}
-	if from.Relay == nil || t.authority(cons != nil, live, from.Client) {
+	if from.Relay == nil || from.alone() || t.authority(cons != nil, live, from.Client) {
 		changed, err := c.fetchFirst(ctx, from, from.Client || cons == nil) // a relay has time, unless it is of no use so far
 		if err == nil && !changed {
 			err = wrong

@@ -379,3 +379,33 @@ func TestAuthoritiesAreTheLastResort(t *testing.T) {
 		}
 	})
 }
+
+// Who has no way to any relay asks authorities, and no more often than who has no consensus.
+func TestWhoIsAloneAsksAuthorities(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHistory(t, 3, 1, time.Now())
+		asked := func(has, alone bool) (n int) {
+			c := open(t, h.Net, "")
+			if has {
+				h.put(t, c, 0, 1)
+				time.Sleep(time.Until(h.all[0].FreshUntil))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			c.Follow(ctx, Sources{
+				Client:    true,
+				Authority: func(context.Context) (net.Conn, error) { n++; return nil, errors.New("cut off") },
+				Relay: func(context.Context, []cell.NodeID) (net.Conn, cell.NodeID, error) {
+					t.Error("a relay is asked")
+					return nil, cell.NodeID{}, ErrNone
+				},
+				Alone: func() bool { return alone },
+			}, nil, nil)
+			return n
+		}
+		none, alone := asked(false, false), asked(true, true)
+		if alone < 120 || alone > none+60 {
+			t.Errorf("asked %d times in an hour; %d without a consensus", alone, none)
+		}
+	})
+}
