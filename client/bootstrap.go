@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -76,8 +77,13 @@ func (b *bootstrap) progress() Progress {
 	return b.now
 }
 
-// failed notes why a step towards the next stage did not succeed.
+// failed notes why a step towards the next stage did not succeed. That it waited in vain for the start to be over is no reason: the
+// error holds the one before.
 func (b *bootstrap) failed(err error) {
+	var waited *notReadyError
+	if errors.As(err, &waited) {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.now.Percent < stageDone.Percent {

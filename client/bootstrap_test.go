@@ -431,6 +431,29 @@ func TestReadySaysWhatItWaitsFor(t *testing.T) {
 	})
 }
 
+// The start waits for something, and what waits for the start fails after a while, again and again: the reason stays what it was.
+func TestTheReasonDoesNotGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 6)
+		for _, n := range w.nodes {
+			n.refuse.Store(n.authority == 0)
+		}
+		c := w.client(Config{})
+		run(t, c)
+		time.Sleep(time.Second)
+		for range 3 {
+			_, _, err := c.dialRelay(t.Context(), nil)
+			if err == nil || !strings.Contains(err.Error(), "ended by a relay") {
+				t.Fatal(err)
+			}
+			c.tellStale(err)
+			if _, why := c.Bootstrap(); why == nil || strings.Contains(why.Error(), "not ready") {
+				t.Errorf("the reason: %v", why)
+			}
+		}
+	})
+}
+
 // A network whose exits open neither 443 nor 80 is one that the client can start in.
 func TestExitsForOtherPortsOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
