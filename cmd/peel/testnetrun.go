@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -42,13 +43,17 @@ type labRun struct {
 
 func testnetRunCommand() *cobra.Command {
 	r := &labRun{ground: groundVirtual}
+	known, usual := scenarioNames()
 	c := &cobra.Command{
 		Use:   "run [flags] FILE...",
 		Short: "Run networks that are described in files",
 		Long: `Runs each network that a file describes: its nodes, which are those that people
 run; weather, events and villains; loads; and says whether what was expected came,
 and whether what must always hold did (docs/testnet.md). A FILE without a dot or a
-slash is one of the scenarios that come with the program; "all" is all of them.
+slash is one of the scenarios that come with the program; "all" is all of them but
+those that take long.
+
+The scenarios are: ` + strings.Join(usual, ", ") + "; and, which take long: " + strings.Join(known[:len(known)-len(usual)], ", ") + `.
 
 --ground says what the network stands on:
 
@@ -69,6 +74,10 @@ virtual time pass slowly enough to watch.`,
   peel testnet run --ground loopback rolling-restart
   peel testnet run all`,
 		Args: cobra.MinimumNArgs(1),
+		ValidArgsFunction: func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+			names := slices.DeleteFunc(append([]string{"all"}, known...), func(s string) bool { return !strings.HasPrefix(s, begun) })
+			return names, cobra.ShellCompDirectiveDefault // files, where there are none
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			r.out, r.stderr, r.stays = c.OutOrStdout(), c.ErrOrStderr(), c.Flags().Changed("web")
 			if r.ground != groundVirtual && !c.Flags().Changed("shrink") {
@@ -150,7 +159,7 @@ func readPlan(name string, known []string) (*plan.Plan, error) {
 		return nil, errors.New("\"all\" is all scenarios: it stands alone")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no scenario is called %q: %sgive a file, as in ./%[1]s.toml, or one of those in docs/testnet.md", name, meantWord(name, known))
+		return nil, fmt.Errorf("no scenario is called %q: %sgive a file, as in ./%[1]s.toml, or one of those that peel testnet run --help names", name, meantWord(name, known))
 	}
 	return conf.ParsePlan(name, text)
 }
