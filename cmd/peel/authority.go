@@ -95,12 +95,14 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 		cfg.Memory = relayMemory(available())
 	}
 	keepWithin(cfg.Memory, votesMemory)
+	nickname := ""
 	for _, a := range network.Authorities {
 		if a.LinkKey == cell.Key(link.PublicKey().Bytes()) {
-			cfg.Log = cfg.Log.With("node", a.Nickname)
+			nickname = a.Nickname
+			cfg.Log = cfg.Log.With("node", nickname)
 		}
 	}
-	window, err := openAdmin("authority", f.State, f.Admin, cfg.Log)
+	window, err := openAdmin("authority", nickname, f.State, f.Admin, cfg.Log)
 	if err != nil {
 		return err
 	}

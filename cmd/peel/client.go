@@ -66,7 +66,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	window, err := openAdmin("client", f.State, f.Admin, log)
+	window, err := openAdmin("client", "", f.State, f.Admin, log)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func TestTheFolderThatCanHoldASocketHasOne(t *testing.T) {
 		}
 		t.Setenv("RUNTIME_DIRECTORY", at(c.runtime))
 		var log strings.Builder
-		s, err := openAdmin("relay", at(c.state), "", slog.New(slog.NewTextHandler(&log, nil)))
+		s, err := openAdmin("relay", "", at(c.state), "", slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}

@@ -28,7 +28,8 @@ func TestInABrowserEveryKindOfNodeHasAPage(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	all := windowsOf(t, func(kind string) admin.Config {
-		return admin.Config{Kind: kind, Version: version(), Dir: filepath.Join(dir, kind), Listen: "127.0.0.1:0"}
+		nickname := map[string]string{"relay": "Fennel", "authority": "Boss"}[kind]
+		return admin.Config{Kind: kind, Nickname: nickname, Version: version(), Dir: filepath.Join(dir, kind), Listen: "127.0.0.1:0"}
 	})
 	for kind, s := range all {
 		t.Run(kind, func(t *testing.T) {
@@ -54,7 +55,8 @@ func TestInABrowserEveryKindOfNodeHasAPage(t *testing.T) {
 			}
 			p := b.Open(t, link, browser.View{Width: 390, Height: 844})
 			parts := map[string]string{"relay": "What it offers", "authority": "Authority", "client": "Guards"}[kind]
-			p.Until(t.Context(), `document.title.includes("Peel `+kind+`") && document.querySelector("main").innerText.includes("`+parts+`")`)
+			title := map[string]string{"relay": "Fennel, a Peel relay", "authority": "Boss, a Peel authority", "client": "Peel client at 127.0.0.1:"}[kind]
+			p.Until(t.Context(), `document.title.includes("`+title+`") && document.querySelector("main").innerText.includes("`+parts+`")`)
 			var over int
 			if err := p.Eval("document.documentElement.scrollWidth - innerWidth", &over); err != nil || over > 0 {
 				t.Errorf("%d pixels wider than the screen: %v", over, err)

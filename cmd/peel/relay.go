@@ -133,7 +133,7 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 	if cfg.Resolver, err = resolver(&f, cfg.Log); err != nil {
 		return err
 	}
-	window, err := openAdmin("relay", f.State, f.Admin, cfg.Log)
+	window, err := openAdmin("relay", f.Nickname, f.State, f.Admin, cfg.Log)
 	if err != nil {
 		return err
 	}

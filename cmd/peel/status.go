@@ -18,8 +18,8 @@ import (
 
 // openAdmin opens the window into a node, in its state folder, in that which a service manager gives for sockets and, if listen says
 // so, on loopback. Where no socket can be, the node goes without and says so.
-func openAdmin(kind, state, listen string, log *slog.Logger) (*admin.Server, error) {
-	cfg := admin.Config{Kind: kind, Version: version(), Dir: state, Runtime: conf.RuntimeFolder(), Listen: listen, Log: log}
+func openAdmin(kind, nickname, state, listen string, log *slog.Logger) (*admin.Server, error) {
+	cfg := admin.Config{Kind: kind, Nickname: nickname, Version: version(), Dir: state, Runtime: conf.RuntimeFolder(), Listen: listen, Log: log}
 	s, err := admin.Open(cfg)
 	for _, without := range []struct {
 		what         string

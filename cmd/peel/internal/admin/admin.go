@@ -26,8 +26,9 @@ import (
 
 // Config says where a node's server listens.
 type Config struct {
-	Kind    string // "authority", "relay" or "client"
-	Version string
+	Kind     string // "authority", "relay" or "client"
+	Nickname string // "": it has none
+	Version  string
 
 	// Dir is the node's state folder: the socket is SocketFile in it. "": no socket, and no token.
 	Dir string
@@ -238,6 +239,7 @@ func (s *Server) waiting() error {
 // Node is the first section of every status.
 type Node struct {
 	Kind    string    `json:"kind"`
+	Name    string    `json:"nickname,omitempty"`
 	Version string    `json:"version"`
 	Now     time.Time `json:"now"`
 	Started time.Time `json:"started"`
@@ -249,7 +251,7 @@ type Node struct {
 
 // status is all sections in the order they were added.
 func (s *Server) status() any {
-	n := Node{Kind: s.cfg.Kind, Version: s.cfg.Version, Now: time.Now().UTC().Truncate(time.Second), Started: s.started.UTC().Truncate(time.Second)}
+	n := Node{Kind: s.cfg.Kind, Name: s.cfg.Nickname, Version: s.cfg.Version, Now: time.Now().UTC().Truncate(time.Second), Started: s.started.UTC().Truncate(time.Second)}
 	if why := s.waiting(); why != nil {
 		n.Waiting = why.Error()
 	} else {

@@ -350,7 +350,9 @@ func TestMetricsThatMayNotBe(t *testing.T) {
 func TestAStatusIsWrittenForPeople(t *testing.T) {
 	var b strings.Builder
 	err := WriteText(&b, []byte(`{"node": {"kind": "relay", "ready": true, "started": "2026-11-25T18:00:00Z"},
-		"links": [{"to": "a", "age_s": 3}, {"to": "bb\u001b[2J", "up": false}], "none": [], "words": ["x", "y"]}`))
+		"links": [{"to": "a", "age_s": 3}, {"to": "bb\u001b[2J", "up": false}], "none": [], "words": ["x", "y"],
+		"offer": {"bandwidth_bytes_a_second": 12500000, "idle_bytes_a_second": 0, "kept_bytes": 1536, "quota_MB": 2500000},
+		"limits": [{"what": "circuits", "now": 64, "most": 131072}, {"what": "bytes of cells", "now": 0, "most": 3159562752}]}`))
 	want := `node
   kind     relay
   ready    yes
@@ -361,6 +363,15 @@ links
   bb?[2J  -      no
 none      none
 words     x, y
+offer
+  bandwidth  12.5 MB/s (100 Mbit/s)
+  idle       0 B/s
+  kept       1.5 KiB
+  quota      2.5 TB
+limits
+  what      now  most
+  circuits  64   131072
+  cells     0 B  2.94 GiB
 `
 	if err != nil || b.String() != want {
 		t.Errorf("%v\n%s", err, b.String())

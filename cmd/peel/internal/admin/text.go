@@ -71,7 +71,7 @@ func parse(d *json.Decoder, depth int) (any, error) {
 }
 
 func write(w io.Writer, indent, name string, v any) {
-	title := strings.ReplaceAll(clean(name), "_", " ")
+	title, v := inUnits(name, v)
 	switch v := v.(type) {
 	case object:
 		if title != "" {
@@ -118,16 +118,25 @@ func table(w io.Writer, indent, title string, l []any) bool {
 	fmt.Fprintf(w, "%s%s\n", indent, title)
 	heads := make([]string, len(names))
 	for i, n := range names {
-		heads[i] = strings.ReplaceAll(clean(n), "_", " ")
+		heads[i], _ = inUnits(n, nil)
 	}
 	fmt.Fprintf(w, "%s  %s\n", indent, strings.Join(heads, "\t"))
 	for _, x := range l {
 		cells := make([]string, len(names))
+		bytes := false // what stands behind in this row is
 		for i, n := range names {
 			cells[i] = "-"
 			for _, m := range x.(object) {
-				if m.name == n {
-					cells[i] = plain(m.value)
+				if m.name != n {
+					continue
+				}
+				if bytes {
+					n = sizeName
+				}
+				_, v := inUnits(n, m.value)
+				cells[i] = plain(v)
+				if what, is := strings.CutPrefix(cells[i], "bytes of "); is && n == "what" {
+					bytes, cells[i] = true, what
 				}
 			}
 		}

@@ -1,14 +1,17 @@
 // How values are written.
 
-const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-
-export function bytes(n) {
+function scaled(n, step, units) {
   let i = 0;
-  while (Math.abs(n) >= 1024 && i < units.length - 1) { n /= 1024; i++; }
+  while (Math.abs(n) >= step && i < units.length - 1) { n /= step; i++; }
   return figure(n) + " " + units[i];
 }
 
-export const rate = (n) => bytes(n) + "/s";
+// Memory is in powers of two; what goes over links, and what may, in powers of ten, as configurations give it (units.go does the same).
+const decimal = ["B", "kB", "MB", "GB", "TB"];
+export const bytes = (n) => scaled(n, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
+export const bulk = (n) => scaled(n, 1000, decimal);
+export const rate = (n) => bulk(n) + "/s";
+export const offer = (n) => rate(n) + (n > 0 ? " (" + scaled(8 * n, 1000, ["bit", "kbit", "Mbit", "Gbit", "Tbit"]) + "/s)" : "");
 export const each = (n) => figure(n) + "/s";
 
 // figure is a number with as many digits as say something.

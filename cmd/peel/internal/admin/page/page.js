@@ -10,7 +10,7 @@ const at = (id) => document.getElementById(id);
 let chosen = "hour", last = null;
 
 function head(node) {
-  const name = "Peel " + node.kind;
+  const name = node.nickname ? node.nickname + ", a Peel " + node.kind : "Peel " + node.kind + " at " + location.host;
   document.title = (node.ready ? "" : "… ") + name;
   at("title").textContent = name;
   sign(node.ready ? "good" : "warn", node.ready ? "ready" : "waiting: " + node.waiting_for);

@@ -1,7 +1,7 @@
 // How a status is shown: a card a part, whatever parts a node has.
 
 import { el } from "/shared/peel.js";
-import { bytes, rate, figure, isTime, moment } from "/format.js";
+import { bytes, bulk, offer, figure, isTime, moment } from "/format.js";
 
 const titles = {
   relay: "Since it began", links: "Links", limits: "Places and memory", directory: "Directory", offer: "What it offers", keys: "Keys", traffic: "Traffic and quota",
@@ -15,7 +15,7 @@ const sentence = (name) => titles[name] ?? words(name).replace(/^./, (c) => c.to
 function value(name, v, now) {
   if (v === null || v === undefined || v === "") return "–";
   if (typeof v === "boolean") return v ? "yes" : "no";
-  if (typeof v === "number") return /bytes_a_second$/.test(name) ? rate(v) : /bytes/.test(name) ? bytes(v) : /seconds$/.test(name) ? figure(v) + " s" : figure(v);
+  if (typeof v === "number") return /bytes_a_second$/.test(name) ? offer(v) : /_MB$/.test(name) ? bulk(1e6 * v) : /bytes/.test(name) ? bytes(v) : /seconds$/.test(name) ? figure(v) + " s" : figure(v);
   if (isTime(v)) return moment(v, now);
   if (Array.isArray(v)) {
     if (v.length === 0) return "none";
@@ -25,7 +25,7 @@ function value(name, v, now) {
   return /^[a-z2-7]{52}$/.test(v) ? el("code", {}, v) : String(v);
 }
 
-const title = (name) => words(name.replace(/_bytes_a_second$/, "").replace(/_bytes$/, ""));
+const title = (name) => words(name.replace(/_bytes_a_second$|_bytes$|_MB$/, ""));
 
 function list(part, now) {
   return el("dl", {}, ...Object.entries(part).filter(([, v]) => !isTable(v)).map(([name, v]) => {

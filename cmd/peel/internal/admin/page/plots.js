@@ -66,7 +66,7 @@ class Plot {
       scales: { y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       axes: [
         { ...axis, size: 26, gap: 6, space: () => 2 * this.room() + 16, values: (u, at) => at.map((t) => this.time(t)) },
-        { ...axis, size: 66, space: 34, incrs: unit === bytes || unit === rate ? twos : undefined, values: (u, at) => at.map((v) => unit(v)) },
+        { ...axis, size: 66, space: 34, incrs: unit === bytes ? twos : undefined, values: (u, at) => at.map((v) => unit(v)) },
       ],
       series: [{}, ...this.names.map((name, i) => ({ label: name, stroke: colour("--plot-" + (i + 1)), width: 1.75, points: { show: true, size: 3, filter: alone } }))],
       hooks: { setCursor: [(u) => this.tell(u.cursor.idx)] },
