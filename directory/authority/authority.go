@@ -87,8 +87,9 @@ type Authority struct {
 	turn     chan struct{} // wakes vote
 	peers    []*peer
 	mux      *http.ServeMux
-	small    readers       // short requests
-	large    chan struct{} // a place for each vote that is being read
+	small    readers                    // short requests
+	large    chan struct{}              // a place for each vote that is being read
+	voting   map[cell.Key]chan struct{} // one more for each other authority, by its link key
 
 	credentials atomic.Pointer[credentials]
 
@@ -144,7 +145,7 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	a := &Authority{
 		log: cfg.Log, now: cfg.Now, network: cfg.Network.ID(), schedule: cfg.Network.Schedule.WithDefaults(),
 		started: cfg.Now(), durable: durable, keep: k, due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		small: readers{most: smallRequests}, large: make(chan struct{}, largeRequests),
+		small: readers{most: smallRequests}, large: make(chan struct{}, largeRequests), voting: make(map[cell.Key]chan struct{}),
 	}
 	a.store, a.samples = newStore(a.schedule.Period), newSamples(a.schedule.Period)
 	if err := a.takeKeys(&cfg); err != nil {
@@ -163,6 +164,7 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	for _, info := range cfg.Network.Authorities {
 		if info.ID != a.self {
 			a.peers = append(a.peers, &peer{info: info, dial: cfg.Dial})
+			a.voting[info.LinkKey] = make(chan struct{}, 1)
 		}
 	}
 	if a.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: cfg.Log, Now: cfg.Now, Write: cfg.Write}); err != nil {

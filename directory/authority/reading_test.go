@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,6 +94,57 @@ func TestSlowDescriptorsKeepNobodyOut(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slowBody is the body of a request of which nothing comes for as long as a place is for.
+type slowBody struct{}
+
+func (slowBody) Read([]byte) (int, error) {
+	time.Sleep(readTimeout - time.Second)
+	return 0, io.ErrUnexpectedEOF
+}
+
+// Who has no authority's key, and posts votes of which nothing comes to all authorities, more than there are places for, keeps no vote out: not even
+// that of one which the others cannot reach at the time, so that they have it only if they take it.
+func TestSlowVotesKeepNoVoteOut(t *testing.T) {
+	inWorld(t, 4, func(t *testing.T, w *world) {
+		w.setLink(func(_, to int) (time.Duration, bool) { return 0, to == 3 })
+		sleepUntil(minute(49.9))
+		ctx, stop := context.WithCancel(t.Context())
+		var flood sync.WaitGroup
+		var took, refused atomic.Int64
+		for _, n := range w.nodes {
+			for i := range largeRequests + 1 {
+				flood.Go(func() {
+					var again time.Duration
+					for sleep(ctx, again) {
+						rec := httptest.NewRecorder()
+						n.auth.ServeHTTP(rec, httptest.NewRequest("POST", pathVote, slowBody{}))
+						again = time.Duration(900+100*i) * time.Millisecond
+						switch rec.Code {
+						case http.StatusServiceUnavailable:
+							refused.Add(1)
+						case http.StatusBadRequest: // it had a place
+							took.Add(1)
+							again = 0
+						}
+					}
+				})
+			}
+		}
+		sleepUntil(minute(54)) // no votes are taken any more
+		stop()
+		flood.Wait()
+		w.wantAgreed(hour(1), 4)
+		if took.Load() == 0 || refused.Load() == 0 {
+			t.Errorf("the flood had %d places and was refused %d: it was none", took.Load(), refused.Load())
+		}
+		for _, n := range w.nodes {
+			if v := n.auth.Status().Before.Votes; len(v) != 4 {
+				t.Errorf("%s counted the votes of %v", n.auth.Status().Authority, v)
+			}
+		}
+	})
 }
 
 // memory is a listener of connections made in memory.

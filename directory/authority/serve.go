@@ -16,12 +16,12 @@ import (
 // with 503 (spec/voting.md, section 7).
 const (
 	smallRequests = 64 // descriptors and signatures
-	largeRequests = 4  // votes
+	largeRequests = 4  // votes, beside one of each other authority
 	readTimeout   = 30 * time.Second
 )
 
 // ServeHTTP answers relays, clients and other authorities. Documents are public and carry their
-// signatures, so it asks nobody who they are.
+// signatures, so it asks nobody who they are; but a vote of an authority finds a place (whileVote).
 func (a *Authority) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
 
 func (a *Authority) routes() *http.ServeMux {
@@ -30,7 +30,7 @@ func (a *Authority) routes() *http.ServeMux {
 	m.Handle(cache.Path+"/", a.cache)
 	m.Handle(PathReach, TryFor(a.cfg.Reach, a.mayTry, justNot))
 	m.HandleFunc("POST "+pathDescriptor, take(a.small.whileRead, directory.MaxDescriptor, a.postDescriptor))
-	m.HandleFunc("POST "+pathVote, a.whileVoting(take(a.whileLarge, directory.MaxVote, a.postVote)))
+	m.HandleFunc("POST "+pathVote, a.whileVoting(take(a.whileVote, directory.MaxVote, a.postVote)))
 	m.HandleFunc("POST "+pathSignature, take(a.small.whileRead, directory.MaxHeader, a.postSignature))
 	m.HandleFunc("GET "+pathVotes+"{after}", a.getList)
 	m.HandleFunc("GET "+pathVote+"/{after}/{authority}", a.getHeldVote)
@@ -50,10 +50,23 @@ type place struct {
 }
 
 // whileLarge takes a place for something large.
-func (a *Authority) whileLarge(http.ResponseWriter, *http.Request) place {
+func (a *Authority) whileLarge(http.ResponseWriter, *http.Request) place { return placeIn(a.large) }
+
+// whileVote takes a place for a vote: of another authority, as its link key says, its own if that is free, so that nobody else keeps it out.
+func (a *Authority) whileVote(w http.ResponseWriter, r *http.Request) place {
+	if own := a.voting[CallerOf(r).Key]; own != nil {
+		if mine := placeIn(own); mine.leave != nil {
+			return mine
+		}
+	}
+	return a.whileLarge(w, r)
+}
+
+// placeIn takes a place that nobody takes from it.
+func placeIn(all chan struct{}) place {
 	select {
-	case a.large <- struct{}{}:
-		return place{func() { <-a.large }, func() bool { return false }}
+	case all <- struct{}{}:
+		return place{func() { <-all }, func() bool { return false }}
 	default:
 		return place{}
 	}

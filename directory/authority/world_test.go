@@ -172,6 +172,9 @@ func (w *world) serve(nc net.Conn, from int, h http.Handler, delay time.Duration
 		}
 		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
+	if from >= 0 {
+		req = req.WithContext(WithCaller(req.Context(), Caller{Key: w.net.Network.Authorities[from].LinkKey}))
+	}
 	w.watch(from, req.URL.Path, body)
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, req)
