@@ -140,6 +140,7 @@ type Conn struct {
 	serving  bool
 	idle     bool // nobody has the pen (pen.go)
 	timer    *time.Timer
+	timed    time.Time // when it goes off
 	padding  padding
 	stats    Stats
 	circs    map[cell.CircID]*Circ
@@ -201,7 +202,7 @@ func (c *Conn) Serve(h Handler) error {
 	now := time.Now()
 	c.unused = now
 	c.padding.Heard(now, rand.Uint64())
-	c.timer = time.NewTimer(c.padding.Wait(now))
+	c.timer, c.timed = time.NewTimer(c.padding.Wait(now)), c.padding.due
 	c.pen, c.box = newPen(c), new(inbox)
 	c.mu.Unlock()
 	defer c.timer.Stop()

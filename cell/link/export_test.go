@@ -136,3 +136,10 @@ func Waiting(c *Conn) (n int64) {
 	}
 	return n
 }
+
+// Timed is when a link's writer is woken though nothing comes.
+func Timed(c *Conn) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.timed
+}

@@ -89,6 +89,69 @@ func TestReadersWriteWhatConnectionsTakeAtOnce(t *testing.T) {
 }
 
 // TestWriteErrorEndsTheLinkThatHasIt: a reader that cannot write to another link ends that link, and goes on.
+func TestFewCellsAreWrittenByWhoSendsThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := linktest.Pipe(linktest.Options{Window: 4 << 20})
+		p := &prompt{Conn: a, most: 1 << 20}
+		h := &host{take: true}
+		l, _ := linktest.Join(t, p, b, linktest.Config(t, "a"), linktest.Config(t, "b"), linktest.Handlers{B: h})
+		e := openCirc(t, l)
+		settle(time.Second)
+		sent := 0
+		for _, x := range []struct {
+			cells int
+			calls int64
+		}{{1, 1}, {2, 1}, {3, 0}, {1, 1}} {
+			before := p.calls.Load()
+			if err := e.circ.Send(numberCells(sent, x.cells)); err != nil {
+				t.Fatal(err)
+			}
+			if n := p.calls.Load() - before; n != x.calls {
+				t.Errorf("who sends %d cells writes %d times, want %d", x.cells, n, x.calls)
+			}
+			sent += x.cells
+			settle(50 * time.Millisecond)
+		}
+		if !slices.Equal(h.end(0).got(), count(sent)) {
+			t.Errorf("%d of %d cells came, or not in order", len(h.end(0).got()), sent)
+		}
+	})
+}
+
+// TestTrafficMovesNoTimers: a timer that is moved for each cell costs more than the cell.
+func TestTrafficMovesNoTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{take: true}
+		var links []*link.Conn
+		var ends []*end
+		for range 10 {
+			near, far := pair(t, h, nil, linktest.Options{})
+			links, ends = append(links, near, far), append(ends, openCirc(t, near))
+			settle(time.Second)
+		}
+		seen := make([]map[time.Time]bool, len(links))
+		for i := range 5 {
+			for _, e := range ends {
+				if err := e.circ.Send(numberCells(i, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			settle(100 * time.Millisecond)
+			for k, l := range links {
+				if seen[k] == nil {
+					seen[k] = map[time.Time]bool{}
+				}
+				seen[k][link.Timed(l)] = true
+			}
+		}
+		for k := range links {
+			if len(seen[k]) > 2 { // one that was set before may go off meanwhile
+				t.Errorf("link %d: its timer was set %d times for 5 cells in half a second", k, len(seen[k]))
+			}
+		}
+	})
+}
+
 func TestWriteErrorEndsTheLinkThatHasIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{take: true}

@@ -156,6 +156,12 @@ func TestPaddingComesAtARandomMomentOfSilence(t *testing.T) {
 		if p.Due(start.Add(wait-1)) || !p.Due(start.Add(wait)) {
 			t.Fatal("padding is not due when its time has come")
 		}
+		if look := p.Look(start); look != 1500*time.Millisecond {
+			t.Fatalf("while cells go by, it is looked at after %v: later ones would have to move that", look)
+		}
+		if late := start.Add(1500 * time.Millisecond); p.Look(late) != p.Wait(late) {
+			t.Fatalf("in a silence it is looked at after %v, and is due after %v", p.Look(late), p.Wait(late))
+		}
 		least, most = min(least, wait), max(most, wait)
 	}
 	if least > 1600*time.Millisecond || most < 9400*time.Millisecond {

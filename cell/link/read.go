@@ -487,7 +487,7 @@ func (c *Conn) credit(x *cell.Cell) error {
 	}
 	grown, wake, err := c.granted(&m)
 	if wake {
-		c.signal()
+		c.batch.wake(c)
 	}
 	if err != nil {
 		return err

@@ -65,9 +65,11 @@ func (w *pen) compose(batch []cell.Cell, now time.Time) (cells []cell.Cell, idle
 	return batch[:n], false, nil
 }
 
-// setTimer sets when an idle writer has something to do by itself: pad, or close. The caller holds mu.
+// setTimer sees to it that an idle writer is woken by the time at which it has something to do by itself: pad, or close. A timer that goes
+// off before is left alone, and the writer then sets it anew: to move it wakes a thread, which on the way of each cell costs more than the
+// cell. The caller holds mu.
 func (c *Conn) setTimer(now time.Time) {
-	wait := c.padding.Wait(now)
+	wait := c.padding.Look(now)
 	if len(c.circs) > 0 {
 		wait = min(wait, c.giveBack-now.Sub(c.born))
 	} else if c.idleAfter > 0 {
@@ -79,7 +81,10 @@ func (c *Conn) setTimer(now time.Time) {
 	if c.creditSoon {
 		wait = min(wait, c.lastCredit+creditPause-now.Sub(c.born))
 	}
-	c.timer.Reset(wait)
+	if due := now.Add(wait); !c.timed.After(now) || due.Before(c.timed) {
+		c.timed = due
+		c.timer.Reset(wait)
+	}
 }
 
 // composeControl puts control cells into batch and returns how many. The caller holds mu.
