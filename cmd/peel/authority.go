@@ -139,7 +139,7 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 		}
 		setLevel(level, next.Log)
 		f = next
-		return append(changed, "what the lists and the signing keys say, if that is new"), renewed
+		return append(changed, "lists and signing keys (read again)"), renewed
 	})
 	window.Action("reload", reload)
 	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },

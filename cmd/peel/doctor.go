@@ -43,7 +43,7 @@ func doctorCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "doctor --config FILE", Short: "Look for what keeps a node from working well, and say the remedy", Args: cobra.NoArgs,
-		Long: `Looks at the configuration of a node and at the machine: keys and who can read them, ports, addresses, the limit of open
+		Long: `Looks at all that peel check looks at, the configuration of a node, its keys and its folders, and at the machine: ports, addresses, the limit of open
 files, resolvers, disk and, by the directory that the node has, the clock. It asks nobody but this machine. The status is 1
 if something must be mended, else 0.`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -131,6 +131,9 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 	faults := namedFaults(x)
 	if !slices.ContainsFunc(faults, func(f fault) bool { return f.key == "keys" }) {
 		add(checkKeys(kind, keys, now)...)
+	}
+	if state != "" && !slices.ContainsFunc(faults, func(f fault) bool { return f.key == "state" }) {
+		add(ok("state", state+" is, or will be made, safe from others"))
 	}
 	for _, f := range faults {
 		add(faultOf(f))

@@ -189,12 +189,12 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 				return nil, err // which it is not: it was asked above
 			}
 			if was != signer.Certificate {
-				changed = append(changed, "the signing key")
+				changed = append(changed, "signing key")
 			}
 		}
 		if asks = s.Resolver; page != nil {
 			shown.Change(page)
-			changed = append(changed, "the exit notice, if it is new")
+			changed = append(changed, "exit notice (read again)")
 		}
 		setLevel(level, next.Log)
 		f = next
