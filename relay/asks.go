@@ -27,6 +27,9 @@ type asks struct {
 func (t *transit) asking() *asks {
 	if t.asks == nil {
 		t.asks = &asks{of: t.relay.asking}
+		if v := &t.relay.voters; v.by(t.prev.Conn()) {
+			t.asks.of = v.asking
+		}
 	}
 	return t.asks
 }

@@ -82,11 +82,15 @@ func addrOf(from net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// peer is who is at the other end of a link: a relay of the directory, an address of clients, or, without an address of its own, the
-// link itself. ok: rates are for it.
+// peer is who is at the other end of a link: a relay of the directory, or at an authority another one, an address of clients, or, without an address
+// of its own, the link itself. ok: rates are for it.
 func (r *Relay) peer(c *link.Conn) (o owner, at netip.Prefix, ok bool) {
 	if key, proved := c.PeerKey(); proved { // looked up anew, as the directory may have come later than the link
-		if id, known := r.identify(key); known {
+		id, known := r.identify(key)
+		if !known {
+			id, known = r.voters.keys[key]
+		}
+		if known {
 			return owner{of: id, weight: relayWeight, free: true}, netip.Prefix{}, false
 		}
 	}

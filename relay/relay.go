@@ -131,6 +131,7 @@ type Relay struct {
 	dirStreams *streams
 	opening    *opening
 	asking     *opening       // the same of requests to the directory
+	voters     voters         // whose are counted apart
 	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
 	draining   atomic.Bool // nothing new is taken
@@ -241,6 +242,7 @@ func New(cfg Config) (*Relay, error) {
 		}
 		r.id = cfg.ID
 		r.honour(onionKeys{current: cfg.Keys.Link})
+		r.voters = votersBeside(r.id, cfg.Network)
 	} else {
 		r.id = cfg.Keys.ID()
 		if s := cfg.Keys.Signer; cfg.Keys.Identity == nil && s != nil {

@@ -1,0 +1,62 @@
+package relay
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell/link"
+	"peel/circuit"
+	"peel/directory/dirtest"
+)
+
+// posts says what an authority's node answers to the post of something as large as a vote, of whoever has this link.
+func (w *world) posts(lc *link.Conn) string {
+	w.t.Helper()
+	c, err := circuit.Build(w.t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[w.authority():])
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	s, err := c.DialDir(w.t.Context())
+	if err != nil {
+		return err.Error()
+	}
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer s.Close()
+	body := strings.Repeat("x", askMost<<10)
+	sending.Go(func() {
+		fmt.Fprintf(s, "POST /peel/vote HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	})
+	s.SetReadDeadline(time.Now().Add(time.Minute))
+	answer, err := io.ReadAll(s)
+	status, _, _ := strings.Cut(string(answer), "\r\n")
+	if status == "" {
+		status = err.Error()
+	}
+	return status
+}
+
+// However much others ask of an authority, another one's vote is read, which is too much of anybody else.
+func TestAVoteComesBesideAFloodOfRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := emptyWorld(t, 1, dirtest.Authorities(2)).start()
+		r := w.relays[w.authority()]
+		other := w.connectAs(w.authority(), &link.Config{Network: w.net.Network.ID(), ID: w.net.Authorities[1].Info.ID, Key: w.net.Authorities[1].Link})
+		stranger := w.connectAs(w.authority(), &link.Config{Network: w.net.Network.ID(), ID: w.net.Authorities[1].Info.ID, Key: w.net.Relays[0].Link})
+		r.asking.most, r.asking.lends = 1, 1
+		for range 3 {
+			if got := w.posts(stranger); !strings.Contains(got, "503") {
+				t.Fatalf("a relay: %q", got)
+			}
+			if got := w.posts(other); !strings.Contains(got, "200") {
+				t.Errorf("an authority: %q", got)
+			}
+		}
+	})
+}
