@@ -5,7 +5,9 @@ package path
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 
 	"peel/cell"
 	"peel/directory"
@@ -17,6 +19,18 @@ const Hops = 3
 // Path is the way through the network: guard, middle, exit. Its entries belong to the consensus and
 // must not be changed.
 type Path []*directory.Entry
+
+// String names the relays for a person: nicknames, and the beginnings of identities, as anybody may take any nickname.
+func (p Path) String() string {
+	hops := make([]string, len(p))
+	for i, e := range p {
+		hops[i] = fmt.Sprintf("%s (%.8s)", e.Nickname, e.ID)
+	}
+	return strings.Join(hops, " > ")
+}
+
+// LogValue keeps guards out of logs.
+func (Path) LogValue() slog.Value { return slog.StringValue("[scrubbed]") }
 
 // Usage is what a path is wanted for.
 type Usage struct {

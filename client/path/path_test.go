@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -635,5 +636,24 @@ func TestPrivateAddressesGoOnlyWhereThePolicyNamesThem(t *testing.T) {
 				t.Errorf("%s with %s: %v", addr, x.name, err)
 			}
 		}
+	}
+}
+
+// Whoever prints a path reads who is on it; a log does not.
+func TestPathIsForPeople(t *testing.T) {
+	var p Path
+	for _, name := range []string{"Amber", "Birch", "Cedar"} {
+		p = append(p, &directory.Entry{Nickname: name, ID: cell.NodeID{name[0]}})
+	}
+	if got, want := fmt.Sprint(p), "Amber (ieaaaaaa) > Birch (iiaaaaaa) > Cedar (imaaaaaa)"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if got := fmt.Sprint(Path(nil)); got != "" {
+		t.Errorf("of no way: %q", got)
+	}
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Info("a circuit", "path", p)
+	if got := log.String(); !strings.Contains(got, "path=[scrubbed]") || strings.Contains(got, "Amber") {
+		t.Error(got)
 	}
 }
