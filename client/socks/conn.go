@@ -172,6 +172,9 @@ func (c *conn) fail(err error) {
 		s.Log.Debug("socks: request failed", "code", code)
 	}
 	if c.told {
+		if !errors.Is(err, context.Canceled) { // the application hung up, or the server ends
+			c.door.tellBroken(code)
+		}
 		reset(c.nc)
 		return
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -115,6 +117,58 @@ func TestEarlyListenerResetsWhatFails(t *testing.T) {
 			eventually(t, "the failure is counted", func() bool { return s.Stats().Failed == failed })
 		}
 	}
+}
+
+// Why a connection broke that was answered early is in the log, now and then, and says nothing of where to.
+func TestLogSaysWhatEarlyAnswersHide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		var fails error
+		s := &Server{Log: slog.New(slog.NewTextHandler(&log, nil)), Dial: func(context.Context, Request) (net.Conn, error) { return nil, fails }}
+		s.DialEarly = func(ctx context.Context, r Request, _ []byte) (net.Conn, error) { return s.Dial(ctx, r) }
+		var served sync.WaitGroup
+		listening := func(r Rules) one {
+			l := one{conns: make(chan net.Conn)}
+			served.Go(func() { s.ServeRules(t.Context(), l, r) })
+			return l
+		}
+		plain, port := listening(Rules{}), listening(early)
+		defer served.Wait()
+		defer close(plain.conns)
+		defer close(port.conns)
+		ask := func(l one, err error) {
+			fails = err
+			app, near := net.Pipe()
+			l.conns <- near
+			app.Write(ask("printer", 80))
+			io.Copy(io.Discard, app)
+			app.Close()
+			synctest.Wait()
+		}
+		told := func(lines int, last string) {
+			t.Helper()
+			got := strings.Split(strings.TrimSpace(log.String()), "\n")
+			if log.Len() == 0 {
+				got = nil
+			}
+			if len(got) != lines || lines > 0 && !strings.Contains(got[lines-1], last) {
+				t.Errorf("%d lines instead of %d that end with %s:\n%s", len(got), lines, last, log.String())
+			}
+		}
+		ask(plain, syscall.ECONNREFUSED) // whose application was told
+		ask(port, context.Canceled)      // whose application is gone
+		told(0, "")
+		for range 3 {
+			ask(port, &net.DNSError{})
+		}
+		told(1, `level=INFO msg="socks: a connection came to nothing after an early answer: its application saw a reset, and not why (early_answer)" why="There is no such host." so_many=1`)
+		time.Sleep(tellEvery)
+		ask(port, syscall.ECONNREFUSED)
+		told(2, `why="The host refused the connection." so_many=3`)
+		if strings.Contains(log.String(), "printer") {
+			t.Error("the log says where to")
+		}
+	})
 }
 
 // A client that sends ahead of its own accord learns why it failed, on any listener.

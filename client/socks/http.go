@@ -246,11 +246,17 @@ var problems = map[byte]struct{ status, name, text string }{
 	AddressTypeUnsupported: {"400 Bad Request", "http_request_error", "This kind of address is not known."},
 }
 
-// problem is the answer to a CONNECT that came to nothing.
-func problem(code byte) []byte {
+// problemOf is that of a code, or what stands for all that have none.
+func problemOf(code byte) (p struct{ status, name, text string }) {
 	p, ok := problems[standard(code)]
 	if !ok {
 		p.status, p.name, p.text = "503 Service Unavailable", "proxy_internal_error", "Peel could not connect."
 	}
+	return p
+}
+
+// problem is the answer to a CONNECT that came to nothing.
+func problem(code byte) []byte {
+	p := problemOf(code)
 	return answer(p.status, "Proxy-Status: peel; error="+p.name+"\r\n", p.text+"\n")
 }

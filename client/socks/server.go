@@ -66,6 +66,10 @@ type door struct {
 	rules  Rules
 	name   string
 	warned [warnings]atomic.Bool
+
+	mu     sync.Mutex
+	broken int       // connections that were answered early and came to nothing, since that was told
+	next   time.Time // when it may be told again
 }
 
 // Stats counts what a Server did.
@@ -289,5 +293,27 @@ func (s *Server) warn(w warning, msg string, args ...any) {
 func (d *door) warn(w warning, msg string) {
 	if d.server.Log != nil && !d.warned[w].Swap(true) {
 		d.server.Log.Warn(msg, "listener", d.name)
+	}
+}
+
+// tellEvery is how often the log tells of connections that came to nothing after an early answer, at most.
+const tellEvery = time.Minute
+
+// tellBroken tells now and then of such a connection, as its application learns no reason.
+func (d *door) tellBroken(code byte) {
+	if d.server.Log == nil {
+		return
+	}
+	now := time.Now()
+	d.mu.Lock()
+	d.broken++
+	n, tell := d.broken, !now.Before(d.next)
+	if tell {
+		d.broken, d.next = 0, now.Add(tellEvery)
+	}
+	d.mu.Unlock()
+	if tell {
+		d.server.Log.Info("socks: a connection came to nothing after an early answer: its application saw a reset, and not why (early_answer)",
+			"why", problemOf(code).text, "so_many", n, "listener", d.name)
 	}
 }
