@@ -239,7 +239,8 @@ func (b *benchrun) withProcesses(ctx context.Context, s testnet.Size, do func(co
 		if err != nil {
 			return err
 		}
-		return do(ctx, bench.Network{Directory: l.Network, SOCKS: ports[0], Early: ports[1], Relays: s.Relays, Processes: processes})
+		early, _, _ := strings.Cut(ports[1], " ")
+		return do(ctx, bench.Network{Directory: l.Network, SOCKS: ports[0], Early: early, Relays: s.Relays, Processes: processes})
 	})
 }
 

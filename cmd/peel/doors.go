@@ -208,10 +208,14 @@ func (d *doors) servers(c *client.Client, log *slog.Logger) (all []func(context.
 // announce says where applications find the client.
 func (d *doors) announce(w io.Writer) {
 	for _, p := range d.ports {
+		early := ""
+		if p.rules.Early {
+			early = " (early_answer)"
+		}
 		if a := p.Addr(); a.Network() == "unix" {
-			fmt.Fprintf(w, "ready: unix:%s\n", a)
+			fmt.Fprintf(w, "ready: unix:%s%s\n", a, early)
 		} else {
-			fmt.Fprintf(w, "ready: socks5://%s\n", a)
+			fmt.Fprintf(w, "ready: socks5://%s%s\n", a, early)
 		}
 	}
 	if d.udp != nil {

@@ -28,7 +28,7 @@ func TestDoorsOfAConfiguration(t *testing.T) {
 	}
 	probe.Close()
 	f := &conf.Client{SOCKS: "127.0.0.1:0", DNS: "127.0.0.1:0", Listen: []conf.Listen{
-		{Address: "127.0.0.1:0", Safe: true, Extended: true}, {Address: "unix:" + socket},
+		{Address: "127.0.0.1:0", Safe: true, Extended: true}, {Address: "unix:" + socket}, {Address: "127.0.0.1:0", Early: true},
 	}}
 	var log bytes.Buffer
 	d, err := openDoors(f, slog.New(slog.NewTextHandler(&log, nil)))
@@ -41,12 +41,13 @@ func TestDoorsOfAConfiguration(t *testing.T) {
 	if st, err := os.Stat(socket); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", st, err)
 	}
-	if _, err := openDoors(&conf.Client{Listen: f.Listen[1:]}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another program listens") {
+	if _, err := openDoors(&conf.Client{Listen: f.Listen[1:2]}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another program listens") {
 		t.Errorf("a second client on the socket: %v", err)
 	}
 	var out bytes.Buffer
 	d.announce(&out)
-	for _, want := range []string{"ready: socks5://127.0.0.1:", "ready: unix:" + socket + "\n", "ready: dns://" + d.tcp.Addr().String() + "\n"} {
+	port := func(i int) string { return "ready: socks5://" + d.ports[i].Addr().String() }
+	for _, want := range []string{port(0) + "\n", port(1) + "\n", port(3) + " (early_answer)\n", "ready: unix:" + socket + "\n", "ready: dns://" + d.tcp.Addr().String() + "\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("announced: %s", out.String())
 		}
