@@ -31,8 +31,8 @@ func envCommand() *cobra.Command {
 started. Programs that heed them (curl, git, npm, Go programs and many others; pip with PySocks) then go through the
 network; others do not, and nothing keeps them from connecting as ever.
 
-https_proxy, in small letters, names an HTTP proxy, which the port is for https: wget, which knows no SOCKS, heeds no other, and so
-fetches https addresses and refuses http ones.
+https_proxy, in small letters, names an HTTP proxy, which the port is for https: wget and Python's urllib, which know no SOCKS, heed no
+other, and so fetch https addresses and refuse http ones. In Python, requests with PySocks fetches both.
 
 With --identity the programs of this shell share no circuit with those of other shells.`,
 		Example: `  eval "$(peel env --dir my-client)"                    # sh, bash, zsh
