@@ -21,7 +21,7 @@ func (r *Relay) admitLink(nc net.Conn) *place {
 	}
 	p := &place{owner: o, lose: func() { nc.Close() }}
 	r.mu.Lock()
-	if r.links.full(o) || r.unproved.sated(o) {
+	if r.links.full(o) && !r.voters.near(nc) || r.unproved.sated(o) {
 		r.mu.Unlock()
 		return nil
 	}
@@ -49,6 +49,10 @@ func (r *Relay) takeLink(c *link.Conn) bool {
 	p := &place{owner: o, lose: func() { c.Close() }}
 	r.mu.Lock()
 	shed, ok := r.links.enter(p)
+	if !ok && r.voters.by(c) && r.links.has(o) < mostOfVoter {
+		r.links.add(p)
+		ok = true
+	}
 	if ok {
 		r.linked[c] = p
 	}

@@ -44,10 +44,7 @@ func newCrowd(most, each int) *crowd {
 
 // victim is whose place one more of o's would take: nil if there is a free one. Not ok: it gets none.
 func (k *crowd) victim(o owner) (p *place, ok bool) {
-	own, has := k.of[o.of], 0
-	if own != nil {
-		has = own.n
-	}
+	own, has := k.of[o.of], k.has(o)
 	switch {
 	case k.each > 0 && !o.free && has >= k.each:
 	case k.n < k.most:
@@ -62,6 +59,14 @@ func (k *crowd) victim(o owner) (p *place, ok bool) {
 		return own.first, true
 	}
 	return nil, false
+}
+
+// has is how many places o has.
+func (k *crowd) has(o owner) int {
+	if own := k.of[o.of]; own != nil {
+		return own.n
+	}
+	return 0
 }
 
 // full says whether enter would find no place for one more of o's.

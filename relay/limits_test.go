@@ -28,12 +28,16 @@ func caller(i int) netip.AddrPort {
 
 // connectFrom makes a client's link to relay i from an address.
 func (w *world) connectFrom(i int, from netip.AddrPort) (*link.Conn, error) {
+	return w.connectFromAs(i, from, &link.Config{Network: w.net.Network.ID()})
+}
+
+func (w *world) connectFromAs(i int, from netip.AddrPort, cfg *link.Config) (*link.Conn, error) {
 	h := w.hops[i]
 	nc, err := w.dialOver(w.t.Context(), h.Addrs[0].String(), linktest.Options{A: from})
 	if err != nil {
 		return nil, err
 	}
-	lc, err := link.Dial(w.t.Context(), nc, &link.Config{Network: w.net.Network.ID()}, link.Peer{ID: h.ID, Key: h.LinkKey})
+	lc, err := link.Dial(w.t.Context(), nc, cfg, link.Peer{ID: h.ID, Key: h.LinkKey})
 	if err != nil {
 		return nil, err
 	}

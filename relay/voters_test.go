@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,32 @@ func TestAVoteComesBesideAFloodOfRequests(t *testing.T) {
 			}
 			if got := w.posts(other); !strings.Contains(got, "200") {
 				t.Errorf("an authority: %q", got)
+			}
+		}
+	})
+}
+
+// When all links of an authority are taken, each by another address, another authority still has one there; and no more than a few.
+func TestAnAuthorityHasALinkToAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := emptyWorld(t, 1, dirtest.Authorities(2)).start()
+		i, other := w.authority(), w.net.Authorities[1]
+		own := netip.AddrPortFrom(other.Info.Addrs[0].Addr(), 40000)
+		synctest.Wait()
+		w.relays[i].links.most = w.relays[i].links.n + 3
+		for from := range 3 {
+			w.mustConnectFrom(i, caller(from))
+		}
+		if w.stays(w.connectFrom(i, caller(3))) {
+			t.Fatal("there was a place for one more")
+		}
+		if w.stays(w.connectFrom(i, own)) {
+			t.Error("whoever calls from the address of an authority has a link")
+		}
+		key := &link.Config{Network: w.net.Network.ID(), ID: other.Info.ID, Key: other.Link}
+		for n := range mostOfVoter + 1 {
+			if got, want := w.stays(w.connectFromAs(i, own, key)), n < mostOfVoter; got != want {
+				t.Errorf("link %d of an authority: %t", n+1, got)
 			}
 		}
 	})
