@@ -105,9 +105,24 @@ func (m *inMemory) run(cfg relay.Config) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.until(r.Run)
+}
+
+// client runs one that knows nothing but the network file, until the test ends.
+func (m *inMemory) client() *client.Client {
+	c, err := client.New(client.Config{Network: m.Network, Dial: m.internet.Dialer(clientAddr)})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.until(c.Run)
+	return c
+}
+
+// until has something run until the test ends.
+func (m *inMemory) until(run func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { r.Run(ctx) })
+	wg.Go(func() { run(ctx) })
 	m.t.Cleanup(func() { cancel(); wg.Wait() })
 }
 

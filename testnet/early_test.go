@@ -8,14 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	xproxy "golang.org/x/net/proxy"
 
-	"peel/client"
 	"peel/client/socks"
 	"peel/testnet/memnet"
 )
@@ -50,21 +48,12 @@ func TestAnEarlyAnswerSavesAWayThereAndBack(t *testing.T) {
 				}()
 			}
 		}()
-		c, err := client.New(client.Config{Network: m.Network, Dial: m.internet.Dialer(clientAddr)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		var run sync.WaitGroup
-		defer run.Wait()
-		defer cancel()
-		run.Go(func() { c.Run(ctx) })
-		server := c.SOCKSServer(nil)
+		server := m.client().SOCKSServer(nil)
 		ports := map[bool]net.Listener{}
 		for i, early := range []bool{false, true} {
 			port := listen(fmt.Sprintf("%s:%d", clientAddr, 9250+i))
 			ports[early] = port
-			run.Go(func() { server.ServeRules(ctx, port, socks.Rules{Early: early}) })
+			m.until(func(ctx context.Context) error { return server.ServeRules(ctx, port, socks.Rules{Early: early}) })
 		}
 		time.Sleep(5 * time.Minute)
 		wait := func(early bool) time.Duration {

@@ -1,13 +1,11 @@
 package testnet
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,14 +29,7 @@ func TestAfterAKillTheNextConnectionComesSoon(t *testing.T) {
 				c.Write([]byte("hello")) // and no more
 			}
 		}()
-		c, err := client.New(client.Config{Network: m.Network, Dial: m.internet.Dialer(clientAddr)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		var run sync.WaitGroup
-		run.Go(func() { c.Run(ctx) })
-		defer func() { cancel(); run.Wait() }()
+		c := m.client()
 		time.Sleep(5 * time.Minute)
 		open := func() net.Conn {
 			conn, err := c.DialContext(t.Context(), "tcp", target.String())

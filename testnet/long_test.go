@@ -7,12 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"peel/client"
 	"peel/testnet/memnet"
 )
 
@@ -81,18 +79,10 @@ func TestHowLongALineMayBe(t *testing.T) {
 						}()
 					}
 				}()
-				cl, err := client.New(client.Config{Network: m.Network, Dial: m.internet.Dialer(clientAddr)})
-				if err != nil {
-					t.Fatal(err)
-				}
-				ctx, cancel := context.WithCancel(context.Background())
-				var run sync.WaitGroup
-				defer run.Wait()
-				defer cancel()
-				run.Go(func() { cl.Run(ctx) })
+				cl := m.client()
 				fetch := func(within time.Duration) (time.Duration, error) {
 					at := time.Now()
-					ctx, cancel := context.WithTimeout(ctx, within)
+					ctx, cancel := context.WithTimeout(t.Context(), within)
 					defer cancel()
 					nc, err := cl.DialContext(ctx, "tcp", "20.0.0.7:80")
 					if err != nil {
