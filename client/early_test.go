@@ -123,7 +123,7 @@ func TestSlowCircuitsArePassedOver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if way(PathOf(first)) == way(PathOf(next)) {
+		if &PathOf(first)[0] == &PathOf(next)[0] { // of another circuit, though it may have the same relays
 			t.Error("a circuit that was late is used again")
 		}
 		if _, err := c.DialEarly(t.Context(), "tcp", "www.example:443", make([]byte, stream.MaxFirst+1)); err == nil || !strings.Contains(err.Error(), "at most 65536") {
