@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -217,6 +218,28 @@ func TestTheNextConsensusComesFromRelays(t *testing.T) {
 		for _, i := range c.Circuits() {
 			if i.Used && i.Streams > 0 {
 				t.Error("the directory's circuit is still open")
+			}
+		}
+	})
+}
+
+// Relays that were asked for the directory, and had nothing newer or failed, are not asked again while there are others.
+func TestRelaysThatWereAskedForTheDirectoryAreAvoided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.ready(Config{})
+		var not []cell.NodeID
+		for _, r := range w.Relays[2:] {
+			not = append(not, r.Descriptor.ID)
+		}
+		for range 4 {
+			nc, id, err := c.dialRelay(t.Context(), not)
+			if err != nil {
+				t.Fatal(err)
+			}
+			nc.Close()
+			if slices.Contains(not, id) {
+				t.Errorf("%v is asked again", id)
 			}
 		}
 	})

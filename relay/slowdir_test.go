@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/cell"
 	"peel/circuit"
 	"peel/directory/cache"
 )
@@ -100,4 +101,24 @@ func TestSlowReadersOfTheDirectory(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A relay asks each other relay once for the directory before it asks any again, and never itself.
+func TestARelayThatWasAskedForTheDirectoryIsAvoided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		for range 8 {
+			nc, id, err := w.relays[0].dialRelay(t.Context(), []cell.NodeID{w.hops[1].ID, w.hops[3].ID})
+			if err != nil {
+				t.Fatal(err)
+			}
+			nc.Close()
+			if id != w.hops[2].ID {
+				t.Errorf("%v is asked", id)
+			}
+		}
+		if _, id, err := w.relays[0].dialRelay(t.Context(), []cell.NodeID{w.hops[1].ID, w.hops[2].ID, w.hops[3].ID}); err == nil || !id.IsZero() {
+			t.Errorf("%v is asked again: %v", id, err)
+		}
+	})
 }
