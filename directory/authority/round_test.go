@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"peel/cell"
 	"peel/directory"
@@ -57,6 +58,34 @@ func TestVotesOfOneAuthorityAreBounded(t *testing.T) {
 	}
 	if n := len(r.counted(cell.NodeID{}, 5)); n != 0 {
 		t.Errorf("%d votes count, want none", n)
+	}
+}
+
+// A vote or a signature for another period does not count, whoever hands it over: else an old one, shown again, would be a proof against its author.
+func TestWhatIsForAnotherPeriodIsNotTakenIn(t *testing.T) {
+	b := newBallot(5, 2)
+	vote, text := b.net.Vote(0)
+	header := b.net.Consensus.Header
+	sig, err := header.Sign(b.net.Authorities[0].Certificate, b.net.Authorities[0].Signing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := vote.Certificate.Identity
+	for after, now := range map[time.Duration]time.Time{0: vote.ValidAfter.Add(-time.Minute), time.Hour: vote.ValidAfter.Add(time.Minute)} {
+		v := newVoter(b.net.Network, b.net.Authorities[1].Info.ID, now, true)
+		want := 0
+		if v.round.period.ValidAfter.Equal(vote.ValidAfter) {
+			want = 1
+		}
+		v.step(now, gotVote{0, vote, text})
+		v.step(now, gotHeader{header, header.Digest(), []directory.Signature{sig}})
+		if votes, headers := len(v.round.votes[id]), len(v.round.headers[id]); votes != want || headers != want || (after == 0) != (want == 1) {
+			t.Errorf("%v after it: %d votes and %d signatures are held, and %d should be", after, votes, headers, want)
+		}
+		q := ask{of: id, after: v.round.period.ValidAfter}
+		if err := q.fits(vote, text); (err == nil) != (want == 1) {
+			t.Errorf("%v after it: the vote of the period before is what was asked for: %v", after, err)
+		}
 	}
 }
 
