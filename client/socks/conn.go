@@ -208,8 +208,17 @@ func (c *conn) ahead(req Request) bool {
 	}
 	buf := make([]byte, mostEarly)
 	c.n, c.buf = copy(buf, c.buf[:c.n]), buf
-	c.nc.SetReadDeadline(time.Now().Add(earlyWait))
-	defer func() { c.nc.SetReadDeadline(time.Time{}) }()
+	over := make(chan struct{})
+	enough := s.alarms.after(earlyWait, s.bug, func() {
+		defer close(over)
+		c.nc.SetReadDeadline(time.Unix(1, 0))
+	})
+	defer func() {
+		if !enough.stop() {
+			<-over
+			c.nc.SetReadDeadline(time.Time{})
+		}
+	}()
 	for c.n == 0 || torn(c.buf[:c.n]) && c.n < len(c.buf) {
 		n, err := c.nc.Read(c.buf[c.n:])
 		c.n += n
@@ -298,7 +307,7 @@ func (c *conn) watching(ctx context.Context, do func(context.Context)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	over := make(chan struct{})
-	watch := contain.After(watchAfter, c.door.server.bug, func() {
+	watch := c.door.server.alarms.after(watchAfter, c.door.server.bug, func() {
 		defer close(over)
 		for c.room() {
 			n, err := c.nc.Read(c.buf[c.n:])
@@ -314,7 +323,7 @@ func (c *conn) watching(ctx context.Context, do func(context.Context)) {
 		}
 	})
 	defer func() {
-		if watch.Stop() {
+		if watch.stop() {
 			return
 		}
 		c.nc.SetReadDeadline(time.Unix(1, 0))

@@ -55,6 +55,7 @@ type Server struct {
 	warned [warnings]atomic.Bool
 
 	draining atomic.Bool // no connection is taken
+	alarms   alarms
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
