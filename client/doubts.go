@@ -59,6 +59,7 @@ type doubts struct {
 	lull           time.Duration // so long none is asked because nothing comes
 	lulled         time.Time     // after this
 	spoken         []*used       // in the order of their first streams
+	silent         int           // of these are asked
 }
 
 // used is a circuit that was used, and is to say what became of it.
@@ -66,7 +67,8 @@ type used struct {
 	h       *held
 	at      time.Time
 	carried bool // a stream was answered
-	silent  bool // one was not, for as long as any is waited for
+	silent  bool // one was not, for as long as any is waited for; or nothing comes on the circuit any more
+	silence silence
 }
 
 // askFirst asks the first relay of a path for its directory, on a circuit that ends there: so nobody else can be why there is no answer,
@@ -83,16 +85,7 @@ func (c *core) askFirst(ctx context.Context, p path.Path) answer {
 	c.suspect()
 	ctx, cancel = context.WithTimeout(ctx, askMost)
 	defer cancel()
-	if s, open := made.OpenDir(); open == nil {
-		defer s.Close()
-		// Whatever comes of both, what tells is the cells.
-		within(ctx, s, func() { io.WriteString(s, probeRequest) }) // waits only if the relay takes no cells
-		if err = made.Echo(ctx); err == nil {
-			within(ctx, s, func() { s.Read(make([]byte, 1)) })
-			err = made.Echo(ctx)
-		}
-	}
-	_, received := made.Cells()
+	received, err := question(ctx, made, askWithin)
 	var breach *circuit.ProtocolError
 	switch over := made.Err(); {
 	case linkLost(over):
@@ -107,9 +100,27 @@ func (c *core) askFirst(ctx context.Context, p path.Path) answer {
 	return none
 }
 
-// within does something that waits for a stream, for askWithin at most.
-func within(ctx context.Context, s *stream.Stream, do func()) {
-	s.SetDeadline(time.Now().Add(askWithin))
+// question asks the last relay of a circuit for its directory, and says how many cells came on the circuit until so long after the first relay had the
+// question. Whatever comes of the request, what tells is the cells. An error: it is not known that the question came there, or that all has come since.
+func question(ctx context.Context, c *circuit.Circuit, wait time.Duration) (came uint64, err error) {
+	_, before := c.Cells()
+	s, err := c.OpenDir()
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	within(ctx, s, wait, func() { io.WriteString(s, probeRequest) }) // waits only if the relay takes no cells
+	if err = c.Echo(ctx); err == nil {
+		within(ctx, s, wait, func() { s.Read(make([]byte, 1)) })
+		err = c.Echo(ctx)
+	}
+	_, after := c.Cells()
+	return after - before, err
+}
+
+// within does something that waits for a stream, for so long at most.
+func within(ctx context.Context, s *stream.Stream, wait time.Duration, do func()) {
+	s.SetDeadline(time.Now().Add(wait))
 	stop := contain.OnDone(ctx, nil, func() { s.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	do()
@@ -237,7 +248,7 @@ func (p *pool) speaks(h *held, carried, silent bool, now time.Time) {
 		d.spoken[0] = nil
 		d.spoken = d.spoken[1:]
 	}
-	h.spoken = &used{h: h, at: now.Add(speakAfter), carried: carried, silent: silent}
+	h.spoken = &used{h: h, at: now.Add(speakAfter), carried: carried, silent: silent, silence: silence{since: now}}
 	d.spoken = append(d.spoken, h.spoken)
 }
 
@@ -249,6 +260,9 @@ func (p *pool) hear(now time.Time) {
 		u := d.spoken[0]
 		c := u.h.circuit
 		failed := u.silent || ended(c)
+		if !failed && u.silence.asking && c.Err() == nil {
+			return
+		}
 		if !failed && now.Before(u.at) && !linkLost(c.Err()) && !(u.carried && u.h.idle()) {
 			return
 		}

@@ -320,6 +320,74 @@ func TestGuardThatBreaksCircuitsIsLeft(t *testing.T) {
 	}
 }
 
+// A guard that lets circuits come about and streams open, and then sends nothing on, while it answers for itself, is left; hosts that say nothing any more
+// make nobody leave.
+func TestGuardThatStallsStreamsIsLeft(t *testing.T) {
+	for _, guilty := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 40)
+			cfg, log := logged(Config{})
+			c := w.ready(cfg)
+			if err := dialAndEcho(c, "www.example:443"); err != nil {
+				t.Fatal(err)
+			}
+			bad, n := c.Guards()[0].ID, 0
+			for ; len(left(c)) == 0 && n < 40; n++ {
+				host := fmt.Sprintf("www-%d.example", n)
+				conn, err := c.Isolated(n).DialContext(t.Context(), "tcp", host+":443")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := echo(conn); err != nil {
+					t.Fatal(err)
+				}
+				if p := PathOf(conn); p[0].ID == bad && guilty {
+					w.nodeOf(p, 2).of(host).stalled.Store(true)
+				}
+				time.Sleep(15 * time.Second) // then its user has had enough
+				conn.Close()
+				time.Sleep(time.Minute)
+			}
+			t.Logf("after %d circuits that were used left: %v", n, left(c))
+			if ids := left(c); guilty && (len(ids) != 1 || ids[0] != bad || n > 30) || !guilty && len(ids) > 0 {
+				t.Errorf("guilty %t: after %d circuits left: %v", guilty, n, ids)
+			}
+			if guilty && !strings.Contains(log(), "nearly all circuits that are used break") {
+				t.Errorf("nobody is told why:\n%s", log())
+			}
+		})
+	}
+}
+
+// A program that does not read what comes has no silent circuit: what was asked for on it beside comes.
+func TestWhoReadsNothingHasNoSilentCircuit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.ready(Config{})
+		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		n, err := conn.Write(make([]byte, 8<<20))
+		if err == nil {
+			t.Fatalf("all of %d bytes were taken", n)
+		}
+		var used *circuit.Circuit
+		c.pool.mu.Lock()
+		for h := range c.pool.circs {
+			if h.taken {
+				used = h.circuit
+			}
+		}
+		c.pool.mu.Unlock()
+		if isSilent(t.Context(), used) {
+			t.Error("it seems to be silent")
+		}
+	})
+}
+
 // A link that dies while circuits are built or proved, again and again, is no reason to leave its guard, though others do better.
 func TestLinksThatBreakInTheMiddleOfBuildsMakeNobodyLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -283,6 +283,8 @@ type end struct {
 	mux  *stream.Mux
 	fwd  *layer.Layer
 
+	stalled atomic.Bool // nothing comes back from it any more
+
 	mu    sync.Mutex
 	back  *layer.Layer
 	asked []string // hosts it was asked for
@@ -322,7 +324,7 @@ func (e *end) Room() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	batch := make([]cell.Cell, 32)
-	for {
+	for !e.stalled.Load() {
 		n := 0
 		for room := e.circ.Room(); n < min(room, 32) && e.mux.Next(batch[n].Body()); n++ {
 			batch[n].SetCommand(cell.CmdRelay)
