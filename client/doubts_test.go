@@ -338,8 +338,11 @@ func TestGuardThatStallsStreamsIsLeft(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := echo(conn); err != nil {
-					t.Fatal(err)
+				for range 1 + n%2*11 { // of half of them, shortly before they would speak
+					if err := echo(conn); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(4 * time.Second)
 				}
 				if p := PathOf(conn); p[0].ID == bad && guilty {
 					w.nodeOf(p, 2).of(host).stalled.Store(true)
