@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -19,13 +20,22 @@ import (
 	"peel/cmd/peel/internal/conf"
 )
 
+// networkOf is "tcp" or "udp", or what of it an address to listen on means: 0.0.0.0 is all of IPv4, but package net would have it be all
+// of IPv6 as well, which a firewall for IPv4 does not guard.
+func networkOf(transport, addr string) string {
+	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
+		return transport + "4"
+	}
+	return transport
+}
+
 // listenSOCKS opens a port for applications; option names what to change if it cannot be had.
 func listenSOCKS(addr, option string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, &usageError{fmt.Errorf("%s %q: must be an address and a port, as in 127.0.0.1:9250", option, addr)}
 	}
-	l, err := net.Listen("tcp", addr)
+	l, err := net.Listen(networkOf("tcp", addr), addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s %s: another program listens there: end it, or choose another port, as in %s %s (a free one is picked)",
 			option, addr, option, net.JoinHostPort(host, "0"))
@@ -111,11 +121,11 @@ func listenUnix(path string) (net.Listener, error) {
 func listenDNS(addr string) (net.PacketConn, net.Listener, error) {
 	var last error
 	for range 10 { // of port 0: the free one of TCP may be taken over UDP
-		l, err := net.Listen("tcp", addr)
+		l, err := net.Listen(networkOf("tcp", addr), addr)
 		if err != nil {
 			return nil, nil, fmt.Errorf("dns %s: %w", addr, cannotListen(err))
 		}
-		p, err := net.ListenPacket("udp", l.Addr().String())
+		p, err := net.ListenPacket(networkOf("udp", addr), l.Addr().String())
 		if err == nil {
 			return p, l, nil
 		}

@@ -141,4 +141,14 @@ func TestPortsOpenToOthersAreSaid(t *testing.T) {
 	if n := strings.Count(log.String(), "level=WARN"); n != 2 {
 		t.Error(log.String())
 	}
+	links, err := listenLinks([]string{"0.0.0.0:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	links[0].Close()
+	for _, a := range []net.Addr{d.ports[0].Addr(), d.udp.LocalAddr(), d.tcp.Addr(), links[0].Addr()} {
+		if !strings.HasPrefix(a.String(), "0.0.0.0:") {
+			t.Errorf("%s %v: all of IPv4 was asked for", a.Network(), a)
+		}
+	}
 }

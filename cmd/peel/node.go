@@ -50,7 +50,7 @@ func setLevel(l *slog.LevelVar, level string) {
 func listenLinks(addrs []string) ([]net.Listener, error) {
 	var ls []net.Listener
 	for _, a := range addrs {
-		l, err := net.Listen("tcp", a)
+		l, err := net.Listen(networkOf("tcp", a), a)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			err = fmt.Errorf("listen %s: another program listens there: end it, or change listen in the configuration", a)
 		} else if err != nil {

@@ -16,7 +16,7 @@ func (c *Relay) Text() string {
 	b.key("state", c.State, `Where the directory is kept between runs. "": nowhere. Left out: in $STATE_DIRECTORY.`)
 	b.key("nickname", c.Nickname, "1 to 19 letters and digits, for people. Relays are told apart by their identity.")
 	b.key("contact", c.Contact, "How to reach you. It is published.")
-	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
+	b.list("listen", c.Listen, everyAddress...)
 	b.list("advertise", c.Advertise, "Where others reach the relay, at most one IPv4 and one IPv6 address. []: as listen.")
 	b.flag("assume_reachable", c.Assume, "Before it announces an address the relay has others try whether they reach it there, and says in the log and peel status",
 		"what came of it. true: it announces all of them untested, and learns only from the authorities, hours later, if one is wrong.")
@@ -54,7 +54,7 @@ func (c *Authority) Text() string {
 		"test networks, the authority certifies its signing keys by itself, and whoever takes this machine is the authority.",
 		"Else it needs a new certificate at least every 89 days, and warns from 14 days before: see peel keys --help.")
 	b.key("state", c.State, `Where descriptors, votes and the directory are kept between runs. "": nowhere. Left out: in $STATE_DIRECTORY.`)
-	b.list("listen", c.Listen, "Where links arrive: addresses of this machine.")
+	b.list("listen", c.Listen, everyAddress...)
 	b.list("allow", c.Allow, "Identities of the relays that may join. []: all, unless a list says otherwise.")
 	b.list("lists", c.Lists, "Files that say which relays may join, which may not, and which are bad exits or middles only, and why",
 		"(spec/admission.md). SIGHUP or peel reload loads them anew: all of them, or none if one has a mistake.")
@@ -108,7 +108,8 @@ func (c *Client) Text() string {
 	b.key("state", c.State, `Where the directory and the guards are kept between runs: the few relays by which you enter the network, for`,
 		`months. "": nowhere, and each start chooses new ones, which is a risk.`)
 	b.key("socks", c.SOCKS, "Where your programs find the client, as a SOCKS 5, 4a or 4 proxy or an HTTP proxy for https (CONNECT). Keep it on",
-		`this machine: who reaches it, uses it. "": only at the tables [[listen]] below.`)
+		`this machine: who reaches it, uses it. (0.0.0.0 would be all its IPv4 addresses, [::] all of IPv6 and, mostly, of IPv4.)`,
+		`"": only at the tables [[listen]] below.`)
 	b.key("dns", c.DNS, `Where programs that know no proxy may look names up, over UDP and TCP, such as "127.0.0.1:9253". "": nowhere.`,
 		"They must still be made to connect through the client.")
 	b.list("own_relays", c.Own, "Identities of relays that you run yourself. None of your paths has one.")
@@ -128,6 +129,12 @@ func (c *Client) Text() string {
 	b.key("log", c.Log, `How much is logged: "error", "warn", "info" or "debug".`)
 	c.tables(&b)
 	return b.String()
+}
+
+// everyAddress explains listen. (The system decides whether [::] is IPv4 as well: on Linux, net.ipv6.bindv6only.)
+var everyAddress = []string{
+	`Where links arrive: addresses of this machine. "0.0.0.0:9001" is all of its IPv4 ones and no others, "[::]:9001" all of IPv6`,
+	"and, as most systems have it, of IPv4.",
 }
 
 func sandbox(b *text, off bool) {
