@@ -52,6 +52,11 @@ func checkFiles(files []string, kind string, alone bool, out, errs io.Writer) er
 			continue
 		}
 		fmt.Fprintf(out, "%s: in order (%s)\n", name, x.Kind)
+		if f, ok := x.File.(*conf.Client); ok {
+			for _, w := range checkDoors(f) {
+				fmt.Fprintf(errs, "%s: warning: %s: %s\n", name, w.Says, w.Remedy)
+			}
+		}
 	}
 	if bad > 0 {
 		return &exitError{code: 2}

@@ -119,8 +119,8 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 				key = "socks"
 			}
 			ports = append(ports, listened{key, l.Address})
-			add(checkDoor(l.Address)...)
 		}
+		add(checkDoors(f)...)
 		ports = append(append(ports, portsOf("dns", f.DNS)...), portsOf("admin", f.Admin)...)
 	case *conf.Authority:
 		network, keys, state = f.Network, f.Keys, f.State
@@ -239,13 +239,13 @@ func portsOf(key string, addresses ...string) (all []listened) {
 // checkPorts says whether the node could listen where it is to.
 func checkPorts(ports []listened, node life) (all []finding) {
 	for _, p := range ports {
-		l, err := net.Listen("tcp", p.address)
+		l, err := net.Listen(networkOf("tcp", p.address), p.address)
 		if err == nil {
 			l.Close()
 		}
 		if err == nil && p.key == "dns" {
 			var u net.PacketConn
-			if u, err = net.ListenPacket("udp", p.address); err == nil {
+			if u, err = net.ListenPacket(networkOf("udp", p.address), p.address); err == nil {
 				u.Close()
 			}
 		}
@@ -270,35 +270,44 @@ func checkPorts(ports []listened, node life) (all []finding) {
 
 // checkAddresses says whether others can reach what the relay advertises.
 func checkAddresses(f *conf.Relay) (all []finding) {
-	addrs, err := f.Addrs()
+	told, err := f.Told()
 	if err != nil {
 		return []finding{bad("address", err.Error(), "mend advertise in the configuration")}
 	}
-	texts := f.Advertise
-	if len(addrs) == 0 {
-		texts = f.Listen
-	}
-	for _, s := range texts {
-		a, err := netip.ParseAddrPort(s)
+	six := slices.ContainsFunc(f.Listen, func(s string) bool { return networkOf("tcp", s) == "tcp" })
+	for _, a := range told {
 		switch {
-		case err != nil || a.Addr().IsUnspecified():
-			all = append(all, bad("address", s+" is not an address that others can dial", "say in advertise where others reach the relay"))
 		case a.Addr().IsLoopback() || a.Addr().IsPrivate() || a.Addr().IsLinkLocalUnicast():
-			all = append(all, warn("address", s+" can only be reached in this house or machine", "for a public network, say the public address in advertise"))
+			all = append(all, warn("address", a.String()+" can only be reached in this house or machine", "for a public network, say the public address in advertise"))
+		case a.Addr().Is6() && !six:
+			all = append(all, warn("address", a.String()+" is one of IPv6, and listen names only addresses of IPv4", "say [::]:PORT in listen, which is IPv4 as well, unless something else leads links from there to the relay"))
 		default:
-			all = append(all, ok("address", s+" is told to others once some reach it: peel status says so"))
+			all = append(all, ok("address", a.String()+" is told to others once some reach it: peel status says so"))
 		}
 	}
 	return all
 }
 
-// checkDoor says whether others can reach a client's port: whoever does, uses it.
-func checkDoor(address string) []finding {
-	if a, err := netip.ParseAddrPort(address); err != nil || a.Addr().IsLoopback() {
-		return nil
+// checkDoors says which of a client's ports others can reach: whoever does, uses it.
+func checkDoors(f *conf.Client) (all []finding) {
+	open := func(address string) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return // none is given
+		}
+		if a, err := netip.ParseAddr(host); host != "" && (err != nil || a.Unmap().IsLoopback()) {
+			return
+		}
+		all = append(all, warn("address", address+" is open to other machines, and whoever reaches it uses this client",
+			"choose an address of this machine alone, such as 127.0.0.1, or have the firewall keep others out"))
 	}
-	return []finding{warn("address", address+" is open to other machines, and whoever reaches it uses this client",
-		"choose an address of this machine alone, such as 127.0.0.1, or have the firewall keep others out")}
+	for _, l := range f.Doors() {
+		if l.Unix() == "" {
+			open(l.Address)
+		}
+	}
+	open(f.DNS)
+	return all
 }
 
 // usualFiles is how many files a busy relay has open: a socket for each link and stream.

@@ -91,6 +91,9 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 			"  peel init relay my-exit --network network.toml --nickname Dill --advertise 192.0.2.2:9001 --exit 'accept *:80,443'",
 		RunE: func(c *cobra.Command, args []string) (end error) {
 			dir := args[0]
+			if !c.Flags().Changed("listen") {
+				f.Listen = usualListen(f.Advertise)
+			}
 			if f.Nickname == "" {
 				return &usageError{errors.New("--nickname NAME is needed: 1 to 19 letters and digits, for people")}
 			}
@@ -100,9 +103,6 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 			n, err := conf.LoadNetwork(network)
 			if err != nil {
 				return inUse(err)
-			}
-			if len(f.Advertise) == 0 && !reachable(f.Listen) {
-				return &usageError{fmt.Errorf("--listen %s names no address that others can reach: say it with --advertise, as in --advertise 192.0.2.1:9001", strings.Join(f.Listen, ","))}
 			}
 			undo, err := newFolder(dir, "keys", "network.toml", "relay.toml", sealedFile)
 			if err != nil {
@@ -139,7 +139,7 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 	fl.StringVar(&network, "network", "network.toml", "the network `file`")
 	fl.StringVar(&f.Nickname, "nickname", "", "a `name` of 1 to 19 letters and digits")
 	fl.StringVar(&f.Contact, "contact", "", "a `text` how to reach you; it is published")
-	fl.StringSliceVar(&f.Listen, "listen", []string{"0.0.0.0:9001"}, "`address` where links arrive")
+	fl.StringSliceVar(&f.Listen, "listen", usualListen(nil), "`address` where links arrive; beside an advertised one of IPv6 [::]:9001 unless it is given")
 	fl.StringSliceVar(&f.Advertise, "advertise", nil, "`address` where others reach the relay")
 	fl.StringVar(&f.Bandwidth, "bandwidth", "", "the `rate` that the relay offers, such as \"20 MB/s\"")
 	fl.BoolVar(&offline, "offline", false, "seal the identity in a file to be moved away, and certify a signing key")
@@ -170,15 +170,14 @@ func moveAway(k *relay.Keys, n *directory.Network, to string, phrase *passphrase
 	return nil
 }
 
-// reachable says whether the addresses listened on can be told to others as they are.
-func reachable(listen []string) bool {
-	for _, s := range listen {
-		a, err := netip.ParseAddrPort(s)
-		if err != nil || a.Addr().IsUnspecified() || a.Port() == 0 {
-			return false
+// usualListen is where links arrive unless it is said, for what is advertised: at all addresses of the machine, of IPv6 too only if one is told to others.
+func usualListen(advertise []string) []string {
+	for _, s := range advertise {
+		if a, err := netip.ParseAddrPort(s); err == nil && a.Addr().Is6() {
+			return []string{"[::]:9001"}
 		}
 	}
-	return true
+	return []string{"0.0.0.0:9001"}
 }
 
 // writeRelay writes a relay's file and keys.
@@ -248,6 +247,9 @@ stays in the key folder, unprotected, and the authority certifies its signing ke
 			if err != nil {
 				return &usageError{fmt.Errorf("--advertise %q: must be an address and a port, such as 192.0.2.1:9001", advertise)}
 			}
+			if !c.Flags().Changed("listen") {
+				f.Listen = usualListen([]string{advertise})
+			}
 			if err := conf.Check(&f); err != nil {
 				return &usageError{err}
 			}
@@ -284,7 +286,7 @@ stays in the key folder, unprotected, and the authority certifies its signing ke
 	c.Flags().BoolVar(&here, "identity-here", false, "keep the identity unprotected in the key folder: for tests")
 	phrase.flags(c)
 	c.Flags().StringVar(&advertise, "advertise", "", "`address` where others reach the authority")
-	c.Flags().StringSliceVar(&f.Listen, "listen", []string{"0.0.0.0:9001"}, "`address` where links arrive")
+	c.Flags().StringSliceVar(&f.Listen, "listen", usualListen(nil), "`address` where links arrive; beside an advertised one of IPv6 [::]:9001 unless it is given")
 	return c
 }
 

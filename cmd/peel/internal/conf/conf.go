@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -251,6 +252,9 @@ func (c *Relay) check(m *mistakes) {
 	m.listens("listen", c.Listen)
 	_, err := c.Addrs()
 	m.at("advertise", err)
+	if _, untold := c.Told(); err == nil {
+		m.at("advertise", untold, "listen")
+	}
 	_, err = c.Rate()
 	m.at("bandwidth", err)
 	c.checkTraffic(m)
@@ -325,6 +329,36 @@ func (c *Relay) Addrs() ([]netip.AddrPort, error) {
 		return nil, nil
 	}
 	return addrs, directory.CheckAddrs(addrs)
+}
+
+// Told are the addresses that others are told: those to advertise, or those listened on that others could dial. An error: there is none, or
+// more than can be told. None without an error: only the system knows, as a name is listened on.
+func (c *Relay) Told() (told []netip.AddrPort, err error) {
+	if len(c.Advertise) > 0 {
+		return c.Addrs()
+	}
+	for _, s := range c.Listen {
+		host, port, err := net.SplitHostPort(s)
+		a, noAddr := netip.ParseAddr(host)
+		p, noPort := strconv.ParseUint(port, 10, 16)
+		switch {
+		case err != nil || noPort != nil:
+			return nil, nil // which is a mistake in listen
+		case host == "" || a.IsUnspecified():
+		case noAddr != nil:
+			return nil, nil
+		default:
+			told = append(told, netip.AddrPortFrom(a.Unmap(), uint16(cmp.Or(p, 9001)))) // of 0: one that the system picks
+		}
+	}
+	if len(told) == 0 && len(c.Listen) > 0 {
+		return nil, fmt.Errorf(`must say where others reach the relay, such as "192.0.2.1:9001": listen (%s) names no address that they could dial`, strings.Join(c.Listen, ", "))
+	}
+	slices.SortFunc(told, netip.AddrPort.Compare) // IPv4 first
+	if err := directory.CheckAddrs(told); len(told) > 0 && err != nil {
+		return nil, fmt.Errorf("must say where others reach the relay, as listen (%s) cannot be told them: %w", strings.Join(c.Listen, ", "), err)
+	}
+	return told, nil
 }
 
 // Policy is the exit policy; none: no exit.
