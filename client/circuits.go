@@ -19,7 +19,8 @@ type request struct {
 
 	once bool // bytes go along with it: no second circuit may be asked while the first is
 
-	besides *held // a circuit that is asked already; nil: none. Its exit would not do either
+	besides *held   // a circuit that is asked already; nil: none. Its exit would not do either
+	queued  []*held // circuits on which it has waited for others long enough
 }
 
 // excluded are the exits that would not do.
@@ -42,14 +43,17 @@ type held struct {
 	skipped map[cell.NodeID]bool // preferred guards with which no path could be made
 
 	// Under the pool's mu.
-	era   uint64 // of the streams that may go on it
-	taken bool   // belongs to token; once it does it is never another's
-	token any
-	first time.Time // when it was first taken
-	last  time.Time // when it was last taken or let go
-	users int       // requests that have it and have not put their stream on it
-	gone  bool      // takes no new streams
-	noted bool      // whether its first stream was answered is known
+	era       uint64 // of the streams that may go on it
+	taken     bool   // belongs to token; once it does it is never another's
+	token     any
+	first     time.Time     // when it was first taken
+	last      time.Time     // when it was last taken or let go
+	users     int           // requests that have it and have not put their stream on it
+	line      chan struct{} // has one for each of them that is being asked now; nil: nobody took it yet
+	gone      bool          // takes no new streams
+	busy      int           // times that its last relay was
+	fullUntil time.Time     // for so long it takes none
+	noted     bool          // whether its first stream was answered is known
 
 	spoken *used // what it is to say of its guard, or has said; nil: nothing
 
@@ -83,20 +87,23 @@ func (h *held) serves(r request, f faults, now time.Time) bool {
 	}
 	u := r.usage
 	u.Avoid = f.after(h.born)
-	if !u.Fits(h.path) || h == r.besides || slices.Contains(r.excluded(), h.path[len(h.path)-1].ID) {
+	if !u.Fits(h.path) || h == r.besides || h.full(now) || slices.Contains(r.queued, h) || slices.Contains(r.excluded(), h.path[len(h.path)-1].ID) {
 		return false
 	}
 	return !h.isBuilt() || !h.circuit.Lost() // all circuits of a link end with it, one after the other: the next is not to be tried meanwhile
 }
 
 // better orders circuits that serve: a built one before one being built, one in use for the token before a spare one,
-// then the older.
+// one on which nobody has to wait for others, then the older.
 func (h *held) better(than *held) bool {
 	if a, b := h.isBuilt(), than.isBuilt(); a != b {
 		return a
 	}
 	if h.taken != than.taken {
 		return h.taken
+	}
+	if a, b := h.users < mostAsked, than.users < mostAsked; a != b {
+		return a
 	}
 	return h.born.Before(than.born)
 }

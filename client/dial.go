@@ -141,7 +141,7 @@ func try[T any](c *Client, ctx context.Context, r request, do func(context.Conte
 			c.pool.discard(h)
 			return none, nil, fmt.Errorf("client: %w", err)
 		case otherCircuit:
-			c.pool.discard(h)
+			c.pool.failed(h, err)
 		case otherExit:
 			r.not = append(r.not, h.path[len(h.path)-1].ID)
 		}
@@ -155,7 +155,7 @@ type remedy int
 
 const (
 	nothing      remedy = iota
-	otherCircuit        // this one is of no more use
+	otherCircuit        // this one is of no more use, or of none for a while
 	otherExit           // the circuit is good for other targets
 	unsure              // this circuit is of no more use, and another must not be asked
 )

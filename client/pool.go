@@ -279,20 +279,47 @@ func (p *pool) get(ctx context.Context, r request) (*held, error) {
 				return nil, waiting(ctx, last)
 			}
 		}
-		h, err := p.take(r, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		if h, err = p.await(ctx, h, r); err == nil {
+		h, err := p.queue(ctx, r)
+		if err == nil {
 			return h, nil
 		}
-		if ctx.Err() != nil && h != nil {
-			p.release(h)
+		if h == nil {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			p.unjoin(h)
 			return nil, waiting(ctx, last)
 		}
 		last = err
 	}
 	return nil, fmt.Errorf("client: %d circuits could not be built: %w", buildTries, last)
+}
+
+// queue takes a circuit for r and waits until it is built and r's turn has come on it, or after a while on another. With an error the circuit
+// comes back if it could not be built, or may be yet.
+func (p *pool) queue(ctx context.Context, r request) (*held, error) {
+	within := queueFor
+	for {
+		h, err := p.take(r, time.Now())
+		if err != nil && len(r.queued) > 0 { // then those that there are
+			r.queued, within = nil, 0
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if h, err = p.await(ctx, h, r); err != nil {
+			return h, err
+		}
+		if h.queue(ctx, within) {
+			return h, nil
+		}
+		if ctx.Err() != nil {
+			return h, context.Cause(ctx)
+		}
+		p.unjoin(h)
+		r.queued = append(slices.Clip(r.queued), h)
+	}
 }
 
 // await waits until h is built, or one that was late is there and serves as well: that comes back then. With an error h comes back
@@ -331,11 +358,7 @@ func (p *pool) instead(h *held, r request, now time.Time) *held {
 	if h.users--; h.users == 0 { // nobody else waits for it, and nothing was sent on what is not there yet
 		h.taken, h.token = false, nil
 	}
-	if !best.taken {
-		best.taken, best.token, best.first = true, r.token, now
-	}
-	best.users++
-	best.last = now
+	best.join(r, now)
 	return best
 }
 
@@ -377,11 +400,9 @@ func (p *pool) take(r request, now time.Time) (*held, error) {
 		p.ports.used(r.usage.Port, now)
 	}
 	if !best.taken {
-		best.taken, best.token, best.first = true, r.token, now
 		p.kick() // a spare one less
 	}
-	best.users++
-	best.last = now
+	best.join(r, now)
 	return best, nil
 }
 
@@ -400,8 +421,14 @@ func (p *pool) evict() bool {
 	return true
 }
 
-// release says that the stream for which a circuit was taken is on it, or will not be.
+// release says that the stream for which a circuit was got is on it, or will not be.
 func (p *pool) release(h *held) {
+	<-h.line
+	p.unjoin(h)
+}
+
+// unjoin says that the request for which a circuit was taken will not be asked on it, or has been.
+func (p *pool) unjoin(h *held) {
 	p.mu.Lock()
 	h.users--
 	h.last = time.Now()

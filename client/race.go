@@ -179,7 +179,7 @@ func (q *race[T]) lost(ctx context.Context, t *tried[T]) {
 		}
 		q.p.lost(t.h, t.took, t.second)
 	case ctx.Err() == nil && other(t.err, q.r.usage) == otherCircuit:
-		q.p.discard(t.h)
+		q.p.failed(t.h, t.err)
 	}
 }
 

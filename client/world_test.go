@@ -47,6 +47,7 @@ type world struct {
 	dials    atomic.Int64
 	options  linktest.Options // of what is dialled
 	created  func(n *node)    // is told of each circuit that a node took; nil: nobody is
+	narrow   bool             // exits take no more streams of a circuit than a relay does
 	running  sync.WaitGroup
 
 	mu    sync.Mutex
@@ -219,7 +220,7 @@ func (n *node) Create(c *link.Circ, m cell.Create) {
 	e := &end{node: n, circ: c}
 	e.fwd = layer.NewRelay((*[80]byte)(k[:80]), cell.BodySize)
 	e.back = layer.NewRelay((*[80]byte)(k[80:]), cell.BodySize)
-	e.mux = stream.NewMux(stream.Config{Accept: e.accept, Wake: e.Room})
+	e.mux = stream.NewMux(stream.Config{Accept: e.accept, Wake: e.Room, MaxStreams: mostStreams})
 	n.mu.Lock()
 	n.ends = append(n.ends, e)
 	n.mu.Unlock()
@@ -283,7 +284,8 @@ type end struct {
 	mux  *stream.Mux
 	fwd  *layer.Layer
 
-	stalled atomic.Bool // nothing comes back from it any more
+	stalled atomic.Bool  // nothing comes back from it any more
+	pending atomic.Int64 // streams that were asked for and not answered
 
 	mu    sync.Mutex
 	back  *layer.Layer
@@ -355,6 +357,13 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 		e.mu.Lock()
 		e.asked = append(e.asked, host)
 		e.mu.Unlock()
+		if e.pending.Add(1) > mostAsked && n.world.narrow {
+			e.pending.Add(-1)
+			s.Refuse(cell.EndBusy)
+			return
+		}
+		answered := sync.OnceFunc(func() { e.pending.Add(-1) })
+		defer answered()
 		name, arg, _ := strings.Cut(strings.TrimSuffix(host, ".example"), "-")
 		reason, _ := strconv.Atoi(arg)
 		switch {
@@ -384,6 +393,7 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 		if n.world.delayed != nil {
 			time.Sleep(n.world.delayed())
 		}
+		answered()
 		s.Connected(cell.Connected{})
 		io.Copy(s, io.TeeReader(s, e))
 		s.CloseWrite()
