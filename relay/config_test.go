@@ -47,6 +47,7 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	}{
 		{"all in order", func(*Config) {}, ""},
 		{"no network", func(c *Config) { c.Network = nil }, "no network given"},
+		{"a network without authorities", func(c *Config) { c.Network = &directory.Network{Name: "empty"} }, "0 authorities"},
 		{"no listener", func(c *Config) { c.Listeners = nil }, "no listener given"},
 		{"no keys", func(c *Config) { c.Keys = Keys{} }, "link key is missing"},
 		{"no identity", func(c *Config) { c.Keys.Identity = nil }, "identity key is missing"},

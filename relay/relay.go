@@ -186,6 +186,9 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Network == nil {
 		return nil, errors.New("relay: no network given: a relay needs the network file")
 	}
+	if err := cfg.Network.Check(); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
 	if len(cfg.Listeners) == 0 {
 		return nil, errors.New("relay: no listener given: a relay needs at least one")
 	}

@@ -93,6 +93,9 @@ func (p *Pool) Get(ctx context.Context, peer Peer) (*Conn, error) {
 
 func (p *Pool) bug(b *contain.Panic) { p.cfg.Link.panicked(b) }
 
+// errNeither names the setting as client.Config and relay.Config have it as well.
+var errNeither = errors.New("link: Config.Dial returned neither a connection nor an error: mend that function")
+
 // touch puts off the end of an idle link; false: it has ended.
 func (c *Conn) touch() bool {
 	c.mu.Lock()
@@ -156,6 +159,9 @@ func (p *Pool) tryAddr(peer Peer, addr string) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, attemptTimeout)
 	defer cancel()
 	nc, err := p.cfg.Dial(ctx, "tcp", addr)
+	if err == nil && nc == nil {
+		err = errNeither
+	}
 	if err != nil {
 		return nil, err
 	}
