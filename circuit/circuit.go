@@ -123,7 +123,7 @@ func (c *Circuit) Cells() (sent, received uint64) { return c.sent.Load(), c.rece
 // Done is closed when the circuit has ended.
 func (c *Circuit) Done() <-chan struct{} { return c.done }
 
-// Err is why the circuit has ended: *DestroyedError, *ProtocolError, net.ErrClosed after Close; nil: it has not.
+// Err is why the circuit has ended: *DestroyedError, *ProtocolError, net.ErrClosed after Close, what CloseFor was given; nil: it has not.
 func (c *Circuit) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,6 +138,9 @@ func (c *Circuit) Close() error {
 	c.fail(errClosed)
 	return nil
 }
+
+// CloseFor is Close where it is known why: err, which is then what Err and the streams say. It should hold net.ErrClosed.
+func (c *Circuit) CloseFor(err error) { c.fail(err) }
 
 var errClosed = fmt.Errorf("circuit: %w", net.ErrClosed)
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"peel/circuit/stream"
 )
 
 // Progress says how far a client's start has come. Text is for a person; it names no relay and no address.
@@ -117,7 +119,10 @@ func (c *core) ready(ctx context.Context) error {
 	}
 	c.boot.mu.Lock()
 	defer c.boot.mu.Unlock()
-	e := &notReadyError{at: c.boot.now, why: c.boot.reason, gaveUp: context.Cause(ctx)}
+	if c.boot.now == stageDone { // of two that have come about, select takes any
+		return nil
+	}
+	e := &notReadyError{at: c.boot.now, why: c.boot.reason, gaveUp: stream.Ended(ctx)}
 	if e.at == stageNone {
 		e.why = ErrNotRunning
 	}
@@ -138,6 +143,12 @@ func (e *notReadyError) Error() string {
 	}
 	return fmt.Sprintf("client: not ready, %v: %v", e.at, why)
 }
+
+// Timeout says whether it was a deadline that ended the waiting: what failed last may be a timeout of another kind.
+func (e *notReadyError) Timeout() bool { return errors.Is(e.gaveUp, context.DeadlineExceeded) }
+
+// Temporary says that a later try may find the client ready.
+func (e *notReadyError) Temporary() bool { return true }
 
 func (e *notReadyError) Unwrap() []error {
 	if e.why == nil {

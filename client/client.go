@@ -76,6 +76,9 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Network == nil {
 		return cfg, errors.New("client: no network given: a client needs the network file")
 	}
+	if err := cfg.Network.Check(); err != nil {
+		return cfg, fmt.Errorf("client: %w", err)
+	}
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
@@ -225,6 +228,7 @@ func (c *Client) Run(ctx context.Context) error {
 	teller.Go(c.bug("telling of events"), func() { c.events.run(telling) })
 	<-ctx.Done()
 	close(c.ended)
+	c.pool.close() // before the links, so that streams do not say that one was lost
 	links.Close()
 	wg.Wait()
 	c.pool.end() // again, if a bug ended its run

@@ -67,6 +67,9 @@ func write(ctx context.Context, s *stream.Stream, first []byte) error {
 	defer contain.OnDone(ctx, nil, func() { s.Close() })()
 	if _, err := s.Write(first); err != nil {
 		s.Close()
+		if ctx.Err() != nil {
+			err = stream.Ended(ctx)
+		}
 		return fmt.Errorf("client: %w", &stream.SentError{Err: err})
 	}
 	return nil
@@ -117,6 +120,8 @@ func try[T any](c *Client, ctx context.Context, r request, do func(context.Conte
 		if err != nil {
 			var end *stream.EndError
 			switch {
+			case errors.As(last, &end) && ctx.Err() != nil:
+				return none, nil, fmt.Errorf("%w (before that: %w)", err, last)
 			case errors.As(last, &end): // what the far end said tells more than that no other is left to ask
 				return none, nil, fmt.Errorf("client: %w", last)
 			case last != nil:

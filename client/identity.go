@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"peel/circuit/stream"
 )
 
 // renewEvery is how often there may be a new identity.
@@ -35,7 +37,7 @@ func (c *Client) NewIdentity(ctx context.Context) error {
 		case <-c.ended:
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("client: waiting for a new identity, of which there is one in %v: %w", renewEvery, context.Cause(ctx))
+			return fmt.Errorf("client: waiting for a new identity, of which there is one in %v: %w", renewEvery, stream.Ended(ctx))
 		}
 		timer.Stop()
 		p.mu.Lock()

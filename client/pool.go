@@ -12,6 +12,7 @@ import (
 	"peel/cell"
 	"peel/cell/contain"
 	"peel/circuit"
+	"peel/circuit/stream"
 	"peel/client/guard"
 	"peel/client/path"
 )
@@ -111,18 +112,24 @@ func (p *pool) run(ctx context.Context) {
 	p.keepTimes()
 }
 
-// end closes all circuits; none is begun after it.
-func (p *pool) end() {
+// close closes the circuits that there are; none is begun after it.
+func (p *pool) close() {
 	p.mu.Lock()
+	defer p.unlock()
 	p.closed = true
-	p.mu.Unlock()
-	p.running.Wait()
-	p.mu.Lock()
 	for h := range p.circs {
-		p.drop(h)
+		if h.isBuilt() {
+			p.drop(h)
+		}
 	}
 	p.dropAside()
-	p.unlock()
+}
+
+// end is close, for those as well that are being built.
+func (p *pool) end() {
+	p.close()
+	p.running.Wait()
+	p.close()
 }
 
 // noteExpiry says once, until there is one that holds, that the consensus has expired.
@@ -254,11 +261,15 @@ func (p *pool) drop(h *held) {
 
 // unlock unlocks mu and closes what was dropped meanwhile.
 func (p *pool) unlock() {
-	ended := p.ended
+	ended, closed := p.ended, p.closed
 	p.ended = nil
 	p.mu.Unlock()
 	for _, c := range ended {
-		c.Close()
+		if closed {
+			c.CloseFor(ErrClosed)
+		} else {
+			c.Close()
+		}
 	}
 }
 
@@ -266,6 +277,9 @@ func (p *pool) unlock() {
 func (p *pool) get(ctx context.Context, r request) (*held, error) {
 	if err := p.core.ready(ctx); err != nil {
 		return nil, err
+	}
+	if ctx.Err() != nil { // before a circuit is taken for it
+		return nil, waiting(ctx, nil)
 	}
 	if r.usage.Port == 0 && !r.usage.Directory {
 		r.usage.Port = p.relays.Load().port
@@ -364,9 +378,9 @@ func (p *pool) instead(h *held, r request, now time.Time) *held {
 
 func waiting(ctx context.Context, last error) error {
 	if last != nil {
-		return fmt.Errorf("client: waiting for a circuit: %w (one could not be built: %v)", context.Cause(ctx), last)
+		return fmt.Errorf("client: waiting for a circuit: %w (one could not be built: %v)", stream.Ended(ctx), last)
 	}
-	return fmt.Errorf("client: waiting for a circuit: %w", context.Cause(ctx))
+	return fmt.Errorf("client: waiting for a circuit: %w", stream.Ended(ctx))
 }
 
 // backOff is how long to wait after so many failures.

@@ -380,6 +380,7 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 			return
 		case name == "silence":
 			io.Copy(io.Discard, s)
+			<-s.Context().Done() // of a RESOLVE, behind which nothing comes
 			return
 		case o.Type == cell.MsgResolve && name == "nameless":
 			s.Answer(cell.Resolved{Answers: []cell.Answer{{Name: "elsewhere.example"}}})

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -40,6 +41,15 @@ func (e *SentError) Error() string {
 }
 
 func (e *SentError) Unwrap() error { return e.Err }
+
+// Ended is what to tell a caller whose ctx has ended: ctx.Err(), which says how, and with it the cause, where that is another.
+func Ended(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
 
 var (
 	// ErrProtocol is in every error of Receive: the other end broke the protocol, and the circuit must end.

@@ -146,9 +146,9 @@ func (s *Stream) await(ctx context.Context) error {
 		case s.reset != 0:
 			err = errShed
 		case ctx.Err() != nil && s.connected:
-			err = fmt.Errorf("stream: the first bytes cannot go: %w", context.Cause(ctx))
+			err = fmt.Errorf("stream: the first bytes cannot go: %w", Ended(ctx))
 		case ctx.Err() != nil:
-			err = fmt.Errorf("stream: no answer yet: %w", context.Cause(ctx))
+			err = fmt.Errorf("stream: no answer yet: %w", Ended(ctx))
 		case s.connected:
 			s.writable.Wait()
 			continue

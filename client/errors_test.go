@@ -1,0 +1,214 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/cell"
+	"peel/circuit"
+	"peel/circuit/stream"
+	"peel/client/socks"
+	"peel/directory"
+)
+
+var errReason = errors.New("the caller's reason")
+
+// endings are the ways in which a caller may say why its context ends, here after a second.
+var endings = []struct {
+	name    string
+	with    func(context.Context) (context.Context, func())
+	is      error
+	timeout bool
+	code    byte // of SOCKS, once the client is ready
+}{
+	{"WithCancelCause", func(ctx context.Context) (context.Context, func()) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		t := time.AfterFunc(time.Second, func() { cancel(errReason) })
+		return ctx, func() { t.Stop(); cancel(nil) }
+	}, context.Canceled, false, socks.GeneralFailure},
+	{"WithTimeoutCause", func(ctx context.Context) (context.Context, func()) {
+		ctx, cancel := context.WithTimeoutCause(ctx, time.Second, errReason)
+		return ctx, cancel
+	}, context.DeadlineExceeded, true, socks.TTLExpired},
+}
+
+// An error says both that the caller's context ended, as errors.Is asks, and the cause that the caller gave.
+func TestErrorsHoldHowAndWhyTheContextEnded(t *testing.T) {
+	for _, e := range endings {
+		check := func(t *testing.T, what string, code byte, do func(ctx context.Context) error) {
+			t.Helper()
+			ctx, stop := e.with(t.Context())
+			defer stop()
+			err := do(ctx)
+			if err == nil {
+				t.Fatalf("%s, %s: no error", e.name, what)
+			}
+			var ne net.Error
+			timeout := errors.As(err, &ne) && ne.Timeout()
+			if !errors.Is(err, e.is) || !errors.Is(err, errReason) || timeout != e.timeout || SOCKSCode(err) != code {
+				t.Errorf("%s, %s: timeout %v, SOCKS code %d: %v", e.name, what, timeout, SOCKSCode(err), err)
+			}
+			if n := strings.Count(err.Error(), errReason.Error()); n > 1 {
+				t.Errorf("%s, %s: says the reason %d times: %v", e.name, what, n, err)
+			}
+		}
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 12)
+			c := w.ready(Config{})
+			dial := func(first string) func(context.Context) error {
+				return func(ctx context.Context) error {
+					_, err := c.DialEarly(ctx, "tcp", "silence.example:443", []byte(first))
+					return err
+				}
+			}
+			check(t, "DialContext", e.code, dial(""))
+			check(t, "DialEarly", e.code, dial("first"))
+			check(t, "Resolve", e.code, func(ctx context.Context) error {
+				_, err := c.Resolve(ctx, "silence.example")
+				return err
+			})
+			if err := c.NewIdentity(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			check(t, "NewIdentity", e.code, c.NewIdentity)
+		})
+		synctest.Test(t, func(t *testing.T) { // no circuit is ever built
+			w := newWorld(t, 12)
+			c := w.ready(Config{})
+			for _, n := range w.nodes {
+				n.refuse.Store(true)
+			}
+			time.Sleep(time.Second) // until all that were begun are there
+			for _, n := range w.nodes {
+				n.destroy()
+			}
+			time.Sleep(time.Second)
+			check(t, "waiting for a circuit", e.code, func(ctx context.Context) error {
+				_, err := c.DialContext(ctx, "tcp", "www.example:443")
+				return err
+			})
+		})
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 12)
+			w.down.Store(true)
+			c := w.client(Config{})
+			run(t, c)
+			check(t, "not ready", socks.GeneralFailure, c.Ready)
+		})
+	}
+}
+
+// A stream to which the first bytes are written behind another's refusal tells of the caller's context as well.
+func TestFirstBytesThatCannotGoTellWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := stream.NewMux(stream.Config{Wake: func() {}})
+		s, err := m.Open(cell.Begin{Host: "www.example", Port: 443})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(errReason) })
+		err = write(ctx, s, []byte("first"))
+		if !errors.Is(err, context.Canceled) || !errors.Is(err, errReason) || !errors.As(err, new(*stream.SentError)) {
+			t.Error(err)
+		}
+	})
+}
+
+// A client that is ready does not say that it is not, whatever the context is.
+func TestReadyIsReadyThoughTheContextEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.ready(Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 50 {
+			if err := c.Ready(ctx); err != nil {
+				t.Fatal(err)
+			}
+			_, err := c.DialContext(ctx, "tcp", "www.example:443")
+			if !errors.Is(err, context.Canceled) || errors.As(err, new(*notReadyError)) {
+				t.Fatal(err)
+			}
+		}
+		if len(w.asked()) > 0 {
+			t.Errorf("asked all the same: %v", w.asked())
+		}
+	})
+}
+
+// Streams that are open when Run ends say that it has, and not that a relay failed; and so they do later.
+func TestStreamsSayThatTheClientEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.client(Config{})
+		stop := run(t, c)
+		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := echo(conn); err != nil {
+			t.Fatal(err)
+		}
+		read, written := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := conn.Read(make([]byte, 1))
+			read <- err
+		}()
+		stalled, err := c.DialContext(t.Context(), "tcp", "unread.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stalled.Close()
+		go func() {
+			_, err := io.Copy(stalled, endless{})
+			written <- err
+		}()
+		synctest.Wait()
+		stop()
+		for range 2 {
+			_, later := conn.Read(make([]byte, 1))
+			_, behind := conn.Write([]byte("x"))
+			for what, err := range map[string]error{"a read under way": <-read, "a write under way": <-written, "a later read": later, "a later write": behind} {
+				if !errors.Is(err, ErrClosed) || !errors.Is(err, net.ErrClosed) || errors.As(err, new(*circuit.DestroyedError)) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			read <- later
+			written <- behind
+		}
+	})
+}
+
+// endless is bytes without end.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
+
+func TestNewRefusesANetworkThatCannotBe(t *testing.T) {
+	if _, err := New(Config{Network: &directory.Network{Name: "empty"}}); err == nil || !strings.Contains(err.Error(), "authorities") {
+		t.Error(err)
+	}
+}
+
+// A Dial of the embedding program that breaks its promise is told of by name, and is no bug of the client.
+func TestDialThatReturnsNothingIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.client(Config{})
+		c.cfg.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, nil }
+		run(t, c)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Ready(ctx); err == nil || !strings.Contains(err.Error(), "Config.Dial") || c.Panics() != 0 {
+			t.Errorf("%d panics: %v", c.Panics(), err)
+		}
+	})
+}
