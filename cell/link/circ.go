@@ -218,17 +218,11 @@ func (c *Circ) grew() bool {
 	return has && !was
 }
 
-// few cells are written by whoever sends them, if the link is idle: to wake its writer would take longer.
-const few = 2
-
 // Send queues RELAY and RELAY_EARLY cells that begin here; it copies them and sets their number. It takes all or none:
 // ErrRoom if they are more than Room, ErrClosed if the circuit is gone.
 func (c *Circ) Send(cells []cell.Cell) error {
 	wake, err := c.send(cells)
-	switch {
-	case wake && len(cells) <= few:
-		c.conn.flush()
-	case wake:
+	if wake {
 		c.conn.signal()
 	}
 	return err

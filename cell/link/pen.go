@@ -105,14 +105,19 @@ func (w *pen) write() error {
 func (w *pen) wait() {
 	stop := w.stop
 	for {
+		rang := false
 		select {
 		case <-w.wake:
 			return
 		case <-stop:
 			stop = nil // whoever has the pen will pass it
 		case <-w.timer.C:
+			rang = true
 		}
 		w.mu.Lock()
+		if rang { // whoever has the pen may have looked at the clock before that, and would take it to be set
+			w.timed = time.Time{}
+		}
 		mine := w.rouse()
 		w.mu.Unlock()
 		if mine {

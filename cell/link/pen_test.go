@@ -88,36 +88,6 @@ func TestReadersWriteWhatConnectionsTakeAtOnce(t *testing.T) {
 	}
 }
 
-// TestWriteErrorEndsTheLinkThatHasIt: a reader that cannot write to another link ends that link, and goes on.
-func TestFewCellsAreWrittenByWhoSendsThem(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := linktest.Pipe(linktest.Options{Window: 4 << 20})
-		p := &prompt{Conn: a, most: 1 << 20}
-		h := &host{take: true}
-		l, _ := linktest.Join(t, p, b, linktest.Config(t, "a"), linktest.Config(t, "b"), linktest.Handlers{B: h})
-		e := openCirc(t, l)
-		settle(time.Second)
-		sent := 0
-		for _, x := range []struct {
-			cells int
-			calls int64
-		}{{1, 1}, {2, 1}, {3, 0}, {1, 1}} {
-			before := p.calls.Load()
-			if err := e.circ.Send(numberCells(sent, x.cells)); err != nil {
-				t.Fatal(err)
-			}
-			if n := p.calls.Load() - before; n != x.calls {
-				t.Errorf("who sends %d cells writes %d times, want %d", x.cells, n, x.calls)
-			}
-			sent += x.cells
-			settle(50 * time.Millisecond)
-		}
-		if !slices.Equal(h.end(0).got(), count(sent)) {
-			t.Errorf("%d of %d cells came, or not in order", len(h.end(0).got()), sent)
-		}
-	})
-}
-
 // TestTrafficMovesNoTimers: a timer that is moved for each cell costs more than the cell.
 func TestTrafficMovesNoTimers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -152,6 +122,51 @@ func TestTrafficMovesNoTimers(t *testing.T) {
 	})
 }
 
+// sleepy is a connection that takes its time for so many looks at it: as if who writes to it were not run for a while, after having looked
+// at the clock.
+type sleepy struct {
+	*prompt
+	looks atomic.Int64
+}
+
+func (s *sleepy) RTT() time.Duration {
+	if s.looks.Add(-1) >= 0 {
+		time.Sleep(30 * time.Millisecond)
+	}
+	return s.prompt.RTT()
+}
+
+// TestTimerThatGoesOffWhileSomebodyWritesIsSetAnew: the writer cannot act on it then, and nothing else would wake it.
+func TestTimerThatGoesOffWhileSomebodyWritesIsSetAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := linktest.Pipe(linktest.Options{Window: 4 << 20})
+		p := &sleepy{prompt: &prompt{Conn: near, most: 1 << 20}}
+		next, _ := linktest.Join(t, p, far, linktest.Config(t, "relay"), linktest.Config(t, "exit"), linktest.Handlers{B: &host{take: true}})
+		client, _ := linktest.Pair(t, linktest.Config(t, "client"), linktest.Config(t, "relay"), linktest.Handlers{B: &transit{t, next}}, linktest.Options{})
+		e := openCirc(t, client)
+		settle(time.Second)
+		send := func(i int) {
+			if err := e.circ.Send(numberCells(i, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send(0)
+		settle(25 * time.Millisecond)
+		send(1)
+		settle(time.Until(link.Timed(next)) - 45*time.Millisecond)
+		p.looks.Store(2) // before it writes the cell, and before it finds that there is no more
+		send(2)          // the relay's reader writes it on, and is at it when the timer goes off
+		settle(100 * time.Millisecond)
+		if n := p.looks.Load(); n > 0 {
+			t.Fatalf("%d looks at the connection were not made", n)
+		}
+		if left := time.Until(link.Timed(next)); left <= 0 {
+			t.Errorf("the timer went off %v ago, and was not set anew", -left)
+		}
+	})
+}
+
+// TestWriteErrorEndsTheLinkThatHasIt: a reader that cannot write to another link ends that link, and goes on.
 func TestWriteErrorEndsTheLinkThatHasIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{take: true}
