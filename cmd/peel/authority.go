@@ -62,6 +62,9 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	if err := conf.Load(path, &f); err != nil {
 		return err
 	}
+	if err := checkState(path, f.State); err != nil {
+		return err
+	}
 	network, err := conf.LoadNetwork(f.Network)
 	if err != nil {
 		return err

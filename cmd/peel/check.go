@@ -115,6 +115,17 @@ func namedFaults(x *conf.Examined) (all []fault) {
 	return all
 }
 
+// checkState says what is wrong with the state folder that a node's file names, as the node starts.
+func checkState(config, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if err := admin.CheckFolder(dir); err != nil {
+		return conf.About(config, "state", errors.New(plainly(err)))
+	}
+	return nil
+}
+
 // keyFaults are what is wrong with the key folder of a node, whose configuration is config, and the files in it.
 func keyFaults(config, kind, dir string) (all []error) {
 	if dir == "" {

@@ -32,6 +32,9 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	if err := conf.Load(path, &f); err != nil {
 		return err
 	}
+	if err := checkState(path, f.State); err != nil {
+		return err
+	}
 	network, err := conf.LoadNetwork(f.Network)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -105,6 +106,9 @@ func readConsensus(name string) ([]byte, error) {
 		if info.IsDir() {
 			return nil, about(name, "no consensus is kept in this folder: give the state folder of a node that has run")
 		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, about(name, "no such file or folder: give a consensus, or the state folder of a node that has run")
 	}
 	if err != nil {
 		return nil, err

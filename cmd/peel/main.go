@@ -109,8 +109,10 @@ func plainly(err error) string {
 		text += ": run peel as the user that this belongs to, or as root"
 	case errors.Is(call, syscall.ENOSPC):
 		text += ": make room there"
-	case errors.Is(call, syscall.EROFS), call.Op == "mkdir":
+	case errors.Is(call, syscall.EROFS), errors.Is(call, syscall.ENOTDIR), call.Op == "mkdir":
 		text += ": choose another place"
+	case errors.Is(call, fs.ErrNotExist):
+		text += ": look whether its name is right"
 	}
 	return text
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -177,6 +178,9 @@ func openWindow(addr, dir string, s *story.Story, a story.Actions) (w *window.Wi
 // writeReport writes the report of a run into a file.
 func writeReport(name string, s *story.Story) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("--report: %w: make the folder first, or choose another place", err)
+	}
 	if err != nil {
 		return fmt.Errorf("--report: %w", err)
 	}

@@ -15,7 +15,12 @@ import (
 // mended reads a text, and leaves out of it what is not TOML: each of these is a mistake, and what is around it is read for all that.
 func (r *reader) mended(text string) (parts map[string]toml.Primitive) {
 	lines := strings.Split(text, "\n")
+	foreign := !sets(lines, r.into.Elem())
 	for !r.full() {
+		if foreign && len(r.all) == fewLines {
+			r.all = append(r.all, &Error{Text: "and so on: no line sets a key that there is, as in key = value: is this the right file?", lost: true})
+			return nil
+		}
 		md, err := toml.Decode(strings.Join(lines, "\n"), &parts)
 		r.md = md
 		var p toml.ParseError
@@ -40,6 +45,23 @@ func (r *reader) mended(text string) (parts map[string]toml.Primitive) {
 	}
 	r.text = strings.Join(lines, "\n")
 	return parts
+}
+
+// fewLines are as many mistakes as are told of a text that is for something else.
+const fewLines = 3
+
+// sets says whether a line sets a key that there is, or names a table.
+func sets(lines []string, into reflect.Type) bool {
+	known := fields(into)
+	return slices.ContainsFunc(lines, func(line string) bool {
+		name := keyOf(line)
+		if m := heading.FindStringSubmatch(line); m != nil {
+			name = m[1]
+		}
+		name, _, _ = strings.Cut(name, ".")
+		_, ok := known[name]
+		return ok
+	})
 }
 
 var (
@@ -173,6 +195,9 @@ func textsIn(t reflect.Type) bool {
 
 // unquoted says how a value is written that stands there without quotes.
 func unquoted(key, raw string, field reflect.Type) string {
+	if field == moment {
+		return aMoment
+	}
 	quoted := `"` + clip(strings.ReplaceAll(raw, `"`, "")) + `"`
 	for field.Kind() == reflect.Pointer {
 		field = field.Elem()

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -138,6 +139,9 @@ func (r *reader) take(part toml.Primitive, into any, path string) bool {
 			what = fmt.Sprintf("there may be several: write [[%s]], with two brackets on each side", numbers.ReplaceAllString(path, ""))
 		}
 	}
+	if reflect.TypeOf(into).Elem() == moment {
+		what = aMoment
+	}
 	r.wrong(path, what)
 	return false
 }
@@ -170,6 +174,10 @@ const fewKeys = 8
 func isTable(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && len(fields(t)) > 0 && !reflect.PointerTo(t).Implements(textual)
 }
+
+var moment = reflect.TypeFor[time.Time]()
+
+const aMoment = "must be a moment, such as 2026-01-31T12:00:00Z, without quotes"
 
 var textual = reflect.TypeFor[encoding.TextUnmarshaler]()
 

@@ -116,7 +116,10 @@ func Together(all []*Error) error {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Text, b.Text))
 	})
 	all = slices.CompactFunc(all, func(a, b *Error) bool { return a.Line == b.Line && a.Text == b.Text })
-	all[0].More = all[1:min(len(all), MostTold)]
+	if len(all) > MostTold {
+		all = append(all[:MostTold:MostTold], &Error{Text: "and more: mend these first"})
+	}
+	all[0].More = all[1:]
 	return all[0]
 }
 

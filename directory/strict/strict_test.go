@@ -177,7 +177,7 @@ func TestSoManyMistakesAreToldAtOnce(t *testing.T) {
 		fmt.Fprintf(&b, "x%d = 1\n", i)
 	}
 	var e *Error
-	if err := Decode([]byte(b.String()), new(file)); !errors.As(err, &e) || e.Line != 1 || len(e.More) > MostTold {
+	if err := Decode([]byte(b.String()), new(file)); !errors.As(err, &e) || e.Line != 1 || len(e.More) != MostTold || !strings.HasPrefix(e.More[MostTold-1].Text, "and more") {
 		t.Errorf("%v, and %d more", err, len(e.More))
 	}
 }

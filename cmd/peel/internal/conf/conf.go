@@ -228,6 +228,12 @@ func read(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
+// About is what is wrong with what a key of a file names, as an *Error.
+func About(path, key string, err error) error {
+	text, _ := read(path) // it was read before: without it the line is not told
+	return &Error{path, strict.At(text, key, err)}
+}
+
 // LoadNetwork reads the network file.
 func LoadNetwork(path string) (*directory.Network, error) {
 	text, err := read(path)
