@@ -26,6 +26,7 @@ var (
 	errBadService = &nameError{"not the address of a service: that is 56 letters and digits, and .peel.alt", socks.ServiceBadAddress}
 	errNoService  = &nameError{"services cannot be visited yet", socks.ServiceNotFound}
 	errLocal      = &nameError{"a name of this machine or of the network it is in, which is told to no exit", socks.HostUnreachable}
+	errInvalid    = &nameError{"names under .invalid are none (RFC 6761): no exit is asked for them", socks.HostUnreachable}
 	errForgotten  = &nameError{"a virtual address that stands for no name, or not any more: look the name up again", socks.HostUnreachable}
 )
 
@@ -37,7 +38,7 @@ func plain(host string) string { return strings.ToLower(strings.TrimSuffix(host,
 
 // localSuffixes are those of names that mean something on one machine or in one network only (RFC 6761, 6762, 8375, 9476,
 // and .internal, which ICANN keeps free).
-var localSuffixes = []string{"local", "internal", "home.arpa", "invalid"}
+var localSuffixes = []string{"local", "internal", "home.arpa"}
 
 func under(name, suffix string) bool { return name == suffix || strings.HasSuffix(name, "."+suffix) }
 
@@ -59,6 +60,8 @@ func checkHost(host string) error {
 		return errBadService
 	case under(name, "alt"):
 		return errAlt
+	case under(name, "invalid"):
+		return errInvalid
 	}
 	for _, s := range localSuffixes {
 		if under(name, s) {

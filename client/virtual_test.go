@@ -135,6 +135,9 @@ func TestNamesThatStayHere(t *testing.T) {
 			if err == nil || SOCKSCode(err) != code {
 				t.Errorf("connect to %s: %v, code %#x", name, err, SOCKSCode(err))
 			}
+			if err != nil && strings.Contains(err.Error(), ".invalid") != (name == "x.invalid") {
+				t.Errorf("connect to %s: %v", name, err)
+			}
 		}
 		lookup := c.DNSServer(nil).Lookup
 		for _, name := range []string{"x.onion", "x.alt", "y.peel.alt", "printer.local", "localhost", "a.localhost", "router", "192.0.2.1", "x.home.arpa"} {

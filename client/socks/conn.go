@@ -169,7 +169,7 @@ func (c *conn) fail(err error) {
 	s.stats.failed.Add(1)
 	code := c.door.rules.code(code(s.Code, err))
 	if s.Log != nil {
-		s.Log.Debug("socks: request failed", "code", code)
+		s.Log.Debug("socks: request failed", "why", problemOf(code).text, "code", code)
 	}
 	if c.told {
 		if !errors.Is(err, context.Canceled) { // the application hung up, or the server ends

@@ -453,5 +453,20 @@ func TestWarnsOnceAboutAddresses(t *testing.T) {
 	}
 }
 
+func TestLogSaysWhyARequestFailed(t *testing.T) {
+	var log bytes.Buffer
+	addr, stop := startStop(t, &Server{
+		Log:  slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Dial: func(context.Context, Request) (net.Conn, error) { return nil, &net.DNSError{Name: "printer"} },
+	})
+	c := dialTCP(t, addr)
+	c.Write(ask("printer", 80))
+	io.Copy(io.Discard, c)
+	stop()
+	if !strings.Contains(log.String(), `level=DEBUG msg="socks: request failed" why="There is no such host." code=4`) || strings.Contains(log.String(), "printer") {
+		t.Error(log.String())
+	}
+}
+
 type onlyWriter struct{ io.Writer }
 type onlyReader struct{ io.Reader }

@@ -90,7 +90,7 @@ func (w *which) path() (string, error) {
 			return path, nil
 		}
 	}
-	return "", &usageError{errors.New("no node here: name one with --config FILE, --dir FOLDER or --socket PATH")}
+	return "", &usageError{errors.New("no node here: name one with --config FILE, --dir FOLDER or --socket PATH (peel testnet runs none that can be asked; the separate processes that peel init network prepares can be)")}
 }
 
 func (w *which) ask() (*admin.Asker, error) {

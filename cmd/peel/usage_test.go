@@ -173,6 +173,7 @@ func TestWhatAFlagCannotTakeIsSaidFirst(t *testing.T) {
 		{[]string{"testnet", "--duration", "-1s"}, "must not be negative"},
 		{[]string{"testnet", "run", "--web", "here", "first-page"}, "such as 127.0.0.1:9270"},
 		{[]string{"testnet", "run", "--ground", "lopback", "first-page"}, `did you mean "loopback"?`},
+		{[]string{"status"}, "peel testnet runs none that can be asked"},
 		{[]string{"status", "--page", "--listen", "0.0.0.0:0"}, "is not an address of this machine alone"},
 		{[]string{"init", "client", "x", "--socks", "127.0.0.1:80x"}, "is not an address and a port"},
 	} {
