@@ -13,6 +13,7 @@ import (
 
 	"peel/cell"
 	"peel/cmd/peel/internal/conf"
+	"peel/directory/authority"
 	"peel/relay"
 )
 
@@ -124,25 +125,25 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	authorityView(window, a)
 	bad.window(window)
 	reload := reloading(cfg.Log, func() ([]string, error) {
-		renewed := renew(a, f.Keys)
-		if renewed != nil {
-			cfg.Log.Warn("no other signing key was taken up", "why", renewed)
-		}
 		var next conf.Authority
 		changed, err := conf.Reload(path, &f, &next)
-		if err != nil {
-			return nil, errors.Join(err, renewed)
-		}
-		allowed, err := next.Allowed()
+		var allowed []cell.NodeID
 		if err == nil {
+			allowed, err = next.Allowed()
+		}
+		keys, none := authorityKeys(f.Keys, time.Now())
+		if err = errors.Join(err, none); err == nil {
 			err = a.Reload(next.Lists, allowed)
 		}
 		if err != nil {
-			return nil, errors.Join(err, renewed)
+			return nil, err
 		}
 		setLevel(level, next.Log)
 		f = next
-		return append(changed, "lists and signing keys (read again)"), renewed
+		if err := renew(a, keys); err != nil {
+			return nil, fmt.Errorf("the file and its lists were read again, but no other signing key was taken up: %w", err)
+		}
+		return append(changed, "lists and signing keys (read again)"), nil
 	})
 	window.Action("reload", reload)
 	err = together(ctx, a.Run, window.Run, func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
@@ -154,10 +155,9 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 }
 
 // renew has a running authority sign with the newest key of its folder. One that has its identity at hand renews by itself.
-func renew(a *relay.Authority, dir string) error {
-	next, err := authorityKeys(dir, time.Now())
-	if err != nil || next.Certificate.Identity.IsZero() {
-		return err
+func renew(a *relay.Authority, next authority.Config) error {
+	if next.Certificate.Identity.IsZero() {
+		return nil
 	}
 	return a.Renew(next.Certificate, next.SigningKey)
 }

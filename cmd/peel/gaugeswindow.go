@@ -139,7 +139,7 @@ func workMetrics(look func() relay.Gauges, t *relay.Stats) []admin.Metric {
 		}
 	}
 	return []admin.Metric{
-		{Name: "peel_relay_handshakes_total", Help: "Circuit handshakes, by what became of them, rounded down to 8.", Rise: true, Round: 8, Keep: true, Label: "result",
+		{Name: "peel_relay_handshakes_total", Help: "Circuit handshakes, by what became of them, rounded down to 64.", Rise: true, Round: 64, Keep: true, Label: "result",
 			Values: results(map[string]*atomic.Uint64{"answered": &t.Circuits, "failed": &t.HandshakesFailed, "busy": &t.HandshakesShed})},
 		{Name: "peel_relay_handshake_wait_seconds", Help: "How long circuit handshakes waited for a worker; counts rounded down to 64.", Round: 64, Bounds: bounds,
 			Classes: func() ([]uint64, float64) { n, sum := t.Waits.Counts(); return n, sum.Seconds() }},

@@ -41,7 +41,7 @@ func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 			HandshakesShed   uint64 `json:"handshakes_shed"`
 			LinksRefused     uint64 `json:"links_refused"`
 			Panics           uint64 `json:"panics"`
-		}{id, t.Circuits.Load() / 8 * 8, t.HandshakesFailed.Load() / 8 * 8, t.HandshakesShed.Load() / 8 * 8, t.LinksRefused.Load() / 8 * 8, t.Panics.Load()}
+		}{id, t.Circuits.Load() / 64 * 64, t.HandshakesFailed.Load() / 64 * 64, t.HandshakesShed.Load() / 64 * 64, t.LinksRefused.Load() / 8 * 8, t.Panics.Load()}
 	})
 	s.Warning(func() string {
 		if n := t.Panics.Load(); n > 0 {
@@ -50,7 +50,7 @@ func relayWindow(s *admin.Server, id string, t *relay.Stats) {
 		return ""
 	})
 	s.Metric(
-		admin.Metric{Name: "peel_relay_circuits_total", Help: "Circuits answered, rounded down to 8.", Rise: true, Round: 8, Keep: true, Value: counted(&t.Circuits)},
+		admin.Metric{Name: "peel_relay_circuits_total", Help: "Circuits answered, rounded down to 64.", Rise: true, Round: 64, Keep: true, Value: counted(&t.Circuits)},
 		admin.Metric{Name: "peel_relay_cells_total", Help: "Cells of circuits passed on or ended here, both ways, rounded down to 1024.", Rise: true, Round: 1024, Keep: true, Value: counted(&t.Cells)},
 		admin.Metric{Name: "peel_relay_exits_total", Help: "Streams to the world, rounded down to 64.", Rise: true, Round: 64, Keep: true, Label: "result",
 			Values: func() map[string]float64 {
