@@ -161,10 +161,10 @@ func TestLogSaysWhatEarlyAnswersHide(t *testing.T) {
 		for range 3 {
 			ask(port, &net.DNSError{})
 		}
-		told(1, `level=INFO msg="socks: a connection came to nothing after an early answer: its application saw a reset, and not why (early_answer)" why="There is no such host." so_many=1`)
+		told(1, `level=INFO msg="socks: a connection came to nothing after an early answer: its application saw a reset, and not why (early_answer)" why="There is no such host." since_last=1`)
 		time.Sleep(tellEvery)
 		ask(port, syscall.ECONNREFUSED)
-		told(2, `why="The host refused the connection." so_many=3`)
+		told(2, `why="The host refused the connection." since_last=3`)
 		if strings.Contains(log.String(), "printer") {
 			t.Error("the log says where to")
 		}

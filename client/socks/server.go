@@ -298,7 +298,7 @@ func (d *door) warn(w warning, msg string) {
 }
 
 // tellEvery is how often the log tells of connections that came to nothing after an early answer, at most.
-const tellEvery = time.Minute
+const tellEvery = time.Hour
 
 // tellBroken tells now and then of such a connection, as its application learns no reason.
 func (d *door) tellBroken(code byte) {
@@ -315,6 +315,6 @@ func (d *door) tellBroken(code byte) {
 	d.mu.Unlock()
 	if tell {
 		d.server.Log.Info("socks: a connection came to nothing after an early answer: its application saw a reset, and not why (early_answer)",
-			"why", problemOf(code).text, "so_many", n, "listener", d.name)
+			"why", problemOf(code).text, "since_last", n, "listener", d.name)
 	}
 }
