@@ -14,6 +14,38 @@
 // Give it names and not addresses: who looks a name up elsewhere tells the world where it goes to. Isolated keeps apart what different
 // people or tasks do, and NewIdentity what is done later. The client has no globals, writes files only into Config.Dir, and logs only to
 // Config.Log, neither hosts nor addresses of whom it serves. A bug in it is an error and in the log, and not the end of your program.
+//
+// # State
+//
+// New makes the folder Config.Dir where it is missing; a relative one is taken from the working directory of that moment. A folder is for
+// one client at a time: of two, one overwrites the guards of the other, which then enters by more relays than it should, and nothing hinders that.
+//
+// # Errors
+//
+// Errors are wrapped: ask errors.Is and errors.As, not the text, which changes. Of those of DialContext, DialEarly, Resolve, Ready and of connections:
+//
+//	context.Canceled                           your ctx was cancelled; the cause is in the error too (context.WithCancelCause)
+//	context.DeadlineExceeded                   its deadline passed, likewise; or, where ctx.Err() is nil, each circuit tried was silent for 25 s
+//	os.ErrDeadlineExceeded                     a deadline that was set on the connection
+//	client.ErrClosed, net.ErrClosed            Run has ended: of calls, and of connections that were open
+//	net.ErrClosed alone                        the connection was closed here
+//	client.ErrNotRunning                       ctx ended, and Run had not been called
+//	&stream.EndError{Reason: cell.EndRefused}  the host refused; for errors.Is, as the next ones
+//	&stream.EndError{Reason: cell.EndNotFound} there is no such host, or it is a name that no exit is told
+//	&stream.EndError{Reason: cell.EndReset}    the host reset the connection
+//	*stream.EndError                           for errors.As: all that the far end says; its Reason says which
+//	*stream.SentError                          of DialEarly: the first bytes may have arrived all the same
+//	*circuit.DestroyedError                    a relay under the connection ended it or died, or the link to the first was lost: dial again
+//	path.ErrNoExit                             no exit carries that port
+//	net.Error                                  for errors.As: its Timeout says whether it was a deadline, or the host did not answer the exit in time
+//
+// The packages are peel/circuit, peel/circuit/stream, peel/cell and peel/client/path. SOCKSCode makes one byte of an error.
+//
+// A connection has no deadline unless you set one: nothing ends it while the relays under it live, so it may stand still for long. Give reads
+// and writes deadlines of their own.
+//
+// Names under .onion, .alt, .local, .internal, .home.arpa and .invalid are refused here at once and told to no exit; so are localhost and names
+// without a dot by Resolve, while DialContext leaves localhost and 127.0.0.1 to the exit, whose own they would be: as a rule it refuses.
 package client
 
 import (
@@ -24,6 +56,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"path/filepath"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -42,7 +75,7 @@ import (
 // Config is what a client is told. Network is needed; the rest has defaults.
 type Config struct {
 	Network  *directory.Network
-	Dir      string     // folder for the consensus and the guards; "": nothing is written, and each start chooses new guards, which is a risk
+	Dir      string     // folder for the consensus and the guards, of this client alone, which New makes; "": nothing is written, and each start chooses new guards, which is a risk
 	Paths    path.Rules // relays that paths must not have, besides the rules for all
 	Spare    int        // circuits kept ready, at most 64; 0: 3
 	Circuits int        // at most so many at a time, those being built included; 0: 1024
@@ -99,6 +132,12 @@ func (cfg Config) withDefaults() (Config, error) {
 	}
 	if cfg.Circuits <= cfg.Spare {
 		return cfg, fmt.Errorf("client: at most %d circuits with %d spare ones: give more than that", cfg.Circuits, cfg.Spare)
+	}
+	if cfg.Dir != "" { // where it is now, wherever the program goes later
+		var err error
+		if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+			return cfg, fmt.Errorf("client: %w", err)
+		}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

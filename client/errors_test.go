@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -209,6 +211,80 @@ func TestDialThatReturnsNothingIsNamed(t *testing.T) {
 		defer cancel()
 		if err := c.Ready(ctx); err == nil || !strings.Contains(err.Error(), "Config.Dial") || c.Panics() != 0 {
 			t.Errorf("%d panics: %v", c.Panics(), err)
+		}
+	})
+}
+
+// A relative folder is the one that New made, wherever the program goes later.
+func TestFolderStaysWhereNewMadeIt(t *testing.T) {
+	began, later := t.TempDir(), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		t.Chdir(began)
+		c := w.client(Config{Dir: "state"})
+		t.Chdir(later)
+		stop := run(t, c)
+		if err := c.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if _, err := os.Stat(filepath.Join(began, "state", GuardsFile(w.Network.ID()))); err != nil {
+			t.Error(err)
+		}
+		if there, err := os.ReadDir(later); err != nil || len(there) > 0 {
+			t.Errorf("elsewhere: %v, %v", there, err)
+		}
+	})
+}
+
+// What the package's documentation says that can be asked of errors.
+func TestErrorsAreWhatTheDocumentationSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.ready(Config{})
+		for host, is := range map[string]error{
+			"end-5.example":     &stream.EndError{Reason: cell.EndRefused},
+			"end-4.example":     &stream.EndError{Reason: cell.EndNotFound},
+			"no.such.invalid":   &stream.EndError{Reason: cell.EndNotFound},
+			"a.onion":           &stream.EndError{Reason: cell.EndNotFound},
+			"end-9.example":     &stream.EndError{Reason: cell.EndReset},
+			"silence.example":   context.DeadlineExceeded,
+			"www.example.":      nil,
+			"localhost":         nil, // left to the exit
+			"printer.home.arpa": &stream.EndError{Reason: cell.EndNotFound},
+		} {
+			conn, err := c.DialContext(t.Context(), "tcp", host+":443")
+			if !errors.Is(err, is) {
+				t.Errorf("%s: %v", host, err)
+			}
+			if err == nil {
+				conn.Close()
+			}
+		}
+		if _, err := c.Resolve(t.Context(), "localhost"); !errors.Is(err, &stream.EndError{Reason: cell.EndNotFound}) {
+			t.Error(err)
+		}
+
+		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetReadDeadline(time.Now().Add(time.Second))
+		var ne net.Error
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &ne) || !ne.Timeout() {
+			t.Error(err)
+		}
+		conn.SetReadDeadline(time.Time{})
+		for _, n := range w.nodes {
+			n.destroy()
+		}
+		if _, err := conn.Read(make([]byte, 1)); !errors.As(err, new(*circuit.DestroyedError)) || errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+		conn.Close()
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) || errors.Is(err, ErrClosed) {
+			t.Error(err)
 		}
 	})
 }

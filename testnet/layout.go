@@ -1,5 +1,20 @@
 // Package testnet is a whole network on one machine: authorities, relays and a client, each the node that a real network
 // would run, joined over loopback.
+//
+//	n, err := testnet.New(testnet.Config{}) // 5 authorities, 12 relays
+//	go n.Run(ctx)
+//	err = n.Client().Ready(ctx)
+//	c, err := client.New(client.Config{Network: n.Layout().Network}) // a client of one's own, with all that client.Config has
+//
+// Ready is when the first consensus is there: two to seven seconds with the defaults, which leave a busy machine time; one or two where little
+// else runs, with
+//
+//	testnet.Config{Size: testnet.Size{Authorities: 1, Relays: 4, Exits: 2}, Period: time.Second, Voting: 300 * time.Millisecond}
+//
+// Where voting comes too late the next period brings a consensus. Under the race detector give Voting several seconds. A client of one's own
+// is ready some hundredths of a second after that.
+//
+// New opens the listeners, Run closes them: end a Net that is not to run by calling Run with a ctx that has ended.
 package testnet
 
 import (

@@ -416,3 +416,21 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		}
 	}
 }
+
+// Who has no use for a network that was made ends it by a Run that is over at once.
+func TestNetThatNeverRanIsEnded(t *testing.T) {
+	n, err := New(Config{Size: Size{Authorities: 1, Relays: 3, Exits: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := n.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, l := range n.listeners {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v: was open: %v", l.Addr(), err)
+		}
+	}
+}
