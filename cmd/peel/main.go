@@ -32,10 +32,10 @@ func main() {
 type status struct{ number, means string }
 
 var statuses = []status{
-	{"0", "it did what it was asked, or a signal ended it in order"},
+	{"0", "it did what it was asked, or one signal ended it (SIGTERM once what ran had ended)"},
 	{"1", "that failed, or was not as it should be"},
 	{"2", "the command line, or a file of configuration, is wrong"},
-	{"130, 143", "a second signal, Ctrl-C or SIGTERM, ended it at once"},
+	{"130, 143", "a second signal, Ctrl-C or SIGTERM, ended it before it was done"},
 	{"others", "of a command that peel testnet runs: its own, or 128 and the number of the signal"},
 }
 
