@@ -57,9 +57,24 @@ func (c *Client) DialEarly(ctx context.Context, network, addr string, first []by
 		err = write(ctx, s, first)
 	}
 	if err != nil {
-		return nil, err
+		return nil, netError{err}
 	}
 	return &Conn{s, way}, nil
+}
+
+// netError makes an error a net.Error on the outside: those that wrap it, as net/http does, look no deeper for Timeout.
+type netError struct{ error }
+
+func (e netError) Unwrap() error { return e.error }
+
+func (e netError) Timeout() bool {
+	var inner net.Error
+	return errors.As(e.error, &inner) && inner.Timeout()
+}
+
+func (e netError) Temporary() bool {
+	var inner net.Error
+	return errors.As(e.error, &inner) && inner.Temporary()
 }
 
 // write writes first to a stream that is new, which it ends if that fails or ctx ends meanwhile.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -254,6 +255,9 @@ func TestErrorsAreWhatTheDocumentationSays(t *testing.T) {
 			"printer.home.arpa": &stream.EndError{Reason: cell.EndNotFound},
 		} {
 			conn, err := c.DialContext(t.Context(), "tcp", host+":443")
+			if timeout := (&url.Error{Err: err}).Timeout(); timeout != (is == context.DeadlineExceeded) { // what net/http makes of it
+				t.Errorf("%s: timeout %v: %v", host, timeout, err)
+			}
 			if !errors.Is(err, is) {
 				t.Errorf("%s: %v", host, err)
 			}

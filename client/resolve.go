@@ -71,7 +71,7 @@ func (c *Client) resolve(ctx context.Context, r cell.Resolve, fits func(cell.Ans
 		return ci.Resolve(ctx, r)
 	}, func(cell.Resolved) {})
 	if err != nil {
-		return nil, err
+		return nil, netError{err}
 	}
 	var found []cell.Answer
 	for _, a := range resolved.Answers {
