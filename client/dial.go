@@ -72,10 +72,8 @@ func (e netError) Timeout() bool {
 	return errors.As(e.error, &inner) && inner.Timeout()
 }
 
-func (e netError) Temporary() bool {
-	var inner net.Error
-	return errors.As(e.error, &inner) && inner.Temporary()
-}
+// Temporary is deprecated, and asked for by net.Error all the same.
+func (e netError) Temporary() bool { return e.Timeout() }
 
 // write writes first to a stream that is new, which it ends if that fails or ctx ends meanwhile.
 func write(ctx context.Context, s *stream.Stream, first []byte) error {
