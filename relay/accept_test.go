@@ -64,14 +64,16 @@ func TestAListenerThatFailsForAWhileIsAskedAgain(t *testing.T) {
 
 func TestAListenerThatIsBrokenEndsTheRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &failing{listens: "198.51.100.1:9001", err: &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EINVAL}}
-		began := time.Now()
-		_, err := l.runs(t)
-		if !errors.Is(err, syscall.EINVAL) || !strings.HasPrefix(err.Error(), "relay: ") || !strings.Contains(err.Error(), "198.51.100.1:9001") {
-			t.Errorf("the relay ended with %v", err)
-		}
-		if took := time.Since(began); took > time.Minute || l.asked.Load() != 1 {
-			t.Errorf("after %v and %d tries", took, l.asked.Load())
+		for _, why := range []error{syscall.EINVAL, net.ErrClosed} { // the latter: somebody else closed it
+			l := &failing{listens: "198.51.100.1:9001", err: &net.OpError{Op: "accept", Net: "tcp", Err: why}}
+			began := time.Now()
+			_, err := l.runs(t)
+			if !errors.Is(err, why) || !strings.HasPrefix(err.Error(), "relay: ") || !strings.Contains(err.Error(), "198.51.100.1:9001") {
+				t.Errorf("%v: the relay ended with %v", why, err)
+			}
+			if took := time.Since(began); took > time.Minute || l.asked.Load() != 1 {
+				t.Errorf("%v: after %v and %d tries", why, took, l.asked.Load())
+			}
 		}
 	})
 }

@@ -97,8 +97,12 @@ func (n *Authority) Renew(cert directory.Certificate, key ed25519.PrivateKey) er
 	return n.authority.Renew(cert, key)
 }
 
-// Run works until ctx ends and returns when the last goroutine of the node is gone.
+// Run works until ctx ends, or until a listener fails for good or is closed by another, which is the error, and returns when the last
+// goroutine of the node is gone. An authority runs once: a second call is an error, and harms nothing.
 func (n *Authority) Run(ctx context.Context) error {
+	if !n.relay.ran.CompareAndSwap(false, true) {
+		return errRan
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg contain.Group
@@ -110,7 +114,7 @@ func (n *Authority) Run(ctx context.Context) error {
 		defer cancel()
 		err = n.authority.Run(ctx)
 	})
-	e := n.relay.Run(ctx)
+	e := n.relay.run(ctx)
 	cancel()
 	wg.Wait()
 	return cmp.Or(err, e)

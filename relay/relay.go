@@ -134,6 +134,7 @@ type Relay struct {
 	voters     voters         // whose are counted apart
 	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
+	ran        atomic.Bool
 	draining   atomic.Bool // nothing new is taken
 	pausing    atomic.Pointer[pausing]
 	toHosts    atomic.Uint64 // bytes that were sent there while there was a rate or a quota
@@ -333,9 +334,18 @@ func (r *Relay) ID() cell.NodeID { return r.id }
 // Stats are this relay's counters.
 func (r *Relay) Stats() *Stats { return &r.stats }
 
-// Run works until ctx ends, or until a listener fails for good, which is the error; then it closes every link and returns
-// when the last goroutine of the relay is gone.
+// Run works until ctx ends, or until a listener fails for good or is closed by another, which is the error; then it closes every link and
+// returns when the last goroutine of the relay is gone. A relay runs once: a second call is an error, and harms nothing.
 func (r *Relay) Run(ctx context.Context) error {
+	if !r.ran.CompareAndSwap(false, true) {
+		return errRan
+	}
+	return r.run(ctx)
+}
+
+var errRan = errors.New("relay: Run was called before: make another relay, with new listeners")
+
+func (r *Relay) run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	r.ctx = ctx
@@ -431,7 +441,7 @@ const (
 	refusedRest   = 4 * time.Millisecond
 )
 
-// acceptLinks answers connections until the listener is closed; an error is one that does not pass.
+// acceptLinks answers connections until ctx ends; an error is one that does not pass.
 func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) error {
 	var wg contain.Group
 	defer wg.Wait()
@@ -440,7 +450,7 @@ func (r *Relay) acceptLinks(ctx context.Context, l net.Listener) error {
 	for {
 		nc, err := l.Accept()
 		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if ctx.Err() != nil { // only then does Run close it
 				return nil
 			}
 			if !slices.ContainsFunc(passing, func(p error) bool { return errors.Is(err, p) }) {

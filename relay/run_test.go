@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"errors"
 	"runtime"
 	"strings"
 	"testing"
@@ -63,6 +64,32 @@ func TestNothingIsLeftBehindRun(t *testing.T) {
 		}
 		if c.Err() == nil || !strings.Contains(c.Err().Error(), "link") {
 			t.Errorf("the client hears %v", c.Err())
+		}
+	})
+}
+
+// A program calls Run again, while a relay runs and when it has ended: it is told, and the relay goes on as if it had not.
+func TestARelayRunsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		for i, r := range w.relays {
+			if err := r.Run(t.Context()); !errors.Is(err, errRan) {
+				t.Errorf("relay %d ran again: %v", i, err)
+			}
+		}
+		c := w.mustBuild(0, 1)
+		if _, err := c.DialDir(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for i, r := range w.relays {
+			w.stop[i]()
+			if err := r.Run(t.Context()); !errors.Is(err, errRan) || r.Stats().Panics.Load() > 0 {
+				t.Errorf("relay %d ran after its end: %v, and %d panics", i, err, r.Stats().Panics.Load())
+			}
+		}
+		n := &Authority{relay: w.relays[w.authority()]}
+		if err := n.Run(t.Context()); !errors.Is(err, errRan) {
+			t.Errorf("an authority ran again: %v", err)
 		}
 	})
 }

@@ -208,4 +208,5 @@ func TestAnAuthorityThatKeepsNothingIsNotStartedAgain(t *testing.T) {
 	if err := n.Restore(n.layout.Authorities[0].Nickname); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("it may vote twice in a period: %v", err)
 	}
+	doesNotRun(t, n)
 }

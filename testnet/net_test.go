@@ -402,12 +402,29 @@ func TestKilledRelayEndsItsStreams(t *testing.T) {
 	}
 }
 
+// doesNotRun fails unless who would kill or restore a relay is told that the network does not run.
+func doesNotRun(t *testing.T, n *Net) {
+	t.Helper()
+	for what, do := range map[string]func(string) error{"killed": n.Kill, "restored": n.Restore} {
+		if err := do(n.layout.Relays[0].Nickname); err == nil || !strings.Contains(err.Error(), "the network does not run") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestNothingIsLeftBehind(t *testing.T) {
 	before := runtime.NumGoroutine()
-	_, stop := twice(t, small, func(ctx context.Context, n *Net) error { return n.Client().Ready(ctx) })
+	n, stop := twice(t, small, func(ctx context.Context, n *Net) error { return n.Client().Ready(ctx) })
+	if err := n.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "before") {
+		t.Errorf("it runs, and ran again: %v", err)
+	}
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
+	if err := n.Run(t.Context()); err == nil {
+		t.Error("it ran again after its end")
+	}
+	doesNotRun(t, n)
 	// Timers and the runtime's own goroutines may take a moment to go.
 	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(deadline) {

@@ -2,6 +2,7 @@ package testnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -217,7 +218,8 @@ func (g *gate) open() {
 	}
 }
 
-// Run runs the network until ctx ends or a node fails, and returns when the last goroutine of it is gone. It runs once.
+// Run runs the network until ctx ends or a node fails, and returns when the last goroutine of it is gone. A network runs once: a second call
+// is an error, and harms nothing.
 func (n *Net) Run(outer context.Context) error {
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
@@ -227,6 +229,10 @@ func (n *Net) Run(outer context.Context) error {
 	failed := func(err error) { cancel(err) }
 	nodes := n.nodes()
 	n.mu.Lock()
+	if n.ctx != nil {
+		n.mu.Unlock()
+		return errors.New("testnet: Run was called before: make another network")
+	}
 	n.ctx, n.failed = running, failed
 	for _, nd := range nodes {
 		nd.start(running, failed)
@@ -282,15 +288,24 @@ func (n *Net) node(nickname string) (*node, error) {
 }
 
 // Kill ends the relay or authority with the nickname given at once, as if its process had been killed: its connections break, and
-// it says no word on them before.
+// it says no word on them before. One that is down already is left so.
 func (n *Net) Kill(nickname string) error {
 	nd, err := n.node(nickname)
 	if err != nil {
 		return err
 	}
+	n.mu.Lock()
+	runs := n.runs()
+	n.mu.Unlock()
+	if !runs {
+		return fmt.Errorf("testnet: %s cannot be killed: the network does not run", nickname)
+	}
 	nd.kill()
 	return nil
 }
+
+// runs says whether nodes may be started. The caller holds mu.
+func (n *Net) runs() bool { return n.ctx != nil && n.ctx.Err() == nil }
 
 // Freeze stops the links of a relay or authority, as if its process had been stopped: its connections stay, and nothing moves on
 // them until it is restored or killed.
@@ -316,7 +331,7 @@ func (n *Net) Restore(nickname string) error {
 		return nil
 	case n.cfg.Dir == "" && slices.Contains(n.authorities, nd):
 		return fmt.Errorf("testnet: %s cannot be started: an authority without a folder has forgotten how it voted, and would vote twice", nickname)
-	case n.ctx == nil || n.ctx.Err() != nil:
+	case !n.runs():
 		return fmt.Errorf("testnet: %s cannot be started: the network does not run", nickname)
 	}
 	return nd.restart(n.ctx, n.failed)

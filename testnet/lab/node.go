@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"peel/cell"
 	"peel/cell/link"
@@ -52,6 +53,7 @@ type life struct {
 	relays      []*relay.Relay     // two, where an authority has two faces
 	authorities []*relay.Authority // or these
 	cancel      context.CancelFunc
+	killed      atomic.Bool // its ground was cut
 	done        chan struct{}
 }
 
@@ -192,7 +194,7 @@ func (n *node) start() error {
 		var wg sync.WaitGroup
 		for _, run := range runs {
 			wg.Go(func() {
-				if err := run(ctx); err != nil && ctx.Err() == nil {
+				if err := run(ctx); err != nil && ctx.Err() == nil && !live.killed.Load() {
 					n.lab.endedByItself("%s: %v", n.name, err)
 				}
 			})
@@ -313,6 +315,7 @@ func (n *node) stop(atOnce bool) {
 		return
 	}
 	if atOnce {
+		live.killed.Store(true) // the listener fails for good by it
 		n.lab.ground.Cut(n.addr)
 	}
 	live.cancel()
