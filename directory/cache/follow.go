@@ -219,9 +219,10 @@ func (t *turns) note(authority bool, id cell.NodeID, changed bool, err error) {
 		t.stale = 0
 		return
 	}
-	switch {
-	case id.IsZero() && len(t.not) > 0: // all were asked: all may be asked again
+	if id.IsZero() { // all were asked: all may be asked again
 		t.not = nil
+	}
+	switch {
 	case err != nil && !errors.Is(err, ErrOld):
 		t.fails++
 		t.row++

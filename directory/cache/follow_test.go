@@ -380,6 +380,38 @@ func TestAuthoritiesAreTheLastResort(t *testing.T) {
 	})
 }
 
+// The first list of a network may name few relays, and one of these have an older one: it can neither say what has changed nor is anybody
+// left to ask for the whole. Somebody has to ask an authority all the same.
+func TestFewRelaysDoNotKeepTheNextFromEachOther(t *testing.T) {
+	for _, client := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrowd(t, 2, 3)
+			id := c.h.all[0].Entries[0].ID
+			self, other := c.relays[id], c.relays[c.h.all[0].Entries[1].ID]
+			c.h.put(t, other, 0, 1)
+			c.h.put(t, self, 0, 2)
+			c.h.put(t, c.auth, 0, 3)
+			if client {
+				c.relays[id] = other
+			}
+			time.Sleep(time.Until(c.h.all[1].FreshUntil))
+			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Minute)
+			defer cancel()
+			var took time.Duration
+			start := time.Now()
+			self.Follow(ctx, c.sources(self, id, client), func(d *directory.Consensus) {
+				if d.ValidAfter.Equal(c.h.all[2].ValidAfter) {
+					took = time.Since(start)
+					cancel()
+				}
+			}, nil)
+			if took == 0 || took > 30*time.Minute || c.authAsked.Load() > 2 {
+				t.Errorf("client %v: the next list came after %v, %d streams to an authority and %d to relays", client, took, c.authAsked.Load(), c.relayAsked.Load())
+			}
+		})
+	}
+}
+
 // Who has no way to any relay asks authorities, and no more often than who has no consensus.
 func TestWhoIsAloneAsksAuthorities(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
