@@ -59,7 +59,6 @@ type doubts struct {
 	lull           time.Duration // so long none is asked because nothing comes
 	lulled         time.Time     // after this
 	spoken         []*used       // in the order of their first streams
-	silent         int           // of these are asked
 }
 
 // used is a circuit that was used, and is to say what became of it.
@@ -67,8 +66,7 @@ type used struct {
 	h       *held
 	at      time.Time
 	carried bool // a stream was answered
-	silent  bool // one was not, for as long as any is waited for; or nothing comes on the circuit any more
-	silence silence
+	silent  bool // one was not, for as long as any is waited for
 }
 
 // askFirst asks the first relay of a path for its directory, on a circuit that ends there: so nobody else can be why there is no answer,
@@ -85,7 +83,16 @@ func (c *core) askFirst(ctx context.Context, p path.Path) answer {
 	c.suspect()
 	ctx, cancel = context.WithTimeout(ctx, askMost)
 	defer cancel()
-	received, err := question(ctx, made, askWithin)
+	if s, open := made.OpenDir(); open == nil {
+		defer s.Close()
+		// Whatever comes of both, what tells is the cells.
+		within(ctx, s, func() { io.WriteString(s, probeRequest) }) // waits only if the relay takes no cells
+		if err = made.Echo(ctx); err == nil {
+			within(ctx, s, func() { s.Read(make([]byte, 1)) })
+			err = made.Echo(ctx)
+		}
+	}
+	_, received := made.Cells()
 	var breach *circuit.ProtocolError
 	switch over := made.Err(); {
 	case linkLost(over):
@@ -100,27 +107,9 @@ func (c *core) askFirst(ctx context.Context, p path.Path) answer {
 	return none
 }
 
-// question asks the last relay of a circuit for its directory, and says how many cells came on the circuit until so long after the first relay had the
-// question. Whatever comes of the request, what tells is the cells. An error: it is not known that the question came there, or that all has come since.
-func question(ctx context.Context, c *circuit.Circuit, wait time.Duration) (came uint64, err error) {
-	_, before := c.Cells()
-	s, err := c.OpenDir()
-	if err != nil {
-		return 0, err
-	}
-	defer s.Close()
-	within(ctx, s, wait, func() { io.WriteString(s, probeRequest) }) // waits only if the relay takes no cells
-	if err = c.Echo(ctx); err == nil {
-		within(ctx, s, wait, func() { s.Read(make([]byte, 1)) })
-		err = c.Echo(ctx)
-	}
-	_, after := c.Cells()
-	return after - before, err
-}
-
-// within does something that waits for a stream, for so long at most.
-func within(ctx context.Context, s *stream.Stream, wait time.Duration, do func()) {
-	s.SetDeadline(time.Now().Add(wait))
+// within does something that waits for a stream, for askWithin at most.
+func within(ctx context.Context, s *stream.Stream, do func()) {
+	s.SetDeadline(time.Now().Add(askWithin))
 	stop := contain.OnDone(ctx, nil, func() { s.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	do()
@@ -248,7 +237,7 @@ func (p *pool) speaks(h *held, carried, silent bool, now time.Time) {
 		d.spoken[0] = nil
 		d.spoken = d.spoken[1:]
 	}
-	h.spoken = &used{h: h, at: now.Add(speakAfter), carried: carried, silent: silent, silence: silence{since: now}}
+	h.spoken = &used{h: h, at: now.Add(speakAfter), carried: carried, silent: silent}
 	d.spoken = append(d.spoken, h.spoken)
 }
 
@@ -260,9 +249,6 @@ func (p *pool) hear(now time.Time) {
 		u := d.spoken[0]
 		c := u.h.circuit
 		failed := u.silent || ended(c)
-		if !failed && u.silence.asking && c.Err() == nil {
-			return
-		}
 		if !failed && now.Before(u.at) && !linkLost(c.Err()) && !(u.carried && u.h.idle()) {
 			return
 		}

@@ -159,7 +159,6 @@ func (p *pool) tend(now time.Time) time.Duration {
 	p.faults.forget(now)
 	spare := p.clean(now)
 	p.listen(now)
-	p.askSilent(now)
 	p.hear(now)
 	if wait := p.retry.Sub(now); wait > 0 {
 		return min(wait, upkeep)

@@ -284,7 +284,6 @@ type end struct {
 	mux  *stream.Mux
 	fwd  *layer.Layer
 
-	stalled atomic.Bool  // nothing comes back from it any more
 	pending atomic.Int64 // streams that were asked for and not answered
 
 	mu    sync.Mutex
@@ -326,7 +325,7 @@ func (e *end) Room() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	batch := make([]cell.Cell, 32)
-	for !e.stalled.Load() {
+	for {
 		n := 0
 		for room := e.circ.Room(); n < min(room, 32) && e.mux.Next(batch[n].Body()); n++ {
 			batch[n].SetCommand(cell.CmdRelay)
