@@ -51,7 +51,6 @@ type held struct {
 	users     int           // requests that have it and have not put their stream on it
 	line      chan struct{} // has one for each of them that is being asked now; nil: nobody took it yet
 	gone      bool          // takes no new streams
-	busy      int           // times that its last relay was
 	fullUntil time.Time     // for so long it takes none
 	noted     bool          // whether its first stream was answered is known
 

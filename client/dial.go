@@ -73,7 +73,10 @@ func (e netError) Timeout() bool {
 }
 
 // Temporary is deprecated, and asked for by net.Error all the same.
-func (e netError) Temporary() bool { return e.Timeout() }
+func (e netError) Temporary() bool {
+	var inner interface{ Temporary() bool }
+	return errors.As(e.error, &inner) && inner.Temporary()
+}
 
 // write writes first to a stream that is new, which it ends if that fails or ctx ends meanwhile.
 func write(ctx context.Context, s *stream.Stream, first []byte) error {

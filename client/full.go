@@ -14,17 +14,15 @@ const (
 	mostStreams = 256 // open
 	mostAsked   = 64  // not answered yet
 
-	queueFor = time.Second      // wait for those that were asked before; then for another circuit
-	fullFor  = 10 * time.Second // a circuit takes no streams after its last relay was busy: doubled each time
-	fullMost = 6                // times
+	fullFor = 10 * time.Second // a circuit takes no streams after its last relay was busy, once
 )
 
-// full says whether a circuit has all the streams that its last relay takes, with those that are about to be asked for. The caller holds
-// the pool's mu.
+// full says whether a circuit has all the streams that its last relay takes, with those that are about to be asked for, of which up to
+// mostAsked may count twice: in a burst it is full a little early. The caller holds the pool's mu.
 func (h *held) full(now time.Time) bool {
 	n := h.users
 	if h.isBuilt() {
-		n += max(0, h.circuit.Streams()-len(h.line)) // those that are being asked for are in both
+		n += h.circuit.Streams()
 	}
 	return n >= mostStreams || now.Before(h.fullUntil)
 }
@@ -41,39 +39,44 @@ func (h *held) join(r request, now time.Time) {
 	h.last = now
 }
 
-// queue waits until fewer streams than a relay takes are being asked for on a circuit that was taken; false: not within that time. 0: any.
-func (h *held) queue(ctx context.Context, within time.Duration) bool {
+// enter says whether fewer streams than a relay takes are being asked for on a circuit that was taken, and counts one more if so.
+func (h *held) enter() bool {
 	select {
 	case h.line <- struct{}{}:
 		return true
 	default:
+		return false
 	}
-	var over <-chan time.Time
-	if within > 0 {
-		timer := time.NewTimer(within)
-		defer timer.Stop()
-		over = timer.C
-	}
+}
+
+// queue waits until it may enter; false: not within that time.
+func (h *held) queue(ctx context.Context, within time.Duration) bool {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
 	select {
 	case h.line <- struct{}{}:
 		return true
-	case <-over:
+	case <-timer.C:
 	case <-ctx.Done():
 	}
 	return false
 }
 
-// failed takes a circuit that failed a stream out of use; streams that are on it may finish. One whose last relay is busy is good for others later.
+// failed takes a circuit that failed a stream out of use; streams that are on it may finish. One whose last relay is busy is good for others
+// later, but not when that happens again: it may only say so to be shown other targets.
 func (p *pool) failed(h *held, err error) {
 	var end *stream.EndError
-	if !errors.As(err, &end) || end.Reason != cell.EndBusy {
+	if !errors.As(err, &end) || end.Reason != cell.EndBusy || !p.rests(h, time.Now()) {
 		p.discard(h)
-		return
 	}
+}
+
+// rests has a circuit take no streams for a while; false: it has rested before.
+func (p *pool) rests(h *held, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now := time.Now(); !now.Before(h.fullUntil) { // else it was asked before that was known
-		h.fullUntil = now.Add(fullFor << min(h.busy, fullMost))
-		h.busy++
+	if h.fullUntil.IsZero() {
+		h.fullUntil = now.Add(fullFor)
 	}
+	return now.Before(h.fullUntil) // who was refused with the first was asked before that was known
 }

@@ -308,15 +308,14 @@ func (p *pool) get(ctx context.Context, r request) (*held, error) {
 	return nil, fmt.Errorf("client: %d circuits could not be built: %w", buildTries, last)
 }
 
-// queue takes a circuit for r and waits until it is built and r's turn has come on it, or after a while on another. With an error the circuit
-// comes back if it could not be built, or may be yet.
+// queue takes a circuit for r and waits until it is built and r's turn has come on it, or on another, when the answers that are waited for
+// are late, or the circuit is not to be used any more. With an error the circuit comes back if it could not be built, or may be yet.
 func (p *pool) queue(ctx context.Context, r request) (*held, error) {
-	within := queueFor
 	for {
 		h, err := p.take(r, time.Now())
 		if err != nil && len(r.queued) > 0 { // then those that there are
-			r.queued, within = nil, 0
-			continue
+			r.queued = nil
+			h, err = p.take(r, time.Now())
 		}
 		if err != nil {
 			return nil, err
@@ -324,15 +323,35 @@ func (p *pool) queue(ctx context.Context, r request) (*held, error) {
 		if h, err = p.await(ctx, h, r); err != nil {
 			return h, err
 		}
-		if h.queue(ctx, within) {
+		if h.enter() {
 			return h, nil
 		}
-		if ctx.Err() != nil {
+		switch turn := h.queue(ctx, p.lateAfter()); {
+		case turn && p.lasts(h):
+			return h, nil
+		case turn:
+			p.release(h)
+		case ctx.Err() != nil:
 			return h, context.Cause(ctx)
+		default:
+			p.unjoin(h)
 		}
-		p.unjoin(h)
 		r.queued = append(slices.Clip(r.queued), h)
 	}
+}
+
+// lasts says whether a circuit, taken a while ago, may be asked for a stream still.
+func (p *pool) lasts(h *held) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !h.gone && !h.dead() && !h.circuit.Lost() && !time.Now().Before(h.fullUntil)
+}
+
+// lateAfter is how long an answer takes before it is late.
+func (p *pool) lateAfter() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answers.late()
 }
 
 // await waits until h is built, or one that was late is there and serves as well: that comes back then. With an error h comes back

@@ -23,7 +23,7 @@ import (
 // networkOf is "tcp" or "udp", or what of it an address to listen on means: 0.0.0.0 is all of IPv4, but package net would have it be all
 // of IPv6 as well, which a firewall for IPv4 does not guard.
 func networkOf(transport, addr string) string {
-	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
+	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Unmap().Is4() {
 		return transport + "4"
 	}
 	return transport

@@ -219,10 +219,10 @@ func (t *turns) note(authority bool, id cell.NodeID, changed bool, err error) {
 		t.stale = 0
 		return
 	}
-	if id.IsZero() { // all were asked: all may be asked again
-		t.not = nil
-	}
 	switch {
+	case id.IsZero() && len(t.not) > 0: // all were asked: all may be asked again; a client has no way to any, or goes on with what it has
+		t.not = nil
+		t.fails++
 	case err != nil && !errors.Is(err, ErrOld):
 		t.fails++
 		t.row++
