@@ -160,21 +160,26 @@ func TestNobodyWaitsForACircuitThatIsGivenUp(t *testing.T) {
 		if full == nil {
 			t.Fatal("no circuit has so many that wait")
 		}
-		var conn net.Conn
+		got := make(chan net.Conn, 1)
 		wg.Go(func() {
-			var err error
-			if conn, err = c.DialContext(t.Context(), "tcp", "www.example:443"); err != nil {
+			conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+			if err != nil {
 				t.Error(err)
+			} else {
+				got <- conn
 			}
 		})
 		time.Sleep(100 * time.Millisecond)
 		c.pool.discard(full)
 		cancel() // so that there is place in the line
 		time.Sleep(time.Second)
-		if conn == nil {
+		var conn net.Conn
+		select {
+		case conn = <-got:
+			defer conn.Close()
+		default:
 			t.Fatal("it waits still")
 		}
-		defer conn.Close()
 		if &PathOf(conn)[0] == &full.path[0] {
 			t.Error("it was asked for on the circuit that had been given up")
 		}
