@@ -423,3 +423,14 @@ func TestFollowFetchesOnceAPeriodAndAfterFailures(t *testing.T) {
 		}
 	})
 }
+
+// A directory may answer an error with as much as a consensus has, and with nothing that can be shown: only its beginning is looked at.
+func TestLongErrorsAreNotReadThrough(t *testing.T) {
+	long := append(bytes.Repeat([]byte{0x80}, 1<<20), "the end"...)
+	if got := said(long); got != "" {
+		t.Errorf("of a long one: %q", got)
+	}
+	if got := said([]byte("\x80a reason\nand more")); got != "a reason" {
+		t.Errorf("of a short one: %q", got)
+	}
+}

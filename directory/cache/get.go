@@ -238,5 +238,5 @@ func readLimited(r io.Reader, limit int) ([]byte, error) {
 	}
 }
 
-// said is the text of an error that a directory answers.
-func said(b []byte) string { return directory.Said(string(b), maxMessage) }
+// said is the text of an error that a directory answers. It may be long, and have nothing printable: the beginning will do.
+func said(b []byte) string { return directory.Said(string(b[:min(len(b), 8*maxMessage)]), maxMessage) }
