@@ -306,7 +306,7 @@ func (b *bencher) threeHops(ctx context.Context) error {
 	for i, role := range []string{"guard", "middle", "exit"} {
 		b.cpuOf(role+"_cpu_ns_per_byte", m, way[i].Nickname)
 	}
-	return nil
+	return b.latency(ctx, "ttfb_library_ms", b.cfg.Warm, func(int) dial { return d })
 }
 
 // download measures what the client carries in one stream, and what it costs each process.

@@ -35,6 +35,7 @@ var Figures = []Figure{
 	{Key: "direct_ttfb_ms", Text: "first byte, no network", Unit: "ms", Most: true},
 	{Key: "ttfb_warm_ms", Text: "first byte, warm circuit", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
 	{Key: "ttfb_early_ms", Text: "first byte, answered early", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
+	{Key: "ttfb_library_ms", Text: "first byte, warm circuit, no SOCKS", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
 	{Key: "ttfb_isolated_ms", Text: "first byte, new isolation", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
 	{Key: "ttfb_fresh_ms", Text: "first byte, fresh circuit", Unit: "ms", Base: "direct_ttfb_ms", Most: true},
 	{Key: "circuits_per_s", Text: "circuits built", Unit: "1/s"},
