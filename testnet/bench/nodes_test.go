@@ -13,10 +13,14 @@ import (
 	"time"
 )
 
-// TestMain is also the node that the tests start.
+// TestMain is also the node that the tests start, and the parts of the benchmark's chain.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "node" {
 		os.Exit(node(os.Args[2]))
+	}
+	if len(os.Args) == 4 && os.Args[1] == "chain" {
+		fmt.Println("error:", runChain(os.Args[2], os.Args[3]))
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
