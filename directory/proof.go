@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sort"
 	"strings"
@@ -40,21 +41,28 @@ type Leaf struct {
 
 // Append appends the text of the proof.
 func (p *Proof) Append(b []byte) []byte {
-	b = appendUint(b, "peel-proof", 1)
-	b = appendLine(b, "consensus", p.Consensus.String())
+	b = appendProofHead(b, p.Consensus)
 	for i := range p.Leaves {
-		l := &p.Leaves[i]
-		b = appendUint(b, "leaf", uint64(l.Index))
-		if len(l.Path) > 0 {
-			words := make([]string, len(l.Path))
-			for j, d := range l.Path {
-				words[j] = d.String()
-			}
-			b = appendLine(b, "path", strings.Join(words, " "))
-		}
-		b = l.Entry.Append(b)
+		b = p.Leaves[i].append(b)
 	}
 	return b
+}
+
+func appendProofHead(b []byte, consensus Digest) []byte {
+	b = appendUint(b, "peel-proof", 1)
+	return appendLine(b, "consensus", consensus.String())
+}
+
+func (l *Leaf) append(b []byte) []byte {
+	b = appendUint(b, "leaf", uint64(l.Index))
+	if len(l.Path) > 0 {
+		words := make([]string, len(l.Path))
+		for j, d := range l.Path {
+			words[j] = d.String()
+		}
+		b = appendLine(b, "path", strings.Join(words, " "))
+	}
+	return l.Entry.Append(b)
 }
 
 // ParseProof parses a proof. It proves nothing until Verify says so.
@@ -182,11 +190,48 @@ func (t *Tree) read(indexes []int64) ([]tlog.Hash, error) {
 // Prove returns a proof that says of each relay asked for, at most MaxAsked, what its entry is or
 // that it has none.
 func (t *Tree) Prove(ids ...cell.NodeID) (*Proof, error) {
+	at, err := t.find(ids)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proof{Consensus: t.digest}
+	for _, i := range at {
+		l, err := t.leaf(i)
+		if err != nil {
+			return nil, err
+		}
+		p.Leaves = append(p.Leaves, l)
+	}
+	return p, nil
+}
+
+// WriteProof writes the text of that proof, one leaf after the other: where the reader is slow no more than one is held.
+func (t *Tree) WriteProof(w io.Writer, ids ...cell.NodeID) error {
+	at, err := t.find(ids)
+	if err != nil {
+		return err
+	}
+	b := appendProofHead(nil, t.digest)
+	for _, i := range at {
+		l, err := t.leaf(i)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(l.append(b)); err != nil {
+			return err
+		}
+		b = b[:0]
+	}
+	_, err = w.Write(b) // the head, if there is no leaf
+	return err
+}
+
+// find returns which leaves say of each relay whether it is there, in order.
+func (t *Tree) find(ids []cell.NodeID) (at []int, err error) {
 	if len(ids) > MaxAsked {
 		return nil, fmt.Errorf("directory: proof: %d relays, but at most %d can be asked for", len(ids), MaxAsked)
 	}
 	entries := t.consensus.Entries
-	var at []int
 	for _, id := range ids {
 		i := sort.Search(len(entries), func(i int) bool { return bytes.Compare(entries[i].ID[:], id[:]) >= 0 })
 		there := i < len(entries) && entries[i].ID == id
@@ -198,17 +243,18 @@ func (t *Tree) Prove(ids ...cell.NodeID) (*Proof, error) {
 		}
 	}
 	slices.Sort(at)
-	p := &Proof{Consensus: t.digest}
-	for _, i := range slices.Compact(at) {
-		path, err := tlog.ProveRecord(int64(len(entries)), int64(i), tlog.HashReaderFunc(t.read))
-		if err != nil {
-			return nil, fmt.Errorf("directory: proof: %w", err)
-		}
-		l := Leaf{Index: i, Entry: entries[i]}
-		for _, h := range path {
-			l.Path = append(l.Path, Digest(h))
-		}
-		p.Leaves = append(p.Leaves, l)
+	return slices.Compact(at), nil
+}
+
+// leaf is one entry and its way to the root.
+func (t *Tree) leaf(i int) (Leaf, error) {
+	path, err := tlog.ProveRecord(int64(len(t.consensus.Entries)), int64(i), tlog.HashReaderFunc(t.read))
+	if err != nil {
+		return Leaf{}, fmt.Errorf("directory: proof: %w", err)
 	}
-	return p, nil
+	l := Leaf{Index: i, Entry: t.consensus.Entries[i]}
+	for _, h := range path {
+		l.Path = append(l.Path, Digest(h))
+	}
+	return l, nil
 }

@@ -52,14 +52,15 @@ type Cache struct {
 // kept is a consensus that verified. Its texts are made when they are first handed out, so that who
 // hands out nothing holds none.
 type kept struct {
-	consensus *directory.Consensus
-	digest    directory.Digest
-	etag      string
-	text      func() []byte
-	gzip      func() []byte
-	header    func() []byte // the header and its signatures, compressed
-	tree      func() (*directory.Tree, error)
-	before    *kept // the one whose place it took, where they are handed out; that has none
+	consensus  *directory.Consensus
+	digest     directory.Digest
+	etag       string
+	text       func() []byte
+	gzip       func() []byte
+	header     func() []byte // the header and its signatures
+	headerGzip func() []byte
+	tree       func() (*directory.Tree, error)
+	before     *kept // the one whose place it took, where they are handed out; that has none
 }
 
 // New makes a cache and loads what an earlier one kept in the folder, if that is still of use. It
@@ -207,7 +208,8 @@ func keep(cons *directory.Consensus) *kept {
 	k.etag = `"` + k.digest.String() + `"`
 	k.text = sync.OnceValue(func() []byte { return cons.Append(nil) })
 	k.gzip = sync.OnceValue(func() []byte { return compress(cons.Append(nil)) })
-	k.header = sync.OnceValue(func() []byte { return compress(cons.SignedHeader.Append(nil)) })
+	k.header = sync.OnceValue(func() []byte { return cons.SignedHeader.Append(nil) })
+	k.headerGzip = sync.OnceValue(func() []byte { return compress(k.header()) })
 	k.tree = sync.OnceValues(func() (*directory.Tree, error) { return directory.NewTree(cons) })
 	return k
 }

@@ -66,23 +66,27 @@ func TestADiffFromEachOfTheLastThreeDays(t *testing.T) {
 		h.put(t, c, 0, 80)
 		for _, i := range []int{0, 6, 7, 8, 40, 78, 79} {
 			base := h.all[i]
-			w := ask(c, pathDiff+base.Header.Digest().String())
+			w := ask(c, pathDiff+base.Header.Digest().String(), "Accept-Encoding", "gzip")
 			if i < 7 || i == 79 { // more than 72 hours before the newest, or the newest
 				if w.Code != http.StatusNotFound {
 					t.Errorf("from period %d: status %d", i, w.Code)
 				}
 				continue
 			}
-			d, err := directory.ParseDiff(w.Body.Bytes())
+			text, err := gunzip(w.Body, directory.MaxConsensus)
 			if err != nil {
 				t.Fatalf("from period %d: status %d, %v", i, w.Code, err)
+			}
+			d, err := directory.ParseDiff(text)
+			if err != nil {
+				t.Fatalf("from period %d: %v", i, err)
 			}
 			got, err := d.Apply(base)
 			if err != nil || !bytes.Equal(got.Append(nil), h.texts[79]) {
 				t.Fatalf("from period %d: %v", i, err)
 			}
 		}
-		if w := ask(c, pathDiff+strings.Repeat("0", 64)); w.Code != http.StatusNotFound {
+		if w := ask(c, pathDiff+strings.Repeat("0", 64), "Accept-Encoding", "gzip"); w.Code != http.StatusNotFound {
 			t.Errorf("from nowhere: status %d", w.Code)
 		}
 		if w := ask(c, pathDiff+"x"); w.Code != http.StatusBadRequest {
@@ -101,7 +105,7 @@ func TestPastConsensusesAreBoundedInBytes(t *testing.T) {
 		h.put(t, c, 0, 30)
 		n := 0
 		for i, base := range h.all[:29] {
-			if ask(c, pathDiff+base.Header.Digest().String()).Code == http.StatusOK {
+			if ask(c, pathDiff+base.Header.Digest().String(), "Accept-Encoding", "gzip").Code == http.StatusOK {
 				n++
 			} else if n > 0 {
 				t.Errorf("period %d is forgotten, an older one is not", i)
@@ -142,7 +146,7 @@ func TestTheNextStartStillHasThePast(t *testing.T) {
 		return filepath.Join(dir, "past", it.name())
 	}
 	again := serving(t, h.Net, dir)
-	if w := ask(again, paths(1)); w.Code != http.StatusOK {
+	if w := ask(again, paths(1), "Accept-Encoding", "gzip"); w.Code != http.StatusOK {
 		t.Errorf("after a start: status %d", w.Code)
 	}
 	if _, err := os.Stat(leftover); err == nil {
@@ -157,7 +161,7 @@ func TestTheNextStartStillHasThePast(t *testing.T) {
 		if err := os.WriteFile(name(0), spoilt, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if w := ask(again, paths(0)); w.Code != http.StatusNotFound {
+		if w := ask(again, paths(0), "Accept-Encoding", "gzip"); w.Code != http.StatusNotFound {
 			t.Errorf("a spoilt file of %d bytes: status %d", len(spoilt), w.Code)
 		}
 	}
@@ -168,7 +172,7 @@ func TestTheNextStartStillHasThePast(t *testing.T) {
 	if err := os.WriteFile(name(0), other, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if w := ask(again, paths(0)); w.Code != http.StatusNotFound {
+	if w := ask(again, paths(0), "Accept-Encoding", "gzip"); w.Code != http.StatusNotFound {
 		t.Errorf("another consensus in its file: status %d", w.Code)
 	}
 }

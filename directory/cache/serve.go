@@ -45,14 +45,10 @@ func (c *Cache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.serveDiff(w, r, k, base)
 	case path == pathHeader:
 		w.Header().Set("Etag", k.etag)
-		hand(w, r, k.header())
+		hand(w, r, k.header, k.headerGzip)
 	default:
 		w.Header().Set("Etag", k.etag)
-		if acceptsGzip(r) {
-			hand(w, r, k.gzip())
-		} else {
-			write(w, r, k.text())
-		}
+		hand(w, r, k.text, k.gzip)
 	}
 }
 
@@ -60,6 +56,10 @@ func (c *Cache) serveDiff(w http.ResponseWriter, r *http.Request, k *kept, base 
 	d, err := directory.ParseDigest(base)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if !acceptsGzip(r) { // to have its text made for each who asks would cost more time and memory than the request counts for
+		http.Error(w, "diffs are handed out as gzip: accept that, or take the whole", http.StatusNotAcceptable)
 		return
 	}
 	if c.past == nil || d == k.digest {
@@ -70,7 +70,8 @@ func (c *Cache) serveDiff(w http.ResponseWriter, r *http.Request, k *kept, base 
 	switch {
 	case err == nil:
 		w.Header().Set("Etag", k.etag)
-		hand(w, r, z)
+		w.Header().Set("Content-Encoding", "gzip")
+		write(w, r, z)
 	case errors.Is(err, errNoBase):
 		http.Error(w, "no diff from there", http.StatusNotFound)
 	case errors.Is(err, context.Canceled):
@@ -103,37 +104,35 @@ func (k *kept) serveRelays(w http.ResponseWriter, r *http.Request, rest string) 
 		}
 	}
 	t, err := k.tree()
-	var p *directory.Proof
-	if err == nil {
-		p, err = t.Prove(ids...)
-	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	write(w, r, p.Append(nil))
+	asText(w)
+	if r.Method == http.MethodGet {
+		_ = t.WriteProof(w, ids...) // fails only with the connection
+	}
 }
 
-// hand answers with a text that is compressed already, or its plain form if that is all the client takes.
-func hand(w http.ResponseWriter, r *http.Request, z []byte) {
+// hand answers with a text as it is, or compressed if that is accepted. All who are sent one at a time share its bytes, as who
+// reads slowly has them held for long.
+func hand(w http.ResponseWriter, r *http.Request, text, z func() []byte) {
 	if acceptsGzip(r) {
 		w.Header().Set("Content-Encoding", "gzip")
-		write(w, r, z)
-		return
+		text = z
 	}
-	text, err := gunzip(strings.NewReader(string(z)), directory.MaxConsensus)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	write(w, r, text)
+	write(w, r, text())
 }
 
-func write(w http.ResponseWriter, r *http.Request, b []byte) {
+func asText(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Vary", "Accept-Encoding")
 	h.Set("Content-Type", "text/plain; charset=us-ascii")
-	h.Set("Content-Length", strconv.Itoa(len(b)))
+}
+
+func write(w http.ResponseWriter, r *http.Request, b []byte) {
+	asText(w)
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	if r.Method == http.MethodGet {
 		_, _ = w.Write(b) // fails only with the connection
 	}
