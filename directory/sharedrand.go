@@ -35,12 +35,6 @@ func (s Schedule) Run(validAfter time.Time) (run uint64, round int) {
 	return n/RunRounds + 1, int(n % RunRounds)
 }
 
-// RunBegins returns when the first consensus of a run begins to hold.
-func (s Schedule) RunBegins(run uint64) time.Time {
-	s = s.WithDefaults()
-	return s.Start.Add(time.Duration(max(run, 1)-1) * RunRounds * s.Period)
-}
-
 // SharedValue is a random value that nobody could choose, nor know before its run.
 type SharedValue struct {
 	Reveals int    // how many authorities' secrets it was made of; 0: it is a fallback, which others could foretell

@@ -20,9 +20,6 @@ func TestRunsOfADay(t *testing.T) {
 			t.Errorf("hour %d: round %d of run %d", h, round, run-first)
 		}
 	}
-	if got := (directory.Schedule{}).RunBegins(first); !got.Equal(day) {
-		t.Errorf("the run begins at %v", got)
-	}
 	s := directory.Schedule{Start: day, Period: 10 * time.Second}
 	for _, c := range []struct {
 		at    time.Duration

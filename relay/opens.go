@@ -58,11 +58,6 @@ type portion struct {
 	recent   recent
 }
 
-// may says whether n more may begin.
-func (p *portion) may(now time.Time, n float64, t *terms, of *opening) bool {
-	return p.own(now, n, t) && p.shared(now, n, t, of)
-}
-
 // own says whether the circuit may, whatever there is for all.
 func (p *portion) own(now time.Time, n float64, t *terms) bool {
 	return p.all.takes(now, n, t.burst, t.rate)

@@ -96,12 +96,13 @@ func TestPlacesThatAreScarceAreSharedByCircuits(t *testing.T) {
 	for _, floods := range []int{0, 1, 10, 20, 40} {
 		t.Run(fmt.Sprint(floods), func(t *testing.T) {
 			a, now := &opening{most: openAll}, time.Unix(1e9, 0)
+			may := func(o *opens) bool { return o.own(now, 1, &ofOpens) && o.shared(now, 1, &ofOpens, a) }
 			all, taken := make([]opens, floods), 0
 			for range 500 { // 5 s, of 200 a second each
 				now = now.Add(10 * time.Millisecond)
 				for range 2 {
 					for i := range all {
-						if all[i].may(now, 1, &ofOpens, a) {
+						if may(&all[i]) {
 							taken++
 						}
 					}
@@ -116,7 +117,7 @@ func TestPlacesThatAreScarceAreSharedByCircuits(t *testing.T) {
 				if floods < 2 {
 					want = openBurst
 				}
-				for n < want && o.may(now, 1, &ofOpens, a) {
+				for n < want && may(&o) {
 					n++
 				}
 				if n < want {

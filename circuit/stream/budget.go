@@ -66,9 +66,6 @@ func (b *Budget) remember(n int) bool {
 	return b == nil || b.late.Add(int64(n)) <= int64(b.limits.Late)
 }
 
-// Late is how many streams that are over are remembered.
-func (b *Budget) Late() int { return int(b.late.Load()) }
-
 // A share is what one Mux holds of its Budget. It is guarded by the lock of the Mux, its place by that of the Budget.
 type share struct {
 	held  int

@@ -226,7 +226,7 @@ func TestStreamsThatAreOverAreBoundedInSum(t *testing.T) {
 			for m.Next(make([]byte, cell.BodySize)) {
 			}
 			receive(t, m, message(t, cell.MsgEnd, id+1, cell.End{Reason: cell.EndDone}))
-			if n := b.Late(); n > most {
+			if n := b.late.Load(); n > most {
 				t.Fatalf("%d are remembered", n)
 			}
 		}
@@ -234,8 +234,8 @@ func TestStreamsThatAreOverAreBoundedInSum(t *testing.T) {
 			t.Fatalf("%d streams are not over", n)
 		}
 	}
-	if b.Late() != 60 {
-		t.Errorf("%d are remembered: one circuit has room for its 60, the others for none", b.Late())
+	if b.late.Load() != 60 {
+		t.Errorf("%d are remembered: one circuit has room for its 60, the others for none", b.late.Load())
 	}
 	reset := message(t, cell.MsgEnd, 7, cell.End{Reason: cell.EndReset})
 	for i, m := range all {
@@ -252,14 +252,14 @@ func TestStreamsThatAreOverAreBoundedInSum(t *testing.T) {
 		t.Error("data on a stream that is over is let be")
 	}
 	receive(t, all[0], message(t, cell.MsgBegin, 3, web)) // its number is used again
-	if b.Late() != 59 {
-		t.Errorf("%d are remembered, want 59", b.Late())
+	if b.late.Load() != 59 {
+		t.Errorf("%d are remembered, want 59", b.late.Load())
 	}
 	for _, m := range all {
 		m.Close(errGone)
 	}
-	if b.Late() != 0 {
-		t.Errorf("%d are remembered of circuits that are gone", b.Late())
+	if b.late.Load() != 0 {
+		t.Errorf("%d are remembered of circuits that are gone", b.late.Load())
 	}
 }
 

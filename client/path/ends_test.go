@@ -43,7 +43,7 @@ func TestTheEndForADirectoryNeedBeNoExit(t *testing.T) {
 		t.Error(err)
 	}
 	// A network without any exit has a directory all the same.
-	if p, err := Choose(consensus(entry(0, 0), entry(1, 0), entry(2, 0)), Usage{Directory: true}, rng.Uint64N); err != nil || len(p) != Hops {
+	if p, err := choose(consensus(entry(0, 0), entry(1, 0), entry(2, 0)), Usage{Directory: true}, rng.Uint64N); err != nil || len(p) != Hops {
 		t.Error(p, err)
 	}
 }

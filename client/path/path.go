@@ -85,15 +85,6 @@ var ErrNoExit = errors.New("no exit allows it")
 // there may be one.
 var ErrGuard = errors.New("no path begins with the guard")
 
-// Choose chooses from c once. Whoever chooses more than once keeps an Index.
-func Choose(c *directory.Consensus, u Usage, rng func(n uint64) uint64) (Path, error) {
-	x, err := NewIndex(c)
-	if err != nil {
-		return nil, err
-	}
-	return x.Choose(u, rng)
-}
-
 // maxWork bounds how many relays one choice looks at when relays go badly together, some 20 ms. It
 // suffices to try every path in a network of 100 relays.
 const maxWork = 3_000_000

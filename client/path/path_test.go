@@ -33,6 +33,15 @@ func entry(i int, flags directory.Flags) directory.Entry {
 	}
 }
 
+// choose chooses from c once.
+func choose(c *directory.Consensus, u Usage, rng func(n uint64) uint64) (Path, error) {
+	x, err := NewIndex(c)
+	if err != nil {
+		return nil, err
+	}
+	return x.Choose(u, rng)
+}
+
 func policy(t testing.TB, rules ...string) directory.Policy {
 	t.Helper()
 	p, err := directory.ParsePolicy(rules)
@@ -241,7 +250,7 @@ func TestFindsAPathIfThereIsOne(t *testing.T) {
 		n := 3 + rng.IntN(6)
 		c := random(t, rng, n)
 		u := randomUsage(rng, n)
-		p, err := Choose(c, u, rng.Uint64N)
+		p, err := choose(c, u, rng.Uint64N)
 		switch solvable := solvable(c, u); {
 		case err == nil && !solvable:
 			t.Fatalf("%s: should be impossible", names(p))
@@ -261,8 +270,8 @@ func TestFindsAPathIfThereIsOne(t *testing.T) {
 func TestSameChanceSamePath(t *testing.T) {
 	c := dirtest.New(7, 50).Consensus
 	for seed := range uint64(20) {
-		a, err := Choose(c, Usage{Port: 443}, seeded(seed).Uint64N)
-		b, err2 := Choose(c, Usage{Port: 443}, seeded(seed).Uint64N)
+		a, err := choose(c, Usage{Port: 443}, seeded(seed).Uint64N)
+		b, err2 := choose(c, Usage{Port: 443}, seeded(seed).Uint64N)
 		if err != nil || err2 != nil || names(a) != names(b) {
 			t.Errorf("%s %v, %s %v", names(a), err, names(b), err2)
 		}
@@ -328,7 +337,7 @@ func TestRules(t *testing.T) {
 	} {
 		es := base()
 		c.change(es)
-		p, err := Choose(consensus(es...), Usage{Port: 443}, seeded(1).Uint64N)
+		p, err := choose(consensus(es...), Usage{Port: 443}, seeded(1).Uint64N)
 		got := names(p)
 		if err != nil {
 			got = err.Error()
@@ -366,7 +375,7 @@ func TestErrorsSayWhatIsLacking(t *testing.T) {
 		{consensus(), Usage{Port: 80}, "0 of 0 relays", false},
 		{nil, Usage{Port: 80}, "no consensus", false},
 	} {
-		_, err := Choose(k.c, k.u, seeded(1).Uint64N)
+		_, err := choose(k.c, k.u, seeded(1).Uint64N)
 		if err == nil || !strings.Contains(err.Error(), k.want) || errors.Is(err, ErrNoExit) != k.noExit {
 			t.Errorf("%v; want %s", err, k.want)
 		}
@@ -395,7 +404,7 @@ func TestLargeImpossibleNetworkGivesUp(t *testing.T) {
 		}
 		draws := 0
 		rng := seeded(1)
-		_, err := Choose(consensus(es...), Usage{Port: 443}, func(n uint64) uint64 { draws++; return rng.Uint64N(n) })
+		_, err := choose(consensus(es...), Usage{Port: 443}, func(n uint64) uint64 { draws++; return rng.Uint64N(n) })
 		if err == nil || !strings.Contains(err.Error(), "gave up") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -562,7 +571,7 @@ func TestManyPortsKeepTheIndexSmall(t *testing.T) {
 
 func TestFits(t *testing.T) {
 	c := dirtest.New(5, 30).Consensus
-	p, err := Choose(c, Usage{Port: 443}, seeded(1).Uint64N)
+	p, err := choose(c, Usage{Port: 443}, seeded(1).Uint64N)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -631,7 +640,7 @@ func TestPrivateAddressesGoOnlyWhereThePolicyNamesThem(t *testing.T) {
 			exit directory.Entry
 			want bool
 		}{{"accept *:*", all, want.all}, {"loopback named", own, want.own}} {
-			_, err := Choose(consensus(entry(0, directory.Guard), entry(1, 0), x.exit), u, seeded(1).Uint64N)
+			_, err := choose(consensus(entry(0, directory.Guard), entry(1, 0), x.exit), u, seeded(1).Uint64N)
 			if (err == nil) != x.want || err != nil && !errors.Is(err, ErrNoExit) {
 				t.Errorf("%s with %s: %v", addr, x.name, err)
 			}

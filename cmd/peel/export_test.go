@@ -84,7 +84,7 @@ func runs(t *testing.T, command []string, at, dir string) {
 	if kind == "status" {
 		return
 	}
-	if _, err := conf.Validate(filepath.Join(dir, config), kind); err != nil {
+	for _, err := range conf.Examine(filepath.Join(dir, config), kind).Mistakes {
 		t.Error(err)
 	}
 }

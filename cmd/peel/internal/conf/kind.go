@@ -143,15 +143,6 @@ func (x *Examined) lists(files []string) {
 	}
 }
 
-// Validate returns the kind of a file, as Examine finds it, and the first of the mistakes; nil: there is none.
-func Validate(path, kind string) (string, error) {
-	x := Examine(path, kind)
-	if len(x.Mistakes) > 0 {
-		return x.Kind, x.Mistakes[0]
-	}
-	return x.Kind, nil
-}
-
 // LoadPlan reads a plan of a test network.
 func LoadPlan(path string) (*plan.Plan, error) {
 	text, err := read(path)
