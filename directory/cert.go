@@ -151,7 +151,7 @@ func (r *reader) certificate(relay bool) Certificate {
 	r.title(c.title())
 	c = Certificate{
 		Relay:      relay,
-		Network:    r.network("network"),
+		Network:    r.network(),
 		Identity:   r.nodeID("identity"),
 		SigningKey: r.signingKey("signing-key"),
 		NotBefore:  r.time("not-before"),

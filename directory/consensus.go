@@ -290,7 +290,7 @@ func (r *reader) signedHeader() *SignedHeader {
 func (r *reader) header() Header {
 	r.title("peel-consensus")
 	h := Header{
-		Network:    r.network("network"),
+		Network:    r.network(),
 		Method:     int(r.uint("method", MaxMethod)),
 		ValidAfter: r.time("valid-after"),
 		FreshUntil: r.time("fresh-until"),

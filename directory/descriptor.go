@@ -187,7 +187,7 @@ func parseDescriptor(text []byte, signed bool) (*Descriptor, error) {
 	r := newReader("descriptor", text, MaxDescriptor)
 	r.title("peel-descriptor")
 	d := &Descriptor{
-		Network:   r.network("network"),
+		Network:   r.network(),
 		ID:        r.nodeID("identity"),
 		Nickname:  r.nickname("nickname"),
 		Published: r.time("published"),

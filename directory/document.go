@@ -219,8 +219,8 @@ func (r *reader) key32(key string) cell.Key {
 	return parsed(r, v, err)
 }
 
-func (r *reader) network(key string) cell.NetworkID {
-	v, err := cell.ParseNetworkID(r.take(key))
+func (r *reader) network() cell.NetworkID {
+	v, err := cell.ParseNetworkID(r.take("network"))
 	return parsed(r, v, err)
 }
 

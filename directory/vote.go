@@ -186,7 +186,7 @@ func parseVote(text []byte, signed bool) (*Vote, error) {
 	r := newReader("vote", text, MaxVote)
 	r.title("peel-vote")
 	v := &Vote{
-		Network:    r.network("network"),
+		Network:    r.network(),
 		ValidAfter: r.time("valid-after"),
 		Published:  r.time("published"),
 		Methods:    r.methods("methods"),

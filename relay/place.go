@@ -10,7 +10,6 @@ import (
 type Place struct {
 	Listed     bool      // in the newest consensus here
 	ValidAfter time.Time // of that; zero: there is none
-	FreshUntil time.Time
 	ValidUntil time.Time
 	Relays     int // that it lists
 
@@ -28,7 +27,7 @@ func (r *Relay) Place() Place {
 		p.Bandwidth, p.Exit = now.Bandwidth, now.Exit
 	}
 	if c := r.cache.Consensus(); c != nil {
-		p.ValidAfter, p.FreshUntil, p.ValidUntil, p.Relays = c.ValidAfter, c.FreshUntil, c.ValidUntil, len(c.Entries)
+		p.ValidAfter, p.ValidUntil, p.Relays = c.ValidAfter, c.ValidUntil, len(c.Entries)
 		_, p.Listed = c.Lookup(r.id)
 	}
 	return p

@@ -328,39 +328,39 @@ func sealIdentity(path string, id ed25519.PrivateKey, phrase []byte) error {
 	return putNew(path, text)
 }
 
-// openSealed opens a sealed file of a kind ("": any).
-func openSealed(path, kind string, p *passphrase, c errWriter) (*sealed.File, []namedKey, error) {
+// openSealed opens a sealed file of a kind ("": any), and returns the keys in it.
+func openSealed(path, kind string, p *passphrase, c errWriter) ([]namedKey, error) {
 	text, err := readFile(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	f, err := sealed.Parse(text)
 	if err != nil {
-		return nil, nil, about(path, "%w", err)
+		return nil, about(path, "%w", err)
 	}
 	if kind != "" && f.Kind != kind {
-		return nil, nil, fmt.Errorf("%s holds %s, not %s", path, f.Kind, kind)
+		return nil, fmt.Errorf("%s holds %s, not %s", path, f.Kind, kind)
 	}
 	phrase, err := p.get(path, false, c.ErrOrStderr())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer clear(phrase)
 	secret, err := f.Open(phrase)
 	if err != nil {
-		return nil, nil, about(path, "%w", err)
+		return nil, about(path, "%w", err)
 	}
 	defer clear(secret)
 	keys, err := unpack(secret)
 	if err != nil {
-		return nil, nil, about(path, "%w", err)
+		return nil, about(path, "%w", err)
 	}
 	for _, k := range keys {
 		if id, ok := identityIn(k); ok && id.String() != f.Public {
-			return nil, nil, fmt.Errorf("%s says it is of %s, but the identity in it is %v", path, f.Public, id)
+			return nil, fmt.Errorf("%s says it is of %s, but the identity in it is %v", path, f.Public, id)
 		}
 	}
-	return f, keys, nil
+	return keys, nil
 }
 
 // identityIn is whose a key is: the identity's own, or that which a certificate is of; false: the key does not say.
@@ -384,7 +384,7 @@ func loadIdentity(path string, p *passphrase, c errWriter) (ed25519.PrivateKey, 
 	if !sealed.Is(text) {
 		return relay.LoadKey[ed25519.PrivateKey](path)
 	}
-	_, keys, err := openSealed(path, kindIdentity, p, c)
+	keys, err := openSealed(path, kindIdentity, p, c)
 	if err != nil {
 		return nil, err
 	}

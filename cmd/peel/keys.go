@@ -453,7 +453,7 @@ func inWords(keys []namedKey) string {
 
 // restore puts the keys of a sealed file into a folder that has none of them.
 func restore(c *cobra.Command, from, dir string, p *passphrase) error {
-	_, keys, err := openSealed(from, "", p, c)
+	keys, err := openSealed(from, "", p, c)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,6 @@ type Authority struct {
 
 	schedule directory.Schedule
 	started  time.Time
-	durable  bool // what it said survives a restart
 	keep     *keep
 	store    *store
 	cache    *cache.Cache
@@ -144,7 +143,7 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	cfg.MaxBandwidth = min(cfg.MaxBandwidth, directory.MaxBandwidth)
 	a := &Authority{
 		log: cfg.Log, now: cfg.Now, network: cfg.Network.ID(), schedule: cfg.Network.Schedule.WithDefaults(),
-		started: cfg.Now(), durable: durable, keep: k, due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		started: cfg.Now(), keep: k, due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 		small: readers{most: smallRequests}, large: make(chan struct{}, largeRequests), voting: make(map[cell.Key]chan struct{}),
 	}
 	a.store, a.samples = newStore(a.schedule.Period), newSamples(a.schedule.Period)

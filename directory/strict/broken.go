@@ -150,7 +150,7 @@ func blame(lines []string, p toml.ParseError, into reflect.Type) (e *Error, from
 	case key == "" || !assigned:
 		return loose(lines, from, into), from, to
 	case !known:
-		return unknownIn(into, lines, from, path), from, to
+		return unknownIn(into, from, path), from, to
 	case raw == "" || strings.HasPrefix(raw, "#"):
 		what = "a value is missing after the ="
 	case raw[0] == '[' && textsIn(field) && !strings.Contains(p.Message, "EOF"):
@@ -309,7 +309,7 @@ func typeOf(t reflect.Type, path string) (reflect.Type, bool) {
 }
 
 // unknownIn is a misspelt key whose value is no TOML either.
-func unknownIn(into reflect.Type, lines []string, n int, path string) *Error {
+func unknownIn(into reflect.Type, n int, path string) *Error {
 	in, _ := typeOf(into, path)
 	prefix, name := "", path
 	if i := strings.LastIndexByte(path, '.'); i >= 0 {

@@ -23,7 +23,7 @@ func (l *Lab) act(ctx context.Context) {
 		}
 		l.trace("%s %s", a.At, a.String())
 		<-l.hand
-		err := l.do(ctx, a)
+		err := l.do(a)
 		l.hand <- struct{}{}
 		if err != nil && l.ctx.Err() == nil { // else it was not done as the run is over
 			l.broken("what befalls the network can be done", "%s: %v", a.String(), err)
@@ -31,7 +31,7 @@ func (l *Lab) act(ctx context.Context) {
 	}
 }
 
-func (l *Lab) do(ctx context.Context, a plan.Act) error {
+func (l *Lab) do(a plan.Act) error {
 	if a.Do == plan.Change {
 		name := a.Weather
 		if a.Undo {
@@ -49,14 +49,14 @@ func (l *Lab) do(ctx context.Context, a plan.Act) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(a.Names))
 	for i, name := range a.Names {
-		wg.Go(func() { errs[i] = l.doTo(ctx, a, name) })
+		wg.Go(func() { errs[i] = l.doTo(a, name) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
 // doTo does something to one node.
-func (l *Lab) doTo(ctx context.Context, a plan.Act, name string) error {
+func (l *Lab) doTo(a plan.Act, name string) error {
 	n := l.byName[name]
 	addr := l.addrOf(name)
 	switch a.Do {
@@ -178,7 +178,6 @@ func (l *Lab) addrOf(name string) netip.Addr {
 
 // kill is one relay that was killed, for Expect.Reconnect.
 type kill struct {
-	at   time.Time
 	took time.Duration // until the next new connection of a client worked; 0: not yet
 	cut  bool          // the run was over before it was late
 }

@@ -63,7 +63,6 @@ type Lab struct {
 	said        []atomic.Bool          // of plan.Expect.Says
 
 	mu       sync.Mutex
-	weather  plan.Weather
 	kills    []*kill
 	result   Result
 	running  sync.WaitGroup // of all that Run starts and waits for

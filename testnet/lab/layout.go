@@ -72,7 +72,7 @@ func (l *Lab) lay(now time.Time) error {
 		if n.addr, n.port, err = l.place(n.name, n.role, story.Authority); err != nil {
 			return err
 		}
-		if err := l.keysOfAuthority(n, now); err != nil {
+		if err := l.keysOfAuthority(n); err != nil {
 			return err
 		}
 		l.add(n)
@@ -153,7 +153,7 @@ func (l *Lab) add(n *node) {
 	l.byName[n.name] = n
 }
 
-func (l *Lab) keysOfAuthority(n *node, now time.Time) (err error) {
+func (l *Lab) keysOfAuthority(n *node) (err error) {
 	n.keys = relay.Keys{Identity: l.signingKey(n.name, "identity")}
 	if n.keys.Link, err = l.exchangeKey(n.name, "link"); err != nil {
 		return err
@@ -209,9 +209,6 @@ func (l *Lab) bandwidth(name string) plan.Bytes {
 // setWeather changes what lies between the machines.
 func (l *Lab) setWeather(name string) error {
 	w, _ := l.plan.WeatherCalled(name)
-	l.mu.Lock()
-	l.weather = w
-	l.mu.Unlock()
 	if err := l.ground.SetWays(l.ways(w)); err != nil {
 		return err
 	}

@@ -317,7 +317,7 @@ const mostReconnect = time.Minute
 
 // reconnect waits for a new connection to work after a relay was killed.
 func (l *Lab) reconnect(killed string, at time.Time) {
-	k := &kill{at: at}
+	k := new(kill)
 	l.mu.Lock()
 	l.kills = append(l.kills, k)
 	l.mu.Unlock()
