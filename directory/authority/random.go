@@ -144,8 +144,12 @@ func (r *random) learn(run uint64, round, honest int, votes []*directory.Vote) (
 	return broken
 }
 
-// honest is so many authorities that one of them must be honest.
-func honest(n *directory.Network) int { return len(n.Authorities) - n.Threshold + 1 }
+// honest is so many authorities that one of them must be honest: H of the spec. With the least threshold both numbers say so; a
+// higher one makes nobody honest.
+func honest(n *directory.Network) int {
+	all := len(n.Authorities)
+	return max(all-n.Threshold, directory.Faults(all)) + 1
+}
 
 // tallyShared returns the shared random values of a period from the votes that count: those that the
 // votes have from an earlier consensus of the run, else those that follow from the reveals.

@@ -202,6 +202,7 @@ func (t *relayTally) result(votes int) (tallied, bool) {
 	}
 	e.Flags = flags
 	e.Bandwidth = lowMedian(t.bandwidth)
+	e.Bandwidth = min(e.Bandwidth, t.bandwidth[len(t.bandwidth)-t.honest]) // sorted: so much an honest one says at least
 	if len(t.measured) >= t.measurers {
 		e.Bandwidth, e.measured = lowMedian(t.measured), true
 	}
@@ -214,7 +215,7 @@ func (t *relayTally) result(votes int) (tallied, bool) {
 }
 
 // flags returns the flags that more than half of those votes give that list the relay and know the
-// flag.
+// flag, and so many that one of them must be honest: few may list it.
 func (t *relayTally) flags() directory.Flags {
 	var flags directory.Flags
 	for _, f := range directory.AllFlags.List() {
@@ -227,7 +228,7 @@ func (t *relayTally) flags() directory.Flags {
 				yes++
 			}
 		}
-		if 2*yes > all {
+		if 2*yes > all && yes >= t.honest {
 			flags |= f
 		}
 	}

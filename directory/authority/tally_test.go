@@ -55,6 +55,16 @@ func (b *ballot) tally(t *testing.T) *directory.Consensus {
 	return c
 }
 
+// forget takes a flag out of votes, as if their authorities did not know it.
+func forget(votes []*directory.Vote, f directory.Flags) {
+	for _, v := range votes {
+		v.KnownFlags &^= f
+		for j := range v.Relays {
+			v.Relays[j].Flags &^= f
+		}
+	}
+}
+
 // drop takes relay j off the list of a vote.
 func drop(v *directory.Vote, j int) { v.Relays = slices.Delete(slices.Clone(v.Relays), j, j+1) }
 
@@ -101,14 +111,8 @@ func TestTally(t *testing.T) {
 			b.votes[0].Relays[0].Flags &^= directory.Guard
 			b.votes[1].Relays[0].Flags &^= directory.Guard
 		}, "relay Fast HSDir Running Stable Valid 5"},
-		{"a flag that one alone knows", 5, func(b *ballot) {
-			for _, v := range b.votes[1:] {
-				v.KnownFlags &^= directory.HSDir
-				for j := range v.Relays {
-					v.Relays[j].Flags &^= directory.HSDir
-				}
-			}
-		}, "relay Fast Guard HSDir Running Stable Valid 5"},
+		{"a flag that two alone know", 5, func(b *ballot) { forget(b.votes[2:], directory.HSDir) }, "relay Fast Guard HSDir Running Stable Valid 5"},
+		{"a flag that one alone knows", 5, func(b *ballot) { forget(b.votes[1:], directory.HSDir) }, "relay Fast Guard Running Stable Valid 5"},
 		{"bandwidth is the middle one", 5, func(b *ballot) {
 			for i, bw := range []uint64{9, 1 << 40, 0, 8, 7} {
 				b.votes[i].Relays[0].Bandwidth = bw
