@@ -228,7 +228,7 @@ func (e *terminal) use(c *link.Circ) {
 	e.circ, e.epoch = c, time.Now()
 }
 
-const forever = 1 << 40
+const forever = 1 << 30
 
 // send sends n cells more, from now on.
 func (e *terminal) send(n int) {

@@ -46,8 +46,9 @@ type Pool struct {
 	ended Stats // of links that are gone
 }
 
-// An attempt is the link that Get returns for a node, there or being dialled.
+// An attempt is the link that Get returns for a node with this link key, there or being dialled.
 type attempt struct {
+	key  cell.Key
 	done chan struct{} // closed when conn or err is set
 	conn *Conn
 	err  error
@@ -68,7 +69,8 @@ func NewPool(cfg PoolConfig) *Pool {
 }
 
 // Get returns a link to peer: one that is there, dialled or accepted, or a new one, for which it tries the peer's
-// addresses in order. Calls for one peer at the same time share one attempt, which goes on when a caller's ctx ends.
+// addresses in order. One under another link key than the peer's is left to the circuits on it: who holds an old key need not be the
+// peer. Calls for one peer at the same time share one attempt, which goes on when a caller's ctx ends.
 // The link stays at least Idle, unless it breaks: a circuit opened on it at once finds it open or is told ErrClosed.
 func (p *Pool) Get(ctx context.Context, peer Peer) (*Conn, error) {
 	p.mu.Lock()
@@ -77,8 +79,8 @@ func (p *Pool) Get(ctx context.Context, peer Peer) (*Conn, error) {
 		return nil, ErrClosed
 	}
 	a := p.nodes[peer.ID]
-	if a == nil || a.conn != nil && !a.conn.touch() {
-		a = &attempt{done: make(chan struct{})}
+	if a == nil || a.key != peer.Key || a.conn != nil && !a.conn.touch() {
+		a = &attempt{key: peer.Key, done: make(chan struct{})}
 		p.nodes[peer.ID] = a
 		p.wg.Go(p.bug, func() { p.dial(a, peer) })
 	}
@@ -186,7 +188,7 @@ func (p *Pool) Add(c *Conn) {
 	defer p.mu.Unlock()
 	p.keep(c)
 	if id, ok := c.PeerID(); ok && p.nodes[id] == nil {
-		a := &attempt{done: make(chan struct{}), conn: c}
+		a := &attempt{key: c.peerKey, done: make(chan struct{}), conn: c}
 		close(a.done)
 		p.nodes[id] = a
 	}

@@ -120,6 +120,40 @@ func TestPoolDialsOnceForMany(t *testing.T) {
 	})
 }
 
+// Who stole a relay's link key and connected with it is not taken for the relay any more once that has another key: neither
+// on a link that he opened to us nor on one that we opened to him.
+func TestLinksUnderAnOldKeyTakeNothingNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t)
+		thief := linktest.Config(t, "b")
+		b := *thief
+		b.Key = linktest.Key(t)
+		a := relayConfig(t, "a", thief)
+		pa := w.pool(a, 0, "10.0.0.1:1")
+		if _, err := w.pool(thief, 0, "10.0.0.3:1").Get(t.Context(), at(a, "10.0.0.1:1")); err != nil {
+			t.Fatal(err)
+		}
+		settle(time.Second)
+		old, err := pa.Get(t.Context(), at(thief, "10.0.0.3:1"))
+		if err != nil || w.dialled() != 1 {
+			t.Fatalf("%v, %d dials: the old link was not used while its key was the relay's", err, w.dialled())
+		}
+		w.pool(&b, 0, "10.0.0.2:1")
+		fresh, err := pa.Get(t.Context(), at(&b, "10.0.0.2:1"))
+		if err != nil || fresh == old {
+			t.Fatalf("%v: the link is still that of the old key", err)
+		}
+		if again, err := pa.Get(t.Context(), at(&b, "10.0.0.2:1")); err != nil || again != fresh {
+			t.Errorf("%v: the new link was not kept", err)
+		}
+		old.Close()
+		settle(time.Second)
+		if again, err := pa.Get(t.Context(), at(&b, "10.0.0.2:1")); err != nil || again != fresh || w.dialled() != 2 {
+			t.Errorf("%v, %d dials: the end of the old link took the new one along", err, w.dialled())
+		}
+	})
+}
+
 func TestPoolTriesTheNextAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newTown(t)

@@ -171,7 +171,7 @@ func TestTheInboxHandsOutWhatIsDueInOrder(t *testing.T) {
 }
 
 func BenchmarkPacket(b *testing.B) {
-	l, x := newLine(memnet.Way{Delay: time.Millisecond, Jitter: time.Millisecond, Rate: 1 << 40, Loss: 0.01}, 1), newInbox()
+	l, x := newLine(memnet.Way{Delay: time.Millisecond, Jitter: time.Millisecond, Rate: 1<<31 - 1, Loss: 0.01}, 1), newInbox()
 	p := testPacket([4]byte{10, 1, 0, 1}, [4]byte{10, 2, 0, 1}, 1, 1400)
 	due := make([]*buffer, 0, batch)
 	buf := new(buffer)
