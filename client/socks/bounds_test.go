@@ -184,6 +184,38 @@ func TestIdleConnectionsMakeRoomAfterTenMinutes(t *testing.T) {
 	})
 }
 
+// The far end may never say another word to an application that is gone: nobody who comes after it waits for that.
+func TestIdleConnectionWithSilentFarEndMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far, near := net.Pipe()
+		defer far.Close()
+		s := &Server{MaxConns: 1, Dial: func(context.Context, Request) (net.Conn, error) { return halfOpen{near}, nil }}
+		ln := newPipes()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { s.Serve(ctx, ln) })
+		gone := ln.dial()
+		gone.Write(ask("example.com", 80)[:3])
+		want(t, gone, []byte{5, 0})
+		gone.Write(ask("example.com", 80)[3:])
+		want(t, gone, reply(Succeeded))
+		gone.Close()
+		time.Sleep(leaveIdle)
+		next := ln.dial()
+		next.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := next.Write(ask("example.com", 80)[:3]); err != nil {
+			t.Errorf("nobody takes the next connection: %v", err)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// halfOpen takes an end of what is sent, and goes on.
+type halfOpen struct{ net.Conn }
+
+func (halfOpen) CloseWrite() error { return nil }
+
 // Five thousand who say a byte in ten seconds are each gone by their deadline, and cost 8 KiB each at most.
 func TestSlowloris(t *testing.T) {
 	const clients, timeout = 5000, 30 * time.Second

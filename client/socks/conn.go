@@ -46,6 +46,7 @@ type conn struct {
 
 	asked atomic.Bool  // its request has come
 	last  atomic.Int64 // when it began, or when bytes last came or went: Unix nanoseconds
+	end   context.CancelFunc
 	done  chan struct{}
 }
 
@@ -55,8 +56,7 @@ func (c *conn) touch() { c.last.Store(time.Now().UnixNano()) }
 func (c *conn) serve(ctx context.Context) {
 	s := c.door.server
 	defer c.nc.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer c.end()
 	defer contain.OnDone(ctx, c.door.server.bug, func() { reset(c.nc) })()
 	s.guard(func() {
 		req, ok := c.handshake()

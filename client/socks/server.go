@@ -150,12 +150,15 @@ func (s *Server) ServeRules(ctx context.Context, ln net.Listener, rules Rules) e
 		}
 		delay = 0
 		s.stats.accepted.Add(1)
-		c := &conn{door: d, nc: nc, done: make(chan struct{})}
 		if s.draining.Load() {
 			nc.Close()
 			continue
 		}
+		c := &conn{door: d, nc: nc, done: make(chan struct{})}
+		var one context.Context
+		one, c.end = context.WithCancel(ctx)
 		if !s.enter(c) {
+			c.end()
 			s.stats.full.Add(1)
 			nc.Close()
 			s.warn(warnFull, "socks: too many connections: new ones are closed", "limit", s.maxConns())
@@ -163,7 +166,7 @@ func (s *Server) ServeRules(ctx context.Context, ln net.Listener, rules Rules) e
 		}
 		wg.Go(s.bug, func() {
 			defer s.leave(c)
-			c.serve(ctx)
+			c.serve(one)
 		})
 	}
 }
@@ -196,7 +199,7 @@ func (s *Server) enter(c *conn) bool {
 		}
 		delete(s.conns, old)
 		s.stats.evicted.Add(1)
-		old.nc.Close()
+		old.end() // both its ends, for it may be waiting for either
 		s.mu.Unlock()
 		<-old.done // so that there are never more than MaxConns
 		s.mu.Lock()
