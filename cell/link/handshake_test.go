@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -262,6 +263,47 @@ func TestReplayedCallComesToNothing(t *testing.T) {
 			na.Close()
 		}
 	})
+}
+
+// What a relay says of a link that broke goes into its log, and who called is nobody's business there.
+func TestErrorsOfLinksDoNotNameWhoCalled(t *testing.T) {
+	told := new(strings.Builder)
+	b := relayConfig(t, "b")
+	b.Log = slog.New(slog.NewTextHandler(told, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	for _, shaken := range []bool{false, true} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		caller, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		breaks := func() { caller.(*net.TCPConn).SetLinger(0); caller.Close() }
+		if !shaken {
+			breaks()
+			_, err = link.Accept(t.Context(), taken, b)
+		} else {
+			_, to, erra, errb := linktest.Shake(caller, taken, &link.Config{}, b, linktest.Peer(b))
+			if erra != nil || errb != nil {
+				t.Fatal(erra, errb)
+			}
+			breaks()
+			to.Serve(nil)
+			err = to.Err()
+		}
+		if err == nil {
+			t.Fatalf("shaken %v: no error", shaken)
+		}
+		if at := caller.LocalAddr().String(); strings.Contains(err.Error()+told.String(), at) {
+			t.Errorf("it says %q, the log %q: both must not name %s", err, told, at)
+		}
+	}
 }
 
 func TestEndOfContextEndsTheHandshake(t *testing.T) {

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"net"
 )
 
 // A Reason says why a link ended. Those up to ReasonIdle are nobody's fault, and ReasonBug is ours; of the others the
@@ -49,8 +50,14 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// fault makes an Error; the format begins with what is wrong, without "link: ".
+// fault makes an Error; the format begins with what is wrong, without "link: ". What the system says of a connection names its ends, of which
+// one may be a client's, and goes into logs: they are left out.
 func fault(r Reason, format string, args ...any) *Error {
+	for i, a := range args {
+		if e, ok := a.(*net.OpError); ok && e.Err != nil {
+			args[i] = e.Err
+		}
+	}
 	return &Error{r, fmt.Errorf("link: "+format, args...)}
 }
 
