@@ -49,10 +49,7 @@ func fixed(t testing.TB) chance {
 func TestFlippedBitInTheRequestIsRefused(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		_, request, err := Initiate(ci)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, request := asked(t, ci)
 		flips(request, func(bit int, m []byte) {
 			reply, s, err := Respond(cr, m, nil)
 			if err == nil || reply != nil || s != nil {
@@ -69,14 +66,8 @@ func TestFlippedBitInTheReplyIsRefused(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
 		c := fixed(t)
-		_, request, err := initiate(ci, c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reply, _, err := Respond(cr, request, []byte("payload"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, request := askedBy(t, ci, c)
+		reply, _ := answered(t, cr, request, []byte("payload"))
 		finish := func(m []byte) ([]byte, *Secrets, error) {
 			i, again, err := initiate(ci, c)
 			if err != nil || !bytes.Equal(again, request) {
@@ -100,14 +91,8 @@ func TestWrongLengthsAreRefused(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
 		c := fixed(t)
-		_, request, err := initiate(ci, c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reply, _, err := Respond(cr, request, []byte("payload"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, request := askedBy(t, ci, c)
+		reply, _ := answered(t, cr, request, []byte("payload"))
 		for n := range len(request) + 100 {
 			m := make([]byte, n)
 			copy(m, request)
@@ -116,10 +101,7 @@ func TestWrongLengthsAreRefused(t *testing.T) {
 				wantError(t, err, "it must have")
 			}
 		}
-		i, _, err := initiate(ci, c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		i, _ := askedBy(t, ci, c)
 		kept := *i
 		for n := range ReplyOverhead + MaxPayload + 100 {
 			if n == len(reply) {
@@ -131,8 +113,8 @@ func TestWrongLengthsAreRefused(t *testing.T) {
 				*i = kept // a reply of such a size is refused before anything is computed
 			} else if n%16 != 1 && (n < len(reply)-3 || n > len(reply)+3) {
 				continue
-			} else if i, _, err = initiate(ci, c); err != nil {
-				t.Fatal(err)
+			} else {
+				i, _ = askedBy(t, ci, c)
 			}
 			m := make([]byte, n)
 			copy(m, reply)
@@ -145,13 +127,10 @@ func TestWrongLengthsAreRefused(t *testing.T) {
 func TestAnotherPrologueIsRefused(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		_, request, err := Initiate(ci)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, request := asked(t, ci)
 		for _, prologue := range []string{"", "a prologu", "a prologue\x00", "b prologue"} {
 			cr.Prologue = []byte(prologue)
-			_, _, err = Respond(cr, request, nil)
+			_, _, err := Respond(cr, request, nil)
 			wantError(t, err, "made for another key, network or version")
 		}
 	})
@@ -160,12 +139,9 @@ func TestAnotherPrologueIsRefused(t *testing.T) {
 func TestAnotherResponderCannotAnswer(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		_, request, err := Initiate(ci)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, request := asked(t, ci)
 		cr.Static = newKey(t)
-		_, _, err = Respond(cr, request, nil)
+		_, _, err := Respond(cr, request, nil)
 		wantError(t, err, "made for another key")
 	})
 }
@@ -173,19 +149,10 @@ func TestAnotherResponderCannotAnswer(t *testing.T) {
 func TestReplyToAnotherRequestIsRefused(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		_, other, err := Initiate(ci)
-		if err != nil {
-			t.Fatal(err)
-		}
-		i, _, err := Initiate(ci)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reply, _, err := Respond(cr, other, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _, err = i.Finish(reply)
+		_, other := asked(t, ci)
+		i, _ := asked(t, ci)
+		reply, _ := answered(t, cr, other, nil)
+		_, _, err := i.Finish(reply)
 		wantError(t, err, "answers another request")
 	})
 }
@@ -194,12 +161,9 @@ func TestPatternsDoNotMix(t *testing.T) {
 	for _, p := range []Pattern{NK, IK} {
 		ci, cr := pair(t, p)
 		ci.Static = newKey(t)
-		_, request, err := Initiate(ci)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, request := asked(t, ci)
 		cr.Pattern = NK + IK - p
-		_, _, err = Respond(cr, request, nil)
+		_, _, err := Respond(cr, request, nil)
 		wantError(t, err, "it must have")
 		m := make([]byte, RequestSize(cr.Pattern))
 		copy(m, request)
@@ -211,18 +175,9 @@ func TestPatternsDoNotMix(t *testing.T) {
 func TestReplayedRequestGivesOtherSecrets(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		i, request, err := Initiate(ci)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reply1, s1, err := Respond(cr, request, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reply2, s2, err := Respond(cr, request, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		i, request := asked(t, ci)
+		reply1, s1 := answered(t, cr, request, nil)
+		reply2, s2 := answered(t, cr, request, nil)
 		if bytes.Equal(reply1, reply2) || bytes.Equal(s1.Expand("x", 32), s2.Expand("x", 32)) {
 			t.Error("a replay was answered alike")
 		}
@@ -265,14 +220,11 @@ func TestLowOrderPointsAreRefused(t *testing.T) {
 	for _, point := range lowOrder(t) {
 		eachPatternHere(t, func(p Pattern) {
 			ci, cr := pair(t, p)
-			i, request, err := Initiate(ci)
-			if err != nil {
-				t.Fatal(err)
-			}
+			i, request := asked(t, ci)
 
 			bad := ci // the responder's static key
 			bad.Peer = point
-			_, _, err = Initiate(bad)
+			_, _, err := Initiate(bad)
 			wantError(t, err, "low order")
 
 			m := bytes.Clone(request) // the initiator's ephemeral key
@@ -301,10 +253,7 @@ func TestLowOrderPointsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dk, err := mlkem.GenerateKey768()
-		if err != nil {
-			t.Fatal(err)
-		}
+		dk := kemKey(t)
 		request, _, _, err := hs.WriteMessage(nil, dk.EncapsulationKey().Bytes())
 		if err != nil {
 			t.Fatal(err)
@@ -331,10 +280,7 @@ func (z zeroDH) DH(private, public []byte) ([]byte, error) {
 }
 
 func TestBadKEMKeysAreRefused(t *testing.T) {
-	dk, err := mlkem.GenerateKey768()
-	if err != nil {
-		t.Fatal(err)
-	}
+	dk := kemKey(t)
 	good := dk.EncapsulationKey().Bytes()
 	change := func(f func(b []byte)) []byte {
 		b := bytes.Clone(good)
@@ -369,10 +315,7 @@ func TestReplyWithoutTheKEMSecretIsRefused(t *testing.T) {
 			return ct, psk(make([]byte, 32), ek, ct)
 		},
 		"secret of another key": func(ek []byte) (_, _ []byte) {
-			dk, err := mlkem.GenerateKey768()
-			if err != nil {
-				t.Fatal(err)
-			}
+			dk := kemKey(t)
 			ss, ct := dk.EncapsulationKey().Encapsulate()
 			return ct, psk(ss, ek, ct)
 		},
@@ -388,10 +331,7 @@ func TestReplyWithoutTheKEMSecretIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachPatternHere(t, func(p Pattern) {
 				ci, cr := pair(t, p)
-				i, request, err := Initiate(ci)
-				if err != nil {
-					t.Fatal(err)
-				}
+				i, request := asked(t, ci)
 				reply, _ := stockReply(t, cr, request, nil, guess)
 				_, s, err := i.Finish(reply)
 				wantError(t, err, "does not verify")

@@ -51,10 +51,7 @@ func FuzzFinish(f *testing.F) {
 		v := vectors[int(which)%len(vectors)]
 		ci, _ := v.configs(t)
 		c, _ := v.chances(t)
-		i, _, err := initiate(ci, c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		i, _ := askedBy(t, ci, c)
 		payload, s, err := i.Finish(reply)
 		if genuine := bytes.Equal(reply, v.Reply); (err == nil) != genuine {
 			t.Fatalf("genuine: %v, error: %v", genuine, err)

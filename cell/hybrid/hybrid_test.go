@@ -33,17 +33,43 @@ func pair(t testing.TB, p Pattern) (initiator, responder Config) {
 	return initiator, Config{Pattern: p, Prologue: []byte("a prologue"), Static: static}
 }
 
+func asked(t testing.TB, c Config) (i *Initiator, request []byte) {
+	t.Helper()
+	return askedBy(t, c, system)
+}
+
+func askedBy(t testing.TB, c Config, by chance) (i *Initiator, request []byte) {
+	t.Helper()
+	i, request, err := initiate(c, by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i, request
+}
+
+func answered(t testing.TB, c Config, request, payload []byte) (reply []byte, s *Secrets) {
+	t.Helper()
+	reply, s, err := Respond(c, request, payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply, s
+}
+
+func kemKey(t testing.TB) *mlkem.DecapsulationKey768 {
+	t.Helper()
+	k, err := mlkem.GenerateKey768()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 // run makes a whole handshake, which must succeed.
 func run(t testing.TB, ci, cr Config, payload []byte) (request, reply []byte, si, sr *Secrets) {
 	t.Helper()
-	i, request, err := Initiate(ci)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reply, sr, err = Respond(cr, request, payload)
-	if err != nil {
-		t.Fatal(err)
-	}
+	i, request := asked(t, ci)
+	reply, sr = answered(t, cr, request, payload)
 	got, si, err := i.Finish(reply)
 	if err != nil {
 		t.Fatal(err)
@@ -145,10 +171,7 @@ func TestConfigsThatCannotWorkAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	ci, cr := pair(t, IK)
-	_, request, err := Initiate(ci)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, request := asked(t, ci)
 	for name, c := range map[string]struct {
 		change func(*Config)
 		want   string
@@ -193,15 +216,9 @@ func TestConfigIsOnlyRead(t *testing.T) {
 		i, r := ci, cr
 		i.Prologue, r.Prologue = bytes.Clone(ci.Prologue), bytes.Clone(cr.Prologue)
 		payload := []byte("payload")
-		init, request, err := Initiate(i)
-		if err != nil {
-			t.Fatal(err)
-		}
+		init, request := asked(t, i)
 		kept := bytes.Clone(request)
-		reply, _, err := Respond(r, request, payload)
-		if err != nil {
-			t.Fatal(err)
-		}
+		reply, _ := answered(t, r, request, payload)
 		if !bytes.Equal(kept, request) || string(payload) != "payload" {
 			t.Error("Respond changed its arguments")
 		}
@@ -224,14 +241,8 @@ func TestInitiatorFinishesOnce(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
 		for _, first := range []string{"good", "bad", "short"} {
-			i, request, err := Initiate(ci)
-			if err != nil {
-				t.Fatal(err)
-			}
-			reply, _, err := Respond(cr, request, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			i, request := asked(t, ci)
+			reply, _ := answered(t, cr, request, nil)
 			try := bytes.Clone(reply)
 			switch first {
 			case "bad":
@@ -332,10 +343,7 @@ func TestHandlesOfNoKeyAreRefused(t *testing.T) {
 
 func TestNoChanceNoHandshake(t *testing.T) {
 	ci, cr := pair(t, NK)
-	_, request, err := Initiate(ci)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, request := asked(t, ci)
 	dry := system
 	dry.ephemeral = func() (*ecdh.PrivateKey, error) { return nil, fmt.Errorf("out of chance") }
 	if _, _, err := initiate(ci, dry); err == nil || !strings.Contains(err.Error(), "out of chance") {

@@ -72,16 +72,10 @@ func stockReply(t testing.TB, cfg Config, request, payload []byte, encapsulate f
 func TestStockNoiseAsInitiator(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		dk, err := mlkem.GenerateKey768()
-		if err != nil {
-			t.Fatal(err)
-		}
+		dk := kemKey(t)
 		ek := dk.EncapsulationKey().Bytes()
 		hs, request := stockRequest(t, ci, ek)
-		reply, sr, err := Respond(cr, request, []byte("payload"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		reply, sr := answered(t, cr, request, []byte("payload"))
 		ct := reply[:mlkem.CiphertextSize768]
 		ss, err := dk.Decapsulate(ct)
 		if err != nil {
@@ -110,10 +104,7 @@ func TestStockNoiseAsInitiator(t *testing.T) {
 func TestStockNoiseAsResponder(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		i, request, err := Initiate(ci)
-		if err != nil {
-			t.Fatal(err)
-		}
+		i, request := asked(t, ci)
 		reply, sr := stockReply(t, cr, request, []byte("payload"), func(ek []byte) (_, _ []byte) {
 			k, err := mlkem.NewEncapsulationKey768(ek)
 			if err != nil {
@@ -135,10 +126,7 @@ func TestStockNoiseAsResponder(t *testing.T) {
 func TestPlainNoiseWithoutPSKIsRefused(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		dk, err := mlkem.GenerateKey768()
-		if err != nil {
-			t.Fatal(err)
-		}
+		dk := kemKey(t)
 		nc := stockConfig(ci, true)
 		nc.PresharedKeyPlacement = 0
 		hs, err := noise.NewHandshakeState(nc)
@@ -157,15 +145,9 @@ func TestPlainNoiseWithoutPSKIsRefused(t *testing.T) {
 func TestInitiatorThatLeavesOutThePSKCannotReadTheReply(t *testing.T) {
 	eachPattern(t, func(t *testing.T, p Pattern) {
 		ci, cr := pair(t, p)
-		dk, err := mlkem.GenerateKey768()
-		if err != nil {
-			t.Fatal(err)
-		}
+		dk := kemKey(t)
 		hs, request := stockRequest(t, ci, dk.EncapsulationKey().Bytes())
-		reply, _, err := Respond(cr, request, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		reply, _ := answered(t, cr, request, nil)
 		if _, _, _, err := hs.ReadMessage(nil, reply[mlkem.CiphertextSize768:]); err == nil {
 			t.Error("the reply was read without the ML-KEM secret")
 		}
