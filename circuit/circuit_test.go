@@ -19,13 +19,20 @@ import (
 	"peel/circuit/stream"
 )
 
-// exchange sends bytes to the echo beyond the last hop and compares what returns.
-func exchange(t *testing.T, c *Circuit, size int) {
+// open opens a stream to a host of the world beyond.
+func open(t *testing.T, c *Circuit, name string) *stream.Stream {
 	t.Helper()
-	s, err := c.Dial(t.Context(), host("echo"))
+	s, err := c.Dial(t.Context(), host(name))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// exchange sends bytes to the echo beyond the last hop and compares what returns.
+func exchange(t *testing.T, c *Circuit, size int) {
+	t.Helper()
+	s := open(t, c, "echo")
 	defer s.Close()
 	sent := randomBytes(size)
 	var wg sync.WaitGroup
@@ -70,10 +77,7 @@ func TestBulkArrivesUnchanged(t *testing.T) {
 	sent := randomBytes(size)
 	want := sha256.Sum256(sent)
 
-	down, err := c.Dial(t.Context(), host(fmt.Sprintf("source-%d", size)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	down := open(t, c, fmt.Sprintf("source-%d", size))
 	h := sha256.New()
 	if n, err := io.Copy(h, down); n != size || err != nil {
 		t.Fatalf("%d bytes came: %v", n, err)
@@ -81,10 +85,7 @@ func TestBulkArrivesUnchanged(t *testing.T) {
 	if !bytes.Equal(h.Sum(nil), want[:]) {
 		t.Error("a download changed on its way")
 	}
-	up, err := c.Dial(t.Context(), host("sum"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	up := open(t, c, "sum")
 	if n, err := io.Copy(up, bytes.NewReader(sent[:less])); n != less || err != nil {
 		t.Fatalf("%d bytes went: %v", n, err)
 	}
@@ -160,10 +161,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
 		c := w.mustBuild()
-		s, err := c.Dial(t.Context(), host("silent"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := open(t, c, "silent")
 		if c.Streams() != 1 || c.Err() != nil {
 			t.Errorf("%d streams, %v", c.Streams(), c.Err())
 		}
@@ -206,10 +204,7 @@ func TestLastEndsGoLaterAndTogether(t *testing.T) {
 		defer c.Close()
 		var streams []net.Conn
 		for range 5 {
-			s, err := c.Dial(t.Context(), host("source-1000"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := open(t, c, "source-1000")
 			if _, err := io.Copy(io.Discard, s); err != nil {
 				t.Fatal(err)
 			}
@@ -230,10 +225,7 @@ func TestLastEndsGoLaterAndTogether(t *testing.T) {
 		if now, _ := c.Cells(); now != before+5 || !c.Quiet() {
 			t.Errorf("%d cells went later, %d streams are left", now-before, c.Streams())
 		}
-		s, err := c.Dial(t.Context(), host("silent"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := open(t, c, "silent")
 		before, _ = c.Cells()
 		s.Close()
 		synctest.Wait()
@@ -265,10 +257,7 @@ func TestNothingIsSealedWithoutCredit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3)
 		c := w.mustBuild()
-		s, err := c.Dial(t.Context(), host("silent"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := open(t, c, "silent")
 		var came int
 		last := w.nodes[0]
 		last.hold = func(_ *transit, cells []cell.Cell) bool {

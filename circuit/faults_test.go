@@ -27,54 +27,42 @@ func ended(t *testing.T, c *Circuit) error {
 	return c.Err()
 }
 
-// A bit that changes on its way to the exit ruins the cell, and the circuit ends before anybody acts on it.
-func TestFlippedBitForward(t *testing.T) {
+// eachFlip has a relay before the last change a bit of what passes it as spoil says, and sees that nothing comes back, with an error that is right.
+func eachFlip(t *testing.T, spoil func(n *node, flip func(*transit, []cell.Cell)), right func(t *testing.T, w *world, err error) bool) {
 	for hop := range 2 {
 		for _, at := range []int{0, 15, 16, 700, cell.BodySize - 1} {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 3)
-				c := w.mustBuild()
-				s, err := c.Dial(t.Context(), host("echo"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				w.nodes[hop].forwards = func(_ *transit, cells []cell.Cell) { cells[0].Body()[at] ^= 0x10 }
+				s := open(t, w.mustBuild(), "echo")
+				spoil(w.nodes[hop], func(_ *transit, cells []cell.Cell) { cells[0].Body()[at] ^= 0x10 })
 				s.Write([]byte("secret"))
 				got, err := io.ReadAll(s)
-				var de *DestroyedError
-				if len(got) > 0 || !errors.As(err, &de) || de.Reason == cell.DestroyLinkClosed {
+				if !right(t, w, err) || len(got) > 0 {
 					t.Errorf("byte %d changed by hop %d: %q came back, %v", at, hop+1, got, err)
-				}
-				if w.link.Err() != nil {
-					t.Errorf("it took the link with it: %v", w.link.Err())
 				}
 			})
 		}
 	}
 }
 
+// A bit that changes on its way to the exit ruins the cell, and the circuit ends before anybody acts on it.
+func TestFlippedBitForward(t *testing.T) {
+	eachFlip(t, func(n *node, flip func(*transit, []cell.Cell)) { n.forwards = flip }, func(t *testing.T, w *world, err error) bool {
+		if w.link.Err() != nil {
+			t.Errorf("it took the link with it: %v", w.link.Err())
+		}
+		var de *DestroyedError
+		return errors.As(err, &de) && de.Reason != cell.DestroyLinkClosed
+	})
+}
+
 // A bit that changes on its way back is found by the client itself.
 func TestFlippedBitBackward(t *testing.T) {
-	for hop := range 2 {
-		for _, at := range []int{0, 15, 16, 700, cell.BodySize - 1} {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 3)
-				c := w.mustBuild()
-				s, err := c.Dial(t.Context(), host("echo"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				w.nodes[hop].backward = func(_ *transit, cells []cell.Cell) { cells[0].Body()[at] ^= 0x10 }
-				s.Write([]byte("secret"))
-				got, err := io.ReadAll(s)
-				if len(got) > 0 || !errors.Is(err, errUnknown) {
-					t.Errorf("byte %d changed by hop %d: %q came back, %v", at, hop+1, got, err)
-				}
-				synctest.Wait()
-				w.toldNothing(t)
-			})
-		}
-	}
+	eachFlip(t, func(n *node, flip func(*transit, []cell.Cell)) { n.backward = flip }, func(t *testing.T, w *world, err error) bool {
+		synctest.Wait()
+		w.toldNothing(t)
+		return errors.Is(err, errUnknown)
+	})
 }
 
 // toldNothing checks that what the first relay heard of the end is what it always hears.
@@ -160,10 +148,7 @@ func TestEarlyTowardsTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		c := w.mustBuild()
-		s, err := c.Dial(t.Context(), host("silent"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := open(t, c, "silent")
 		var made cell.Cell
 		made.SetCommand(cell.CmdRelayEarly)
 		cell.Message{Type: cell.MsgData, Stream: s.ID(), Data: []byte("x")}.Put(made.Body())
@@ -279,15 +264,12 @@ func TestRelayDies(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, 3)
 			c := w.mustBuild()
-			s, err := c.Dial(t.Context(), host("echo"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := open(t, c, "echo")
 			var wg sync.WaitGroup
 			wg.Go(func() { s.Write(make([]byte, 16<<20)) })
 			io.ReadFull(s, make([]byte, 100<<10))
 			w.conns[cut].Cut()
-			_, err = io.Copy(io.Discard, s)
+			_, err := io.Copy(io.Discard, s)
 			wg.Wait()
 			var de *DestroyedError
 			if !errors.As(err, &de) || (de.Reason == cell.DestroyLinkClosed) != (cut == 0) {

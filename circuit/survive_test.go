@@ -29,10 +29,7 @@ func TestPanicEndsItsCircuitOnly(t *testing.T) {
 			told := make(chan *contain.Panic, 1)
 			w.panicked = func(p *contain.Panic) { told <- p }
 			other, c := w.mustBuild(), w.mustBuild()
-			s, err := c.Dial(t.Context(), host("echo"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := open(t, c, "echo")
 			spoil(c)
 			s.Write([]byte("text"))
 			if _, err := io.ReadAll(s); !errors.Is(err, errPanic) {
