@@ -46,7 +46,11 @@ func (r *Relay) settle(s Settings) (*settled, error) {
 		s.Addrs = listenerAddrs(r.cfg.Listeners)
 	}
 	next := &settled{Settings: s, replaced: make(chan struct{})}
-	if _, err := r.describe(&s, r.cfg.Now()); err != nil {
+	when := r.cfg.Now()
+	if c, ok := r.Certificate(); ok && c.Valid(when) != nil {
+		when = c.NotBefore // settings are no worse for a certificate that has ended: a reload takes them before it takes the next one
+	}
+	if _, err := r.describe(&s, when); err != nil {
 		return nil, err
 	}
 	if len(s.Exit) == 0 {

@@ -108,6 +108,18 @@ func TestARelayWhoseIdentityIsElsewhere(t *testing.T) {
 		if _, err := r.describe(&r.settled.Load().Settings, time.Now()); !errors.Is(err, directory.ErrCertificate) || !strings.Contains(err.Error(), "peel keys rotate") {
 			t.Errorf("after its end: %v", err)
 		}
+
+		// A reload, which takes the settings before the signing key, brings it back.
+		s := r.settled.Load().Settings
+		s.Contact = "somebody at example.net"
+		if err := r.Change(s); err != nil {
+			t.Errorf("settings after its end: %v", err)
+		}
+		last := elsewhere(t, n, 0, time.Now(), time.Now().Add(20*24*time.Hour))
+		if err := r.Renew(last); err != nil {
+			t.Fatal(err)
+		}
+		signedBy(last)
 	})
 }
 
