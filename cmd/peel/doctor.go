@@ -138,6 +138,12 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 	for _, f := range faults {
 		add(faultOf(f))
 	}
+	if len(faults) == 0 {
+		add(checkWritable("state", state, "the node does not start where it cannot keep what it knows", mayWrite)...)
+		if kind == "relay" {
+			add(checkWritable("keys", keys, "each week a new onion key is to be kept there", mayWrite)...)
+		}
+	}
 	add(checkPorts(ports, lifeOf(ctx, state))...)
 	add(checkClock(network, state, now))
 	add(checkOpenFiles(kind))
@@ -330,17 +336,32 @@ func checkOpenFiles(kind string) finding {
 	return ok("open files", fmt.Sprintf("at most %d", n))
 }
 
+// there is a folder, or, if it is to be made, the one above it that is there.
+func there(dir string) string {
+	for {
+		if _, err := os.Stat(dir); err == nil || filepath.Dir(dir) == dir {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// checkWritable says whether the node cannot write in the folder of a key; "": there is none.
+func checkWritable(key, dir, why string, may func(string) error) []finding {
+	if dir == "" {
+		return nil
+	}
+	if err := may(there(dir)); err != nil {
+		return []finding{bad(key, fmt.Sprintf("%s cannot be written in: %v", there(dir), err), why+": let the node's user write there, or choose another folder")}
+	}
+	return nil
+}
+
 func checkDisk(state string) finding {
 	if state == "" {
 		return warn("disk", "no state folder: nothing is kept between runs", "give state a folder")
 	}
-	dir := state
-	for {
-		if _, err := os.Stat(dir); err == nil || filepath.Dir(dir) == dir {
-			break
-		}
-		dir = filepath.Dir(dir)
-	}
+	dir := there(state)
 	free, known := freeBytes(dir)
 	switch {
 	case !known:

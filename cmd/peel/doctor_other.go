@@ -5,3 +5,5 @@ package main
 func mostFiles() (uint64, bool) { return 0, false }
 
 func freeBytes(string) (uint64, bool) { return 0, false }
+
+func mayWrite(string) error { return nil }

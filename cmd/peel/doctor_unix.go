@@ -17,3 +17,6 @@ func freeBytes(dir string) (n uint64, known bool) {
 	err := unix.Statfs(dir, &s)
 	return s.Bavail * uint64(s.Bsize), err == nil
 }
+
+// mayWrite says why files in a folder cannot be made or replaced, if that is so.
+func mayWrite(dir string) error { return unix.Access(dir, unix.W_OK|unix.X_OK) }
