@@ -2,7 +2,21 @@
 
 package cache
 
-import "github.com/google/renameio/v2"
+import (
+	"errors"
+	"os"
+	"syscall"
+)
 
-// WriteFile replaces a file so that a crash at any moment leaves the old or the new one. Only its owner can read it.
-func WriteFile(name string, b []byte) error { return renameio.WriteFile(name, b, 0o600) }
+// syncFolder brings to the disk which files are in a folder: without that a power failure can bring the old one back.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) { // not every file system knows it
+		return err
+	}
+	return nil
+}
