@@ -31,10 +31,37 @@ const (
 // buildTimes learns how long builds take here. A build that is late goes on until buildLimit, so that its time is known as
 // well: the share is that of all builds, and no law of their distribution has to be assumed to make up for what was cut off.
 type buildTimes struct {
-	counts [timeBins]int
-	total  int
+	durations
 	last   uint32 // of the last builds, a bit each: late
 	looked int    // how many of these there are, at most lateLook
+}
+
+// durations are how long some things took, by bin.
+type durations struct {
+	counts [timeBins]int
+	total  int // the sum of counts
+}
+
+// count takes one in. When there are more than most, all are halved.
+func (t *durations) count(d time.Duration, most int) {
+	t.counts[bin(d)]++
+	if t.total++; t.total <= most {
+		return
+	}
+	t.total = 0
+	for i := range t.counts {
+		t.counts[i] /= 2
+		t.total += t.counts[i]
+	}
+}
+
+// within is the end of the first bin by which such a share of them was over.
+func (t *durations) within(share float64) time.Duration {
+	i := 0
+	for sum := t.counts[0]; float64(sum) < share*float64(t.total); sum += t.counts[i] {
+		i++
+	}
+	return time.Duration(float64(firstTime) * math.Pow(timeStep, float64(i)))
 }
 
 // bin is where a time is counted.
@@ -50,28 +77,11 @@ func (b *buildTimes) limit() time.Duration {
 	if b.total < timesEnough {
 		return buildLimit
 	}
-	sum := 0
-	for i, n := range b.counts {
-		if sum += n; float64(sum) >= timesShare*float64(b.total) {
-			end := time.Duration(float64(firstTime) * math.Pow(timeStep, float64(i)))
-			return min(max(end, leastLimit), buildLimit)
-		}
-	}
-	return buildLimit
+	return min(max(b.within(timesShare), leastLimit), buildLimit)
 }
 
 // add counts a build that took so long, to its end or to buildLimit.
-func (b *buildTimes) add(d time.Duration) {
-	b.counts[bin(d)]++
-	if b.total++; b.total <= timesMost {
-		return
-	}
-	b.total = 0
-	for i := range b.counts {
-		b.counts[i] /= 2
-		b.total += b.counts[i]
-	}
-}
+func (b *buildTimes) add(d time.Duration) { b.count(d, timesMost) }
 
 // ended notes whether a build was in time. When nearly all are late, what was learned is of another network, and forgotten.
 func (b *buildTimes) ended(late bool) {

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -28,9 +27,8 @@ const (
 
 // answers learns how long streams wait for their answer here, and keeps races few.
 type answers struct {
-	counts [timeBins]int
-	total  int
-	saved  int // streams that have not been spent on a race
+	durations
+	saved int // streams that have not been spent on a race
 }
 
 // late is how long a stream waits before another circuit is tried.
@@ -38,28 +36,11 @@ func (a *answers) late() time.Duration {
 	if a.total < raceEnough {
 		return raceUntold
 	}
-	sum := 0
-	for i, n := range a.counts {
-		if sum += n; float64(sum) >= raceShare*float64(a.total) {
-			end := time.Duration(float64(firstTime) * math.Pow(timeStep, float64(i)))
-			return min(max(raceTimes*end, raceLeast), raceMost)
-		}
-	}
-	return raceMost
+	return min(max(raceTimes*a.within(raceShare), raceLeast), raceMost)
 }
 
 // add counts an answer that took so long, or one that was not waited for any longer.
-func (a *answers) add(d time.Duration) {
-	a.counts[bin(d)]++
-	if a.total++; a.total <= raceMemory {
-		return
-	}
-	a.total = 0
-	for i := range a.counts {
-		a.counts[i] /= 2
-		a.total += a.counts[i]
-	}
-}
+func (a *answers) add(d time.Duration) { a.count(d, raceMemory) }
 
 // begun notes a stream that is asked for.
 func (a *answers) begun() { a.saved = min(a.saved+1, raceSaving) }
