@@ -163,8 +163,8 @@ func (r *Relay) splice(ctx context.Context, t *transit, s *stream.Stream, conn n
 	}
 	defer r.dismiss(o)
 	s.Connected(o.connected)
-	defer atEnd(ctx, func() { cut(cell.EndInternal) })()
-	reset := atEnd(s.Context(), func() { cut(cell.EndReset) }) // what it holds waits for no host any more
+	defer contain.AtEnd(ctx, nil, func() { cut(cell.EndInternal) })()
+	reset := contain.AtEnd(s.Context(), nil, func() { cut(cell.EndReset) }) // what it holds waits for no host any more
 	guarded := func(copy func()) {
 		if !r.guard("stream", func() {
 			contain.Point("relay: copy")

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/contain"
 	"peel/cell/link"
 	"peel/circuit"
 	"peel/directory"
@@ -166,7 +167,7 @@ func fetch(ctx context.Context, c *circuit.Circuit, bytes int64) (uint64, error)
 		return 0, all(err)
 	}
 	defer s.Close()
-	defer atEnd(ctx, func() { s.SetDeadline(time.Unix(1, 0)) })()
+	defer contain.AtEnd(ctx, nil, func() { s.SetDeadline(time.Unix(1, 0)) })()
 	req := &http.Request{
 		Method: http.MethodGet, URL: &url.URL{Path: measurePath + strconv.FormatInt(bytes, 10)}, Host: "directory", Close: true,
 		Header: http.Header{"User-Agent": {""}},

@@ -526,22 +526,8 @@ func (r *Relay) serveStreams(ctx context.Context) {
 		}
 	}
 	defer conns.Wait()
-	defer atEnd(ctx, func() { s.Close() })()
+	defer contain.AtEnd(ctx, nil, func() { s.Close() })()
 	s.Serve(r.dirStreams)
-}
-
-// atEnd runs do when ctx ends, in a goroutine that undo waits for if it has begun.
-func atEnd(ctx context.Context, do func()) (undo func()) {
-	done := make(chan struct{})
-	stop := contain.OnDone(ctx, nil, func() {
-		defer close(done)
-		do()
-	})
-	return func() {
-		if !stop() {
-			<-done
-		}
-	}
 }
 
 // guard keeps a panic to what caused it; false: there was one.

@@ -119,6 +119,20 @@ func After(d time.Duration, ended func(*Panic), do func()) *time.Timer {
 	return time.AfterFunc(d, func() { tell(ended, Do(do)) })
 }
 
+// AtEnd runs do when ctx ends, unless undo is called before, which waits for do if it has begun.
+func AtEnd(ctx context.Context, ended func(*Panic), do func()) (undo func()) {
+	done := make(chan struct{})
+	stop := OnDone(ctx, ended, func() {
+		defer close(done)
+		do()
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}
+
 // OnDone is context.AfterFunc.
 func OnDone(ctx context.Context, ended func(*Panic), do func()) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { tell(ended, Do(do)) })

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -63,6 +64,23 @@ func TestAPanicThatNobodyHearsOfIsLogged(t *testing.T) {
 	if s := b.String(); !strings.Contains(s, "panic=oh") || !strings.Contains(s, "stack=") {
 		t.Errorf("the log says %q", s)
 	}
+}
+
+func TestWhatIsDoneAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var did string
+		ctx, cancel := context.WithCancel(t.Context())
+		AtEnd(ctx, nil, func() { did += "undone " })()
+		undo := AtEnd(ctx, nil, func() {
+			time.Sleep(time.Second)
+			did += "done"
+		})
+		cancel()
+		undo()
+		if did != "done" {
+			t.Errorf("when undo returned: %q", did)
+		}
+	})
 }
 
 const canary = "canary.example"

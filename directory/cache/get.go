@@ -88,7 +88,7 @@ func do(ctx context.Context, dial Dial, method, path, etag string, body []byte, 
 	defer nc.Close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	undo := endWith(ctx, nc)
+	undo := contain.AtEnd(ctx, nil, func() { nc.SetDeadline(time.Unix(1, 0)) })
 	watch := contain.After(Stall, nil, func() { stop(ErrStalled) })
 	a, err := exchange(&watched{nc, watch}, method, path, etag, body, limit)
 	watch.Stop()
@@ -122,20 +122,6 @@ func (w *watched) Write(b []byte) (int, error) {
 		w.watch.Reset(Stall)
 	}
 	return n, err
-}
-
-// endWith makes reads and writes fail once ctx has ended. The caller calls undo, which waits.
-func endWith(ctx context.Context, nc net.Conn) (undo func()) {
-	done := make(chan struct{})
-	stop := contain.OnDone(ctx, nil, func() {
-		defer close(done)
-		nc.SetDeadline(time.Unix(1, 0))
-	})
-	return func() {
-		if !stop() {
-			<-done
-		}
-	}
 }
 
 func exchange(nc net.Conn, method, path, etag string, body []byte, limit int) (answer, error) {

@@ -252,26 +252,12 @@ func (r *Resolver) try(ctx context.Context, network string, server netip.AddrPor
 		return answer{}, fmt.Errorf("dns: the server cannot be reached: %w", bare(err))
 	}
 	defer conn.Close()
-	defer whenDone(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	defer contain.AtEnd(ctx, nil, func() { conn.SetDeadline(time.Unix(1, 0)) })()
 	a, err := talk(conn, &asked)
 	if ctx.Err() != nil {
 		return answer{}, ctx.Err()
 	}
 	return a, err
-}
-
-// whenDone runs do when ctx ends, in a goroutine that undo waits for if it has begun.
-func whenDone(ctx context.Context, do func()) (undo func()) {
-	done := make(chan struct{})
-	stop := contain.OnDone(ctx, nil, func() {
-		defer close(done)
-		do()
-	})
-	return func() {
-		if !stop() {
-			<-done
-		}
-	}
 }
 
 // bare is what the system said, without whom it was about.
