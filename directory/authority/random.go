@@ -90,37 +90,60 @@ func (r *random) lines(run uint64, round int) []directory.Commitment {
 // learn takes in what the votes that counted in a round say, honest of which are so many that one of
 // them must be honest. It returns whose commitment was found out to have changed.
 func (r *random) learn(run uint64, round, honest int, votes []*directory.Vote) (broken []cell.NodeID) {
-	said := map[commitKey]map[directory.Digest]int{}
+	committing := round < directory.CommitRounds
 	for _, v := range votes {
 		by := v.Certificate.Identity
 		for _, c := range v.Commitments {
+			if c.Authority == by && (c.Run == run || c.Run+1 == run) && !r.committed(c, c.Run == run && committing) {
+				broken = append(broken, by)
+			}
+		}
+	}
+	r.learnFromOthers(run, honest, votes)
+	for _, v := range votes {
+		for _, c := range v.Commitments {
 			key := commitKey{c.Run, c.Authority}
-			if c.Run+1 < run || c.Run > run {
+			if known, ok := r.commitments[key]; ok && c.Revealed() && c.Commit == known.Commit && !(c.Run == run && committing) {
+				r.commitments[key] = c
+			}
+		}
+	}
+	slices.SortFunc(broken, func(a, b cell.NodeID) int { return compareID(&a, &b) })
+	return broken
+}
+
+// committed takes in what an authority says itself, which counts when it is in time, if it is the first that is heard. false: it is found out
+// to have said something else before.
+func (r *random) committed(c directory.Commitment, inTime bool) bool {
+	key := commitKey{c.Run, c.Authority}
+	known, ok := r.commitments[key]
+	switch {
+	case !ok && inTime:
+		c.Reveal = directory.Digest{}
+		r.commitments[key] = c
+	case ok && known.Commit != c.Commit && !r.broken[key]:
+		r.broken[key] = true
+		return false
+	}
+	return true
+}
+
+// learnFromOthers takes over what authorities committed to while we were away: what so many say that one of them must be honest.
+func (r *random) learnFromOthers(run uint64, honest int, votes []*directory.Vote) {
+	said := map[commitKey]map[directory.Digest]int{}
+	for _, v := range votes {
+		for _, c := range v.Commitments {
+			key := commitKey{c.Run, c.Authority}
+			if _, ok := r.commitments[key]; ok || c.Run+1 < run || c.Run > run {
 				continue
 			}
 			if said[key] == nil {
 				said[key] = map[directory.Digest]int{}
 			}
 			said[key][c.Commit]++
-			if by != c.Authority {
-				continue
-			}
-			known, ok := r.commitments[key]
-			switch {
-			case !ok && c.Run == run && round < directory.CommitRounds:
-				c.Reveal = directory.Digest{}
-				r.commitments[key] = c
-			case ok && known.Commit != c.Commit && !r.broken[key]:
-				r.broken[key] = true
-				broken = append(broken, by)
-			}
 		}
 	}
-	// What an authority committed to while we were away, we have from others.
 	for key, values := range said {
-		if _, ok := r.commitments[key]; ok {
-			continue
-		}
 		var best directory.Digest
 		for d, n := range values {
 			if n >= honest && (values[best] == 0 || cmp.Or(cmp.Compare(n, values[best]), bytes.Compare(best[:], d[:])) > 0) {
@@ -131,17 +154,6 @@ func (r *random) learn(run uint64, round, honest int, votes []*directory.Vote) (
 			r.commitments[key] = directory.Commitment{Run: key.run, Authority: key.authority, Commit: best}
 		}
 	}
-	for _, v := range votes {
-		for _, c := range v.Commitments {
-			key := commitKey{c.Run, c.Authority}
-			early := c.Run == run && round < directory.CommitRounds
-			if known, ok := r.commitments[key]; ok && c.Revealed() && c.Commit == known.Commit && !early {
-				r.commitments[key] = c
-			}
-		}
-	}
-	slices.SortFunc(broken, func(a, b cell.NodeID) int { return compareID(&a, &b) })
-	return broken
 }
 
 // honest is so many authorities that one of them must be honest: H of the spec. With the least threshold both numbers say so; a
