@@ -111,49 +111,59 @@ func brokenHeading(lines []string, p toml.ParseError, into reflect.Type) (e *Err
 // blame says what is wrong where the text is not TOML, and which lines are to be left out for it.
 func blame(lines []string, p toml.ParseError, into reflect.Type) (e *Error, from, to int) {
 	at := noticed(lines, p)
-	from, to = at, at+1
+	from = at
 	if begun := before(lines, at); begun >= 0 && depth(lines[begun:at]) > 0 {
-		if !begins(lines[at]) {
-			from = begun
-		} else { // what begins here stands in what should have ended before
-			key := keyOf(lines[begun])
-			return &Error{
-				Line: begun + 1, Key: join(tableOf(lines, begun), key), Text: fmt.Sprintf("%s: the list that begins here does not end: a ] is missing", key),
-			}, begun, at
+		if begins(lines[at]) { // what begins here stands in what should have ended before
+			return endless(lines, begun, "the list that begins here does not end: a ] is missing"), begun, at
 		}
+		from = begun
 	} else if begun >= 0 && (strings.Count(lines[begun], `"""`) == 1 || strings.Count(lines[begun], "'''") == 1) {
-		key := keyOf(lines[begun])
-		return &Error{Line: begun + 1, Key: join(tableOf(lines, begun), key), Text: key + ": the text that begins here with three quotation marks does not end with three"}, begun, len(lines)
+		return endless(lines, begun, "the text that begins here with three quotation marks does not end with three"), begun, len(lines)
 	}
+	if isHeading(lines[from]) { // all in the table goes with its name
+		for to = at + 1; to < len(lines) && !isHeading(lines[to]); to++ {
+		}
+		return badHeading(lines[from], from, p.Message), from, to
+	}
+	return badLine(lines, from, at, p.Message, into), from, at + 1
+}
+
+// endless is the value of a key that should have ended.
+func endless(lines []string, n int, what string) *Error {
+	key := keyOf(lines[n])
+	return &Error{Line: n + 1, Key: join(tableOf(lines, n), key), Text: key + ": " + what}
+}
+
+// badHeading is the name of a table that is not written as one, or stands there again.
+func badHeading(line string, n int, message string) *Error {
+	e := &Error{Line: n + 1, Text: "the name of a table must stand in brackets, as in [name], and nothing behind it: " + inOrder(message)}
+	if m := heading.FindStringSubmatch(line); m != nil {
+		if e.Key = m[1]; strings.Contains(message, "already") {
+			e.Text = fmt.Sprintf("the table [%s] is there twice", clip(m[1]))
+		}
+	}
+	return e
+}
+
+// badLine is one that sets a key, or does not, and whose value is no TOML, as was noticed in line at.
+func badLine(lines []string, from, at int, message string, into reflect.Type) *Error {
 	line := lines[from]
-	if isHeading(line) { // all in the table goes with its name
-		for to < len(lines) && !isHeading(lines[to]) {
-			to++
-		}
-		e = &Error{Line: from + 1, Text: "the name of a table must stand in brackets, as in [name], and nothing behind it: " + inOrder(p.Message)}
-		if m := heading.FindStringSubmatch(line); m != nil {
-			if e.Key = m[1]; strings.Contains(p.Message, "already") {
-				e.Text = fmt.Sprintf("the table [%s] is there twice", clip(m[1]))
-			}
-		}
-		return e, from, to
-	}
 	key := keyOf(line)
 	path := join(tableOf(lines, from), key)
-	what := inOrder(p.Message)
 	_, raw, assigned := strings.Cut(line, "=")
 	raw = strings.TrimSpace(raw)
 	field, known := typeOf(into, path)
+	what := inOrder(message)
 	switch {
-	case strings.Contains(p.Message, "already been defined"):
+	case strings.Contains(message, "already been defined"):
 		what = "it is given twice"
 	case key == "" || !assigned:
-		return loose(lines, from, into), from, to
+		return loose(lines, from, into)
 	case !known:
-		return unknownIn(into, from, path), from, to
+		return unknownIn(into, from, path)
 	case raw == "" || strings.HasPrefix(raw, "#"):
 		what = "a value is missing after the ="
-	case raw[0] == '[' && textsIn(field) && !strings.Contains(p.Message, "EOF"):
+	case raw[0] == '[' && textsIn(field) && !strings.Contains(message, "EOF"):
 		what = fmt.Sprintf("its texts must be in quotes, with commas between them: %s = [\"...\", \"...\"]", key)
 	case from != at || strings.ContainsAny(raw[:1], "[{"):
 		if what = "the list does not come out right: " + what; raw[0] == '{' {
@@ -162,14 +172,14 @@ func blame(lines []string, p toml.ParseError, into reflect.Type) (e *Error, from
 	case strings.ContainsAny(raw[:1], `"'`):
 		if what = "what stands after the closing quotation mark does not belong there"; strings.Count(raw, raw[:1]) < 2 {
 			what = "the closing quotation mark is missing"
-		} else if strings.Contains(p.Message, `\`) {
+		} else if strings.Contains(message, `\`) {
 			what = `a \ has a meaning of its own there: write \\ for \, or put the text in '...'`
 		}
 	default:
 		raw, _, _ = strings.Cut(raw, "#")
 		what = unquoted(key, strings.Trim(strings.TrimSpace(raw), "\"'“”„‘’"), field)
 	}
-	return &Error{Line: at + 1, Key: path, Text: fmt.Sprintf("%s: %s", told(path), what)}, from, to
+	return &Error{Line: at + 1, Key: path, Text: fmt.Sprintf("%s: %s", told(path), what)}
 }
 
 // loose is a line that sets nothing: perhaps its = is missing.
