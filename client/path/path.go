@@ -122,20 +122,19 @@ func (x *Index) choose(u Usage, rng func(n uint64) uint64) (Path, error) {
 		return nil, x.noExit(u, exits)
 	}
 	var (
-		d                         = drawing{rng: rng, work: maxWork}
-		exit, guard               int32
-		triedExits, triedGuards   set
-		pairs                     int
-		exitFits, guardFits, last func(int32) bool
+		d                       = drawing{rng: rng, work: maxWork}
+		exit, guard             int32
+		triedExits, triedGuards set
+		pairs                   int
 	)
-	exitFits = func(i int32) bool {
+	exitFits := func(i int32) bool {
 		e := x.relays[i].entry
 		return !triedExits[i] && (!u.Addr.IsValid() || u.allowed(e)) && !u.avoids(e) && (given < 0 || !x.conflict(i, given))
 	}
-	guardFits = func(i int32) bool {
+	guardFits := func(i int32) bool {
 		return !triedGuards[i] && !x.conflict(i, exit) && (i == given || !u.avoids(x.relays[i].entry))
 	}
-	last = func(i int32) bool {
+	last := func(i int32) bool {
 		return !x.conflict(i, exit) && !x.conflict(i, guard) && !u.avoids(x.relays[i].entry)
 	}
 	for {
@@ -155,21 +154,28 @@ func (x *Index) choose(u Usage, rng func(n uint64) uint64) (Path, error) {
 		}
 		triedExits.add(exit)
 	}
-	switch {
-	case d.work <= 0:
+	if d.work <= 0 {
 		return nil, fmt.Errorf("path: gave up after %d exits and %d pairs of exit and guard: the relays share families or networks (IPv4 /16, IPv6 /32)", len(triedExits), pairs)
-	case len(triedExits) == 0:
-		err := x.noExit(u, exits)
-		if given >= 0 && !errors.Is(err, ErrNoExit) {
-			return nil, fmt.Errorf("path: %w: each exit that would do for port %d is it, or of its family or network, or to be avoided now", ErrGuard, u.Port)
-		}
-		return nil, err
-	case given >= 0:
-		return nil, fmt.Errorf("path: %w: no middle relay goes with it and an exit for port %d (%d tried)", ErrGuard, u.Port, len(triedExits))
-	case pairs == 0:
-		return nil, x.noGuard(u, len(triedExits))
 	}
-	return nil, fmt.Errorf("path: no middle relay goes with any guard and exit for port %d: each of the %d relays %sshares a family or network (IPv4 /16, IPv6 /32) with one of them",
+	return nil, x.noPath(u, exits, len(triedExits), pairs)
+}
+
+// noPath says why there is none, after so many exits and pairs of exit and guard were tried, which are all.
+func (x *Index) noPath(u Usage, exits *position, tried, pairs int) error {
+	given := !u.Guard.IsZero()
+	switch {
+	case tried == 0:
+		err := x.noExit(u, exits)
+		if given && !errors.Is(err, ErrNoExit) {
+			return fmt.Errorf("path: %w: each exit that would do for port %d is it, or of its family or network, or to be avoided now", ErrGuard, u.Port)
+		}
+		return err
+	case given:
+		return fmt.Errorf("path: %w: no middle relay goes with it and an exit for port %d (%d tried)", ErrGuard, u.Port, tried)
+	case pairs == 0:
+		return x.noGuard(u, tried)
+	}
+	return fmt.Errorf("path: no middle relay goes with any guard and exit for port %d: each of the %d relays %sshares a family or network (IPv4 /16, IPv6 /32) with one of them",
 		u.Port, len(x.middles.relays), x.orAvoided(u, &x.middles))
 }
 
