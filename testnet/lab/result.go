@@ -149,7 +149,7 @@ func (l *Lab) idle(name string, deeds uint64) {
 
 // finish looks at what was expected, when all has ended.
 func (l *Lab) finish() {
-	r, x := &l.result, &l.plan.Expect
+	r := &l.result
 	slices.SortFunc(r.Downloads, func(a, b Download) int { return cmp.Or(a.Load-b.Load, a.Index-b.Index) })
 	slices.SortFunc(r.Periods, func(a, b Period) int { return a.ValidAfter.Compare(b.ValidAfter) })
 	r.Missed = l.missed()
@@ -159,68 +159,96 @@ func (l *Lab) finish() {
 	if r.Stopped {
 		return // what was expected had not the time to come
 	}
-	fail := func(format string, a ...any) { r.Failed = append(r.Failed, fmt.Sprintf(format, a...)) }
-	if n := len(r.Downloads); n > 0 {
-		if c := r.Share(func(d Download) bool { return d.Complete }); c < x.Complete {
-			fail("complete = %v: %.4f of %d downloads", x.Complete, c, n)
+	l.lookAtDownloads()
+	l.lookAtCounts()
+	l.lookAtWords()
+	l.lookAtKills()
+	l.story.End(time.Now())
+}
+
+func (r *Result) fail(format string, a ...any) {
+	r.Failed = append(r.Failed, fmt.Sprintf(format, a...))
+}
+
+func (l *Lab) lookAtDownloads() {
+	r, x := &l.result, &l.plan.Expect
+	n := len(r.Downloads)
+	if n == 0 {
+		if len(l.plan.Loads) > 0 {
+			r.fail("no download came to its end")
 		}
-		if c := r.Share(func(d Download) bool { return d.Complete && d.Tries == 1 }); c < x.FirstTry {
-			fail("first_try = %v: %.4f of %d downloads", x.FirstTry, c, n)
-		}
-		if f := r.Median(func(d Download) time.Duration { return d.First }); x.FirstByte > 0 && f > time.Duration(x.FirstByte) {
-			fail("first_byte = %q: %v for half of the downloads", x.FirstByte, f)
-		}
-		if s := slices.MaxFunc(r.Downloads, func(a, b Download) int { return cmp.Compare(a.Took, b.Took) }); x.Slowest > 0 && s.Took > time.Duration(x.Slowest) {
-			fail("slowest = %q: one took %v", x.Slowest, s.Took)
-		}
-	} else if len(l.plan.Loads) > 0 {
-		fail("no download came to its end")
+		return
 	}
+	if c := r.Share(func(d Download) bool { return d.Complete }); c < x.Complete {
+		r.fail("complete = %v: %.4f of %d downloads", x.Complete, c, n)
+	}
+	if c := r.Share(func(d Download) bool { return d.Complete && d.Tries == 1 }); c < x.FirstTry {
+		r.fail("first_try = %v: %.4f of %d downloads", x.FirstTry, c, n)
+	}
+	if f := r.Median(func(d Download) time.Duration { return d.First }); x.FirstByte > 0 && f > time.Duration(x.FirstByte) {
+		r.fail("first_byte = %q: %v for half of the downloads", x.FirstByte, f)
+	}
+	if s := slices.MaxFunc(r.Downloads, func(a, b Download) int { return cmp.Compare(a.Took, b.Took) }); x.Slowest > 0 && s.Took > time.Duration(x.Slowest) {
+		r.fail("slowest = %q: one took %v", x.Slowest, s.Took)
+	}
+}
+
+func (l *Lab) lookAtCounts() {
+	r, x := &l.result, &l.plan.Expect
 	if r.Missed > x.MissedPeriods {
-		fail("missed_periods = %d: %d had no consensus", x.MissedPeriods, r.Missed)
+		r.fail("missed_periods = %d: %d had no consensus", x.MissedPeriods, r.Missed)
 	}
 	if r.Breaches < x.Breaches {
-		fail("breaches = %d: honest relays saw %d", x.Breaches, r.Breaches)
+		r.fail("breaches = %d: honest relays saw %d", x.Breaches, r.Breaches)
 	}
 	if len(r.free) > 0 || r.Refused < x.Refused {
-		fail("refused: of requests of clients that are villains %s", cmp.Or(strings.Join(r.free, ", "), fmt.Sprintf("none, which should be %d of each", x.Refused)))
+		r.fail("refused: of requests of clients that are villains %s", cmp.Or(strings.Join(r.free, ", "), fmt.Sprintf("none, which should be %d of each", x.Refused)))
 	}
 	if len(r.cold) > 0 {
-		fail("ready = %q, from the first relay list that could be had: %s", x.Ready, strings.Join(r.cold, ", "))
+		r.fail("ready = %q, from the first relay list that could be had: %s", x.Ready, strings.Join(r.cold, ", "))
 	}
 	if len(r.idle) > 0 {
-		fail("deeds = %d of each villain: %s", x.Deeds, strings.Join(r.idle, ", "))
+		r.fail("deeds = %d of each villain: %s", x.Deeds, strings.Join(r.idle, ", "))
 	}
 	if r.Ended < x.Ended {
-		fail("ended = %d: honest nodes ended %d links", x.Ended, r.Ended)
+		r.fail("ended = %d: honest nodes ended %d links", x.Ended, r.Ended)
 	}
 	if r.Again < x.Again {
-		fail("again = %d: clients asked for %d streams on another circuit by themselves", x.Again, r.Again)
+		r.fail("again = %d: clients asked for %d streams on another circuit by themselves", x.Again, r.Again)
 	}
 	if r.Torn < x.Torn {
-		fail("torn = %d: clients ended %d circuits for what came on them", x.Torn, r.Torn)
+		r.fail("torn = %d: clients ended %d circuits for what came on them", x.Torn, r.Torn)
 	}
 	if x.Counts > 0 && r.Most > uint64(x.Counts) {
-		fail("counts = %q: a relay counted for %d", x.Counts, r.Most)
+		r.fail("counts = %q: a relay counted for %d", x.Counts, r.Most)
 	}
 	if x.Behind > 0 && r.Behind > time.Duration(x.Behind) {
-		fail("behind = %q: the relay list of %s was %v old", x.Behind, r.Behinder, r.Behind.Round(time.Millisecond))
+		r.fail("behind = %q: the relay list of %s was %v old", x.Behind, r.Behinder, r.Behind.Round(time.Millisecond))
 	}
+}
+
+// lookAtWords looks at what nodes told their operators, and whom they accuse.
+func (l *Lab) lookAtWords() {
+	r, x := &l.result, &l.plan.Expect
 	for i, s := range x.Says {
 		if !l.said[i].Load() {
-			fail("says: %s did not tell its operator %q", s.Node, s.Text)
+			r.fail("says: %s did not tell its operator %q", s.Node, s.Text)
 		}
 	}
 	for _, who := range x.Accused {
 		if !slices.Contains(r.Accused, who) {
-			fail("accused: nobody accuses %s", who)
+			r.fail("accused: nobody accuses %s", who)
 		}
 	}
 	for _, who := range r.Accused {
 		if !slices.Contains(x.Accused, who) {
-			fail("accused: %s is accused, which was not expected", who)
+			r.fail("accused: %s is accused, which was not expected", who)
 		}
 	}
+}
+
+func (l *Lab) lookAtKills() {
+	r, x := &l.result, &l.plan.Expect
 	for _, k := range l.kills {
 		if k.took == 0 && k.cut {
 			continue
@@ -233,9 +261,8 @@ func (l *Lab) finish() {
 	}
 	slices.Sort(r.Took)
 	if r.Kills > 0 && float64(r.Prompt) < x.ReconnectShare*float64(r.Kills) {
-		fail("reconnect = %q: a new connection worked in time after %d of %d kills", x.Reconnect, r.Prompt, r.Kills)
+		r.fail("reconnect = %q: a new connection worked in time after %d of %d kills", x.Reconnect, r.Prompt, r.Kills)
 	}
-	l.story.End(time.Now())
 }
 
 // missed counts the periods without a consensus, from the first one that anybody saw to the end of the run.
