@@ -56,6 +56,10 @@ func TestTargets(t *testing.T) {
 		{"tcp", "aaaa.onion:80", "", 0, 0},
 		{"tcp", "aaaa.Onion.:80", "", 0, 0},
 		{"tcp", "aaaa.peel.alt:80", "", 0, 0},
+		{"tcp", "aaaa.onion..:80", "", 0, 0},
+		{"tcp", "[aaaa.onion:80]:80", "", 0, 0}, // a port that went with the name, as some programs have it
+		{"tcp", "aaaa.onion/:80", "", 0, 0},
+		{"tcp", "a_b-c.x1.example:80", "a_b-c.x1.example", 80, 0},
 		{"tcp4", "[2001:db8::1]:80", "", 0, 0},
 		{"tcp6", "192.0.2.1:80", "", 0, 0},
 		{"tcp6", "[::ffff:192.0.2.1]:80", "", 0, 0},
@@ -222,11 +226,14 @@ func TestResolve(t *testing.T) {
 		}
 		for host, reason := range map[string]cell.EndReason{
 			"end-4.example": cell.EndNotFound, "end-3.example": cell.EndResolveFailed, "nameless.example": cell.EndNotFound,
-			"aaaa.onion": cell.EndNotFound, "": 0, "a b": 0, "fe80::1%eth0": 0,
+			"aaaa.onion": cell.EndNotFound, "aaaa.onion..": cell.EndNotFound, "aaaa.onion:80": cell.EndNotFound, "printer.local..": cell.EndNotFound, ".": cell.EndNotFound, "": 0, "a b": 0, "fe80::1%eth0": 0,
 		} {
 			if got, err := c.Resolve(t.Context(), host); err == nil || endReason(err) != reason {
 				t.Errorf("%q: %v, %v", host, got, err)
 			}
+		}
+		if asked := strings.Join(w.hosts(), " "); strings.Contains(asked, "onion") || strings.Contains(asked, "local") {
+			t.Errorf("exits were asked for %s", asked)
 		}
 	})
 }

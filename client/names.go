@@ -8,6 +8,7 @@ import (
 
 	"peel/cell"
 	"peel/circuit/stream"
+	"peel/client/dns"
 	"peel/client/socks"
 )
 
@@ -27,6 +28,7 @@ var (
 	errNoService  = &nameError{"services cannot be visited yet", socks.ServiceNotFound}
 	errLocal      = &nameError{"a name of this machine or of the network it is in, which is told to no exit", socks.HostUnreachable}
 	errInvalid    = &nameError{"names under .invalid are none (RFC 6761): no exit is asked for them", socks.HostUnreachable}
+	errNoHost     = &nameError{"not the name of a host: labels of letters, digits, hyphens and underscores, with dots between them", socks.HostUnreachable}
 	errForgotten  = &nameError{"a virtual address that stands for no name, or not any more: look the name up again", socks.HostUnreachable}
 )
 
@@ -47,11 +49,14 @@ func checkHost(host string) error {
 	if host == "" || len(host) > cell.MaxName || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Errorf("client: target host: must be 1 to %d printable ASCII characters without spaces (a name in other letters: its xn-- form)", cell.MaxName)
 	}
-	if a, err := netip.ParseAddr(host); err == nil && a.Zone() != "" {
+	a, err := netip.ParseAddr(host)
+	if err == nil && a.Zone() != "" {
 		return errors.New("client: target host: an address with a zone means something on this machine only")
 	}
 	name := plain(host)
 	switch {
+	case err != nil && !dns.IsHost(name): // x.onion:80 is not under onion
+		return errNoHost
 	case under(name, "onion"):
 		return errOnion
 	case strings.HasSuffix(name, serviceSuffix) && isService(name):

@@ -165,11 +165,11 @@ func (r *request) query() (host string, addr netip.Addr, ok bool) {
 		addr, ok = parseReverse(name)
 		return "", addr, ok
 	}
-	return name, netip.Addr{}, isHost(name)
+	return name, netip.Addr{}, IsHost(name)
 }
 
-// isHost says whether a name may be that of a host: letters, digits, hyphens, and underscores, which some use.
-func isHost(name string) bool {
+// IsHost says whether a name in small letters, without a last dot, may be that of a host: letters, digits, hyphens, and underscores, which some use.
+func IsHost(name string) bool {
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || strings.ContainsFunc(label, func(r rune) bool {
 			return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
