@@ -53,8 +53,8 @@ func newCage(t *testing.T) *cage {
 	return c
 }
 
-// count begins to count the packets that leave: those to the door, those to the DNS port, and all others, but for what the
-// kernel itself says to its neighbours.
+// count begins to count the packets that leave: those to the door, those to the DNS port, and all others, but for what the kernel says
+// to its neighbours, and Chromium does by mDNS, which no router hands on: that a name it drew by chance is its own.
 func (c *cage) count(t *testing.T, door string) {
 	_, port, _ := strings.Cut(door, ":")
 	rules := `table inet leak {
@@ -67,6 +67,8 @@ func (c *cage) count(t *testing.T, door string) {
 		type filter hook output priority 0; policy accept;
 		oifname "lo" accept
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld-listener-query, mld-listener-report, mld2-listener-report, mld-listener-done } accept
+		ip daddr 224.0.0.0/24 accept
+		ip6 daddr ff02::/16 accept
 		ip daddr ` + c.host + ` tcp dport ` + port + ` counter name door accept
 		ip daddr ` + c.host + ` meta l4proto { tcp, udp } th dport 53 counter name dns accept
 		meta l4proto { tcp, udp } th dport 53 counter name leak_dns accept

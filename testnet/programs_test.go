@@ -63,12 +63,13 @@ type house struct {
 	mu         sync.Mutex
 	seen       []socks.Request
 	paths      map[string]int // that the servers were asked for
+	gathered   chan struct{}  // has one when the page has looked for addresses
 	repository string         // the folder of repo.git
 }
 
 // newHouse runs it all in a network until the test ends, its doors on the address given, DNS on the port.
 func newHouse(t *testing.T, n *Net, addr, dnsPort string) *house {
-	h := &house{t: t, paths: map[string]int{}}
+	h := &house{t: t, paths: map[string]int{}, gathered: make(chan struct{}, 1)}
 
 	handler := http.HandlerFunc(h.serve)
 	h.web, h.tls = httptest.NewServer(handler), httptest.NewTLSServer(handler)
@@ -130,6 +131,15 @@ func listenDNS(t *testing.T, addr string) (net.Listener, net.PacketConn) {
 
 const hello = "hello through the network\n"
 
+// gathering is a part of a page that looks for addresses of its reader, by a packet to a server of its own, past every proxy that carries none.
+// The page is there when that is over.
+const gathering = `<img src="/hold" style="display:none"><script>
+const p = new RTCPeerConnection({iceServers: [{urls: "stun:198.51.100.1:3478"}]})
+p.onicegatheringstatechange = () => { if (p.iceGatheringState == "complete") fetch("/gathered") }
+p.createDataChannel("x")
+p.createOffer().then(o => p.setLocalDescription(o))
+</script>`
+
 // serve is a web server: a page with ten resources, a git repository, and a text for everything else.
 func (h *house) serve(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
@@ -141,6 +151,18 @@ func (h *house) serve(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `<!doctype html><title>ten</title><style>body{margin:0}img{float:left;width:80px;height:60px}</style>`)
 		for i := range 10 {
 			fmt.Fprintf(w, `<img src="/tile/%d.svg">`, i)
+		}
+		io.WriteString(w, gathering)
+	case r.URL.Path == "/gathered":
+		select {
+		case h.gathered <- struct{}{}:
+		default:
+		}
+	case r.URL.Path == "/hold":
+		select {
+		case <-h.gathered:
+		case <-r.Context().Done():
+		case <-time.After(time.Minute):
 		}
 	case strings.HasPrefix(r.URL.Path, "/tile/"):
 		w.Header().Set("Content-Type", "image/svg+xml")
@@ -474,6 +496,9 @@ func tryChromium(t *testing.T, h *house) {
 			t.Errorf("resource %d was fetched %d times", i, got)
 		}
 	}
+	if h.asked("/gathered") == 0 {
+		t.Error("the page did not look for addresses of its reader")
+	}
 	found := false
 	for _, r := range h.since(n) {
 		found = found || r.Host == here
@@ -501,7 +526,7 @@ func tryChromium(t *testing.T, h *house) {
 func chromium(t *testing.T, h *house, args ...string) []string {
 	all := []string{"--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
 		"--disable-sync", "--disable-dev-shm-usage", "--user-data-dir=" + t.TempDir(), "--proxy-server=socks5://" + h.door,
-		"--proxy-bypass-list=<-loopback>", "--timeout=60000"}
+		"--proxy-bypass-list=<-loopback>", "--webrtc-ip-handling-policy=disable_non_proxied_udp", "--timeout=60000"}
 	if os.Getuid() == 0 {
 		all = append(all, "--no-sandbox")
 	}
