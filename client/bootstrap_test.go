@@ -245,16 +245,21 @@ func TestRelaysThatWereAskedForTheDirectoryAreAvoided(t *testing.T) {
 	})
 }
 
+// folderWith is a client's folder in which a consensus is from the start.
+func folderWith(t *testing.T, consensus []byte) string {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "consensus"), consensus, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func TestExpiredConsensusIsUsedForADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 6)
 		time.Sleep(26*time.Hour + 50*time.Minute)
 		var log lockedBuffer
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "consensus"), w.Text, 0o600); err != nil { // it is there from the start
-			t.Fatal(err)
-		}
-		c := w.ready(Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		c := w.ready(Config{Dir: folderWith(t, w.Text), Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if err := dialAndEcho(c, "www.example:443"); err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +270,7 @@ func TestExpiredConsensusIsUsedForADay(t *testing.T) {
 
 		for _, l := range []*slog.Logger{nil, slog.New(slog.NewTextHandler(&log, nil))} { // who has no log is told as the client starts
 			var stages record
-			w.ready(Config{Dir: dir, Progress: stages.add, Log: l})
+			w.ready(Config{Dir: folderWith(t, w.Text), Progress: stages.add, Log: l})
 			want := 0
 			if l == nil {
 				want = 1

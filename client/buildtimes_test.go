@@ -156,6 +156,7 @@ func TestLateBuildIsNotWaitedFor(t *testing.T) {
 		if l := again.pool.times.limit(); l != leastLimit {
 			t.Errorf("after a restart the limit is %v", l)
 		}
+		run(t, again)()
 		if err := os.WriteFile(filepath.Join(dir, timesName), []byte("nonsense"), 0o600); err != nil {
 			t.Fatal(err)
 		}

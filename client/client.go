@@ -18,7 +18,10 @@
 // # State
 //
 // New makes the folder Config.Dir where it is missing; a relative one is taken from the working directory of that moment. A folder is for
-// one client at a time: of two, one overwrites the guards of the other, which then enters by more relays than it should, and nothing hinders that.
+// one client at a time: of two, one would overwrite the guards of the other, which would then enter by more relays than it should. So New
+// locks a file in it, and for a folder that a client or relay uses, of this program or another, its error is ErrInUse. Run gives the folder
+// back when it returns, at once if its context has ended before; so does the end of the program, however it comes. Where there are no locks,
+// as on some network file systems, the log says so and nothing hinders a second client.
 //
 // # Errors
 //
@@ -177,6 +180,7 @@ type core struct {
 	virtual *virtual
 	machine machine
 	ended   chan struct{} // closed when Run is about to return
+	release func()        // gives the folder back
 
 	ruling sync.Mutex // goes before the pool's; held while a consensus or rules are taken into use
 	rules  path.Rules
@@ -186,13 +190,28 @@ type core struct {
 	turn  int        // which authority is asked next
 }
 
-// New checks the configuration. It starts nothing.
+// New checks the configuration, and takes the folder for this client. It starts nothing.
 func New(cfg Config) (*Client, error) {
 	ownDial := cfg.Dial != nil
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	release, err := cache.Hold(cfg.Dir, cfg.Log)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	c, err := open(cfg, ownDial)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	c.release = release
+	return &Client{core: c}, nil
+}
+
+// open makes a client of what is in the folder that it holds.
+func open(cfg Config, ownDial bool) (_ *core, err error) {
 	c := &core{
 		cfg: cfg, rules: cfg.Paths, network: cfg.Network.ID(), log: cfg.Log, ended: make(chan struct{}),
 		unread: stream.NewBudget(stream.Limits{Unread: int(min(cfg.Memory, math.MaxInt))}),
@@ -217,7 +236,7 @@ func New(cfg Config) (*Client, error) {
 	c.boot.init(cfg.Progress, &c.events)
 	c.pool = newPool(c, guards, file)
 	c.pool.loadTimes(cfg.Dir)
-	return &Client{core: c}, nil
+	return c, nil
 }
 
 // Isolated returns a view of the client whose streams share no circuit with those of any other token. Tokens are
@@ -238,6 +257,8 @@ func (c *Client) Isolated(token any) *Client {
 var (
 	// ErrNotRunning is in the errors of those that gave up waiting while Run had not been called.
 	ErrNotRunning = errors.New("client: not running: call Run first")
+	// ErrInUse is in New's error for a folder that a client or relay uses already.
+	ErrInUse = cache.ErrInUse
 	// ErrClosed is what a client says when its Run has ended.
 	ErrClosed = fmt.Errorf("client: its Run has ended: %w", net.ErrClosed)
 )
@@ -249,6 +270,7 @@ func (c *Client) Run(ctx context.Context) error {
 	if links == nil {
 		return errors.New("client: Run was called before: make another client")
 	}
+	defer c.release()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg contain.Group

@@ -292,3 +292,45 @@ func TestErrorsAreWhatTheDocumentationSays(t *testing.T) {
 		}
 	})
 }
+
+// A second client of a folder is refused and does no harm, while the first runs and before; when that has ended, or was never to run, the folder is free.
+func TestAFolderIsForOneClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		cfg := Config{Dir: filepath.Join(t.TempDir(), "state"), Network: w.Network}
+		refused := func(when string) {
+			t.Helper()
+			if c, err := New(cfg); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), cfg.Dir) || c != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+		c := w.client(cfg)
+		refused("before it runs")
+		stop := run(t, c)
+		refused("while it starts")
+		if err := c.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		refused("while it runs")
+		if err := dialAndEcho(c, "www.example:443"); err != nil {
+			t.Error(err)
+		}
+		stop()
+		again := w.client(cfg)
+		if c.Run(t.Context()) == nil {
+			t.Error("a client runs twice")
+		}
+		refused("when the first was told to run again")
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := again.Run(ended); err != nil {
+			t.Error(err)
+		}
+		os.WriteFile(filepath.Join(cfg.Dir, GuardsFile(w.Network.ID())), []byte("broken"), 0o600)
+		for _, want := range []string{"is broken", ""} { // a New that fails gives the folder back
+			if _, err := New(cfg); want != "" && (err == nil || !strings.Contains(err.Error(), want)) || want == "" && err != nil {
+				t.Errorf("want %q: %v", want, err)
+			}
+		}
+	})
+}

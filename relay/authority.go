@@ -23,7 +23,8 @@ type Authority struct {
 }
 
 // NewAuthority makes the node. In cfg only Network, Keys.Link, Listeners and the hooks count; ac needs the authority's
-// certificate and signing key. The authority reaches the others, and tries relays, over this node's own links. It starts nothing.
+// certificate and signing key. The authority reaches the others, and tries relays, over this node's own links. It takes the folder
+// ac.Dir until Run ends, and starts nothing.
 func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 	n := new(Authority)
 	ac.Network = cfg.Network
@@ -50,6 +51,7 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 	cfg.Directory = n.authority
 	cfg.ID = n.authority.ID()
 	if n.relay, err = New(cfg); err != nil {
+		n.authority.Close()
 		return nil, err
 	}
 	return n, nil
@@ -103,6 +105,7 @@ func (n *Authority) Run(ctx context.Context) error {
 	if !n.relay.ran.CompareAndSwap(false, true) {
 		return errRan
 	}
+	defer n.authority.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg contain.Group

@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"context"
 	"crypto/ecdh"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"peel/cell"
 	"peel/directory"
@@ -95,6 +98,49 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	}
 	if n, err := NewAuthority(Config{Network: dirtest.New(1, 0).Network}, authorityConfig()); err == nil || n != nil {
 		t.Errorf("an authority without keys: %v", err)
+	}
+}
+
+// A folder is for one relay or authority: another is refused until Run has ended, and one that is refused for something else leaves the folder free.
+func TestAFolderIsForOneNode(t *testing.T) {
+	n := dirtest.New(1, 0)
+	a := n.Authorities[0]
+	relay := Config{Network: n.Network, Keys: someKeys(t), Listeners: []net.Listener{listens("198.51.100.1:9001")}, Nickname: "me", Dir: t.TempDir()}
+	node := relay
+	node.Keys, node.Dir = Keys{Link: a.Link}, ""
+	voter := authority.Config{Certificate: a.Certificate, SigningKey: a.Signing, Now: func() time.Time { return dirtest.ValidAfter }, Dir: t.TempDir()}
+	type runs interface{ Run(context.Context) error }
+	for what, start := range map[string]func(well bool) (runs, error){
+		"a relay": func(well bool) (runs, error) {
+			cfg := relay
+			if !well {
+				cfg.Nickname = "no nickname"
+			}
+			return New(cfg)
+		},
+		"an authority": func(well bool) (runs, error) {
+			cfg := node
+			if !well {
+				cfg.Listeners = nil
+			}
+			return NewAuthority(cfg, voter)
+		},
+	} {
+		for range 2 {
+			if _, err := start(false); err == nil || errors.Is(err, cache.ErrInUse) {
+				t.Errorf("%s that is wrongly configured: %v", what, err)
+			}
+			first, err := start(true)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if _, err := start(true); !errors.Is(err, cache.ErrInUse) {
+				t.Errorf("%s, a second time: %v", what, err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			first.Run(ctx)
+		}
 	}
 }
 

@@ -135,6 +135,7 @@ type Relay struct {
 	budget     *stream.Budget // of the streams of all circuits
 	stats      Stats
 	ran        atomic.Bool
+	release    func()      // gives the folder back
 	draining   atomic.Bool // nothing new is taken
 	pausing    atomic.Pointer[pausing]
 	toHosts    atomic.Uint64 // bytes that were sent there while there was a rate or a quota
@@ -182,8 +183,8 @@ type Stats struct {
 	Lookups                                    exit.Lookups
 }
 
-// New checks the configuration. It starts nothing.
-func New(cfg Config) (*Relay, error) {
+// New checks the configuration, and takes the folder Dir for this relay until Run ends; one that a node uses is cache.ErrInUse. It starts nothing.
+func New(cfg Config) (made *Relay, err error) {
 	if cfg.Network == nil {
 		return nil, errors.New("relay: no network given: a relay needs the network file")
 	}
@@ -232,6 +233,14 @@ func New(cfg Config) (*Relay, error) {
 	r.unproved.oldest = true
 	r.doors = doors{of: make(map[netip.AddrPort]*tested), none: make(chan struct{}), sooner: make(chan struct{}, 1), bind: plain}
 	r.doors.announced.Store(&announced{replaced: make(chan struct{})})
+	if r.release, err = cache.Hold(cfg.Dir, cfg.Log); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	defer func() {
+		if made == nil {
+			r.release()
+		}
+	}()
 	r.quota = quota{most: cfg.Quota, daily: cfg.QuotaDaily}
 	if err := r.quota.load(cfg.Dir, cfg.Now()); err != nil {
 		return nil, err
@@ -265,7 +274,6 @@ func New(cfg Config) (*Relay, error) {
 		}
 		r.settled.Store(s)
 	}
-	var err error
 	if r.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: r.log, Now: cfg.Now, Write: r.write, Chance: r.chance}); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
@@ -346,6 +354,7 @@ func (r *Relay) Run(ctx context.Context) error {
 var errRan = errors.New("relay: Run was called before: make another relay, with new listeners")
 
 func (r *Relay) run(ctx context.Context) error {
+	defer r.release()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	r.ctx = ctx

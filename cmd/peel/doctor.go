@@ -21,6 +21,7 @@ import (
 	"peel/cmd/peel/internal/admin"
 	"peel/cmd/peel/internal/conf"
 	"peel/directory"
+	"peel/directory/cache"
 	"peel/relay"
 )
 
@@ -132,8 +133,13 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 	if !slices.ContainsFunc(faults, func(f fault) bool { return f.key == "keys" }) {
 		add(checkKeys(kind, keys, now)...)
 	}
+	node := lifeOf(ctx, state)
 	if state != "" && !slices.ContainsFunc(faults, func(f fault) bool { return f.key == "state" }) {
-		add(ok("state", state+" is, or will be made, safe from others"))
+		says := " is, or will be made, safe from others"
+		if node == alive {
+			says = " is safe from others, and the node runs with it"
+		}
+		add(ok("state", state+says))
 	}
 	for _, f := range faults {
 		add(faultOf(f))
@@ -144,7 +150,7 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 			add(checkWritable("keys", keys, "each week a new onion key is to be kept there", mayWrite)...)
 		}
 	}
-	add(checkPorts(ports, lifeOf(ctx, state))...)
+	add(checkPorts(ports, node)...)
 	add(checkClock(network, state, now))
 	add(checkOpenFiles(kind))
 	add(checkDisk(state))
@@ -158,12 +164,12 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 type life int
 
 const (
-	unknown life = iota // it is another user's, or has no socket to be asked at
+	unknown life = iota // it is another user's, or has no state folder
 	ended
 	alive
 )
 
-// lifeOf says whether a node answers in a state folder.
+// lifeOf says whether a node answers in a state folder, or holds it, as one does that has no socket.
 func lifeOf(ctx context.Context, state string) life {
 	if state == "" {
 		return unknown
@@ -175,7 +181,7 @@ func lifeOf(ctx context.Context, state string) life {
 		_, err = a.Get(ctx, "/healthz")
 	}
 	switch {
-	case err == nil:
+	case err == nil, cache.Held(state):
 		return alive
 	case errors.Is(err, fs.ErrPermission):
 		return unknown

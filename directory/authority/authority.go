@@ -91,6 +91,7 @@ type Authority struct {
 	voting   map[cell.Key]chan struct{} // one more for each other authority, by its link key
 
 	credentials atomic.Pointer[credentials]
+	release     func() // gives the folder back
 
 	reloading sync.Mutex // held while lists are loaded
 	toldMu    sync.Mutex
@@ -109,8 +110,24 @@ type signed struct {
 	text []byte
 }
 
-// New makes an authority and loads what it kept. It starts nothing.
+// New makes an authority and loads what it kept. It takes the folder Dir for this authority until Close; one that a node uses is
+// cache.ErrInUse. It starts nothing.
 func New(cfg Config) (*Authority, error) {
+	release, err := cache.Hold(cfg.Dir, cfg.Log)
+	if err != nil {
+		return nil, fmt.Errorf("authority: %w", err)
+	}
+	a, err := open(cfg)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	a.release = release
+	return a, nil
+}
+
+// open makes an authority of what is in the folder that it holds.
+func open(cfg Config) (*Authority, error) {
 	k, err := openKeep(cfg.Dir)
 	if err != nil {
 		return nil, err
@@ -120,6 +137,9 @@ func New(cfg Config) (*Authority, error) {
 	}
 	return newAuthority(cfg, k, cfg.Dir != "")
 }
+
+// Close gives the folder back, when Run has returned, or is never called, and nobody asks the authority any more: votes are kept as they come.
+func (a *Authority) Close() { a.release() }
 
 func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	if cfg.Network == nil || cfg.Dial == nil || cfg.Reach == nil {
@@ -144,7 +164,7 @@ func newAuthority(cfg Config, k *keep, durable bool) (*Authority, error) {
 	a := &Authority{
 		log: cfg.Log, now: cfg.Now, network: cfg.Network.ID(), schedule: cfg.Network.Schedule.WithDefaults(),
 		started: cfg.Now(), keep: k, due: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		small: readers{most: smallRequests}, large: make(chan struct{}, largeRequests), voting: make(map[cell.Key]chan struct{}),
+		release: func() {}, small: readers{most: smallRequests}, large: make(chan struct{}, largeRequests), voting: make(map[cell.Key]chan struct{}),
 	}
 	a.store, a.samples = newStore(a.schedule.Period), newSamples(a.schedule.Period)
 	if err := a.takeKeys(&cfg); err != nil {

@@ -418,6 +418,7 @@ func TestRestartFromDisk(t *testing.T) {
 			if err := a.Run(ctx); err != nil {
 				t.Error(err)
 			}
+			a.Close()
 		}
 		a := start()
 		w.nodes[0].handler = a

@@ -213,7 +213,11 @@ func (n *node) make(live *life, l net.Listener, face int) (func(context.Context)
 		Now: n.host.now, Write: n.host.write, Chance: n.lab.luck(n.name, n.born),
 		Villain: &relay.Villain{Cells: n.mind.Cells, Directory: n.mind.Directory, Observed: n.mind.Claim},
 	}
-	dir, err := n.lab.folder(n.name)
+	name := n.name
+	if face == 1 { // which is another authority, and would overwrite what the first keeps
+		name += "-" + equivocate
+	}
+	dir, err := n.lab.folder(name)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"peel/directory/cache"
 )
 
 // socketHost is what our own clients call a node on its socket.
@@ -84,7 +86,7 @@ func checkAbove(dir string) error {
 }
 
 // ErrInUse is in the error of a folder whose node runs already.
-var ErrInUse = errors.New("another peel runs with this state folder: end it, or give this one another folder")
+var ErrInUse = cache.ErrInUse
 
 // ErrNoSocket is in the error of a folder that cannot hold a socket: its name is too long, or its file system has none. A node
 // can do without.
@@ -97,7 +99,10 @@ func listenSocket(dir string) (net.Listener, func(), error) {
 	if n := len(path); n > mostPath {
 		return nil, nil, fmt.Errorf("admin: %w: %s has %d bytes, and the path of a socket at most %d: choose a shorter state folder", ErrNoSocket, path, n, mostPath)
 	}
-	unlock, err := lock(filepath.Join(dir, lockFile))
+	unlock, err := cache.Lock(filepath.Join(dir, lockFile))
+	if errors.Is(err, cache.ErrNoLock) { // then what is at the socket decides; the node says what that means for its folder
+		unlock, err = func() {}, nil
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("admin: %s: %w", dir, err)
 	}

@@ -8,9 +8,6 @@ import (
 // OwnedByUs says that every file does: there, folders are what keeps others out.
 func OwnedByUs(fs.FileInfo) bool { return true }
 
-// lock does nothing: the socket's own file is in the way of a second one.
-func lock(string) (undo func(), err error) { return func() {}, nil }
-
 // bind needs Windows 10 of 2018 or newer.
 func bind(path string) (net.Listener, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
