@@ -165,21 +165,8 @@ func (t *localnet) run(ctx context.Context) (end error) {
 	}
 	d := new(doors)
 	defer d.close()
-	l, err := listenSOCKS(t.socks, "--socks")
-	if err != nil {
+	if err := t.listen(d); err != nil {
 		return err
-	}
-	d.ports = []port{{Listener: l}}
-	if openToOthers(l.Addr()) {
-		fmt.Fprintf(t.stderr, "peel: warning: --socks %s is open to other machines: whoever reaches it can use it\n", t.socks)
-	}
-	if t.dns != "" {
-		if d.udp, d.tcp, err = listenDNS(t.dns); err != nil {
-			return fmt.Errorf("--%w", err)
-		}
-		if openToOthers(d.udp.LocalAddr()) {
-			fmt.Fprintf(t.stderr, "peel: warning: --dns %s is open to other machines: whoever reaches it can use it\n", t.dns)
-		}
 	}
 	remove, err := t.folder()
 	if err != nil {
@@ -261,7 +248,33 @@ func (t *localnet) run(ctx context.Context) (end error) {
 		})
 	}
 	wg.Go(func(p *contain.Panic) { cancel(p) }, func() { look.run(ctx) })
-	err = t.use(ctx, n, d, web.url)
+	return endOf(ctx, t.use(ctx, n, d, web.url))
+}
+
+// listen opens the ports at which applications find the network.
+func (t *localnet) listen(d *doors) error {
+	l, err := listenSOCKS(t.socks, "--socks")
+	if err != nil {
+		return err
+	}
+	d.ports = []port{{Listener: l}}
+	if openToOthers(l.Addr()) {
+		fmt.Fprintf(t.stderr, "peel: warning: --socks %s is open to other machines: whoever reaches it can use it\n", t.socks)
+	}
+	if t.dns == "" {
+		return nil
+	}
+	if d.udp, d.tcp, err = listenDNS(t.dns); err != nil {
+		return fmt.Errorf("--%w", err)
+	}
+	if openToOthers(d.udp.LocalAddr()) {
+		fmt.Fprintf(t.stderr, "peel: warning: --dns %s is open to other machines: whoever reaches it can use it\n", t.dns)
+	}
+	return nil
+}
+
+// endOf is how a run ends whose context has ended, or whose use of the network did, with err.
+func endOf(ctx context.Context, err error) error {
 	var status *exitError
 	switch cause := context.Cause(ctx); {
 	case errors.As(err, &status): // the command's, whatever ended it
