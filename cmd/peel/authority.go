@@ -92,13 +92,9 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	if cfg.MeasureFrom, err = f.MeasureFrom(); err != nil {
 		return err
 	}
-	if cfg.Memory, err = conf.Size(f.Memory, conf.LeastRelayMemory); err != nil {
+	if cfg.Memory, err = relayBudget(f.Memory, votesMemory); err != nil {
 		return err
 	}
-	if cfg.Memory == 0 {
-		cfg.Memory = relayMemory(available())
-	}
-	keepWithin(cfg.Memory, votesMemory)
 	nickname := ""
 	for _, a := range network.Authorities {
 		if a.LinkKey == cell.Key(link.PublicKey().Bytes()) {

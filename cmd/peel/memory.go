@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"math"
 	"os"
 	"path/filepath"
@@ -70,6 +71,17 @@ func groupLimit(root, group, file string) int64 {
 // relayMemory is the memory budget of a relay that was told none: half of what there is.
 func relayMemory(available int64) int64 {
 	return min(max(available/2, conf.LeastRelayMemory), mostRelayMemory)
+}
+
+// relayBudget is the memory that the data of a relay take at most, as its file says or else relayMemory. It keeps the process within that and own.
+func relayBudget(said string, own int64) (int64, error) {
+	budget, err := conf.Size(said, conf.LeastRelayMemory)
+	if err != nil {
+		return 0, err
+	}
+	budget = cmp.Or(budget, relayMemory(available()))
+	keepWithin(budget, own)
+	return budget, nil
 }
 
 // clientMemory is that of a client: an eighth of what there is.

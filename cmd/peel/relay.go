@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peel/cmd/peel/internal/conf"
+	"peel/directory"
 	"peel/relay"
 	"peel/relay/exit"
 	"peel/relay/exit/dns"
@@ -101,39 +102,9 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 	if err != nil {
 		return err
 	}
-	keys, err := relay.LoadKeys(f.Keys)
-	if err != nil {
-		return err
-	}
 	log, level := logger(w, f.Log)
-	cfg := relay.Config{Network: network, Keys: keys, Nickname: f.Nickname, Dir: f.State, KeyDir: f.Keys, Log: log.With("node", f.Nickname)}
-	s, err := relaySettings(&f)
+	cfg, err := relayConfig(&f, network, bad, log.With("node", f.Nickname))
 	if err != nil {
-		return err
-	}
-	cfg.Addrs, cfg.Contact, cfg.Family, cfg.Bandwidth, cfg.Exit = s.Addrs, s.Contact, s.Family, s.Bandwidth, s.Exit
-	cfg.Rate, cfg.Burst = s.Rate, s.Burst
-	cfg.AssumeReachable = f.Assume
-	if cfg.Villain, err = bad.villain("relay"); err != nil {
-		return err
-	}
-	cfg.Bandwidth = villain.Offer(bad.script, cfg.Bandwidth)
-	if cfg.Quota, cfg.QuotaDaily, err = f.Allowance(); err != nil {
-		return err
-	}
-	if cfg.Memory, err = conf.Size(f.Memory, conf.LeastRelayMemory); err != nil {
-		return err
-	}
-	if cfg.Memory == 0 {
-		cfg.Memory = relayMemory(available())
-	}
-	keepWithin(cfg.Memory, ownMemory)
-	cfg.MaxLinks, cfg.MaxCircuits, cfg.MaxTasks = f.MaxLinks, f.MaxCircuits, f.MaxStreams
-	cfg.Limits = relay.Limits{
-		Links: f.AddrLinks, Circuits: f.AddrCircuits, LinkRate: f.AddrLinkRate, CreateRate: f.AddrCreateRate,
-		ExtendRate: f.AddrExtendRate, StreamRate: f.AddrStreamRate, Off: f.NoAddr,
-	}
-	if cfg.Resolver, err = resolver(&f, cfg.Log); err != nil {
 		return err
 	}
 	window, err := openAdmin("relay", f.Nickname, f.State, f.Admin, cfg.Log)
@@ -209,6 +180,37 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 		func(ctx context.Context) error { return supervised(ctx, cfg.Log, r.Summary) })
 	cfg.Log.Info("relay ends")
 	return err
+}
+
+// relayConfig is what a configuration says, but for where the relay listens.
+func relayConfig(f *conf.Relay, network *directory.Network, bad *misdeeds, log *slog.Logger) (relay.Config, error) {
+	cfg := relay.Config{Network: network, Nickname: f.Nickname, Dir: f.State, KeyDir: f.Keys, Log: log, AssumeReachable: f.Assume}
+	var err error
+	if cfg.Keys, err = relay.LoadKeys(f.Keys); err != nil {
+		return cfg, err
+	}
+	s, err := relaySettings(f)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Addrs, cfg.Contact, cfg.Family, cfg.Exit = s.Addrs, s.Contact, s.Family, s.Exit
+	cfg.Rate, cfg.Burst, cfg.Bandwidth = s.Rate, s.Burst, villain.Offer(bad.script, s.Bandwidth)
+	if cfg.Villain, err = bad.villain("relay"); err != nil {
+		return cfg, err
+	}
+	if cfg.Quota, cfg.QuotaDaily, err = f.Allowance(); err != nil {
+		return cfg, err
+	}
+	if cfg.Memory, err = relayBudget(f.Memory, ownMemory); err != nil {
+		return cfg, err
+	}
+	cfg.MaxLinks, cfg.MaxCircuits, cfg.MaxTasks = f.MaxLinks, f.MaxCircuits, f.MaxStreams
+	cfg.Limits = relay.Limits{
+		Links: f.AddrLinks, Circuits: f.AddrCircuits, LinkRate: f.AddrLinkRate, CreateRate: f.AddrCreateRate,
+		ExtendRate: f.AddrExtendRate, StreamRate: f.AddrStreamRate, Off: f.NoAddr,
+	}
+	cfg.Resolver, err = resolver(f, log)
+	return cfg, err
 }
 
 // ownNotice is the file of the notice; empty: there is none.
