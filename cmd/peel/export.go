@@ -149,33 +149,12 @@ func (e *export) names() []string {
 
 // place gives the nodes their addresses: each one of its own, or those of the machines in turn.
 func (e *export) place() (testnet.Place, error) {
-	if e.systemd {
-		if e.address != "" {
-			return nil, errors.New("--address is not for --systemd: name the machines with --host")
-		}
-		var hosts []netip.Addr
-		for _, s := range e.hosts {
-			a, err := netip.ParseAddr(s)
-			if err != nil || a.Zone() != "" || a.IsUnspecified() {
-				return nil, fmt.Errorf("--host %q: must be an address at which the other machines reach this one, such as 192.0.2.7", s)
-			}
-			if slices.Contains(hosts, a) {
-				return nil, fmt.Errorf("--host %v is given twice", a)
-			}
-			hosts = append(hosts, a)
-		}
-		if len(hosts) == 0 {
-			return nil, errors.New("--host is needed with --systemd: the addresses of the machines, as in --host 192.0.2.1,192.0.2.2")
-		}
-		return func(i int) (netip.AddrPort, error) {
-			port := int(e.port) + i/len(hosts)
-			if port > 65535 || e.port == 0 {
-				return netip.AddrPort{}, fmt.Errorf("--port %d: there are too few ports from there on", e.port)
-			}
-			return netip.AddrPortFrom(hosts[i%len(hosts)], uint16(port)), nil
-		}, nil
-	}
-	if len(e.hosts) > 0 {
+	switch {
+	case e.systemd && e.address != "":
+		return nil, errors.New("--address is not for --systemd: name the machines with --host")
+	case e.systemd:
+		return e.placeOnMachines()
+	case len(e.hosts) > 0:
 		return nil, errors.New("--host is for --systemd only")
 	}
 	first := e.address
@@ -190,19 +169,43 @@ func (e *export) place() (testnet.Place, error) {
 		return nil, fmt.Errorf("--address %q: must be an IPv4 address, such as %s", first, composeFirst)
 	}
 	return func(i int) (netip.AddrPort, error) {
-		port := int(e.port)
-		if e.kubernetes {
-			port += i // so that they can also be tried on one machine
-		}
-		if port > 65535 || e.port == 0 {
-			return netip.AddrPort{}, fmt.Errorf("--port %d: there are too few ports from there on", e.port)
-		}
 		at := a
 		for range i {
 			at = at.Next()
 		}
-		return netip.AddrPortFrom(at, uint16(port)), nil
+		if e.kubernetes {
+			return e.at(at, i) // so that they can also be tried on one machine
+		}
+		return e.at(at, 0)
 	}, nil
+}
+
+// placeOnMachines gives them those of the machines in turn.
+func (e *export) placeOnMachines() (testnet.Place, error) {
+	var hosts []netip.Addr
+	for _, s := range e.hosts {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" || a.IsUnspecified() {
+			return nil, fmt.Errorf("--host %q: must be an address at which the other machines reach this one, such as 192.0.2.7", s)
+		}
+		if slices.Contains(hosts, a) {
+			return nil, fmt.Errorf("--host %v is given twice", a)
+		}
+		hosts = append(hosts, a)
+	}
+	if len(hosts) == 0 {
+		return nil, errors.New("--host is needed with --systemd: the addresses of the machines, as in --host 192.0.2.1,192.0.2.2")
+	}
+	return func(i int) (netip.AddrPort, error) { return e.at(hosts[i%len(hosts)], i/len(hosts)) }, nil
+}
+
+// at is an address with the port that is so far behind the first.
+func (e *export) at(a netip.Addr, further int) (netip.AddrPort, error) {
+	port := int(e.port) + further
+	if port > 65535 || e.port == 0 {
+		return netip.AddrPort{}, fmt.Errorf("--port %d: there are too few ports from there on", e.port)
+	}
+	return netip.AddrPortFrom(a, uint16(port)), nil
 }
 
 // plan makes the nodes' configurations. Each node's folder has all that it needs.
