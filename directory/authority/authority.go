@@ -238,9 +238,24 @@ func (a *Authority) load() error {
 	if err := a.loadRandom(); err != nil {
 		return err
 	}
+	if err := a.loadVotes(); err != nil {
+		return err
+	}
+	if err := a.loadEvidence(); err != nil {
+		return err
+	}
+	if good+bad > 0 {
+		a.log.Info("descriptors loaded", "relays", good, "too-old-or-damaged", bad)
+	}
+	return nil
+}
+
+// loadVotes takes in the votes of the period that a voting is under way for.
+func (a *Authority) loadVotes() error {
 	for _, info := range a.cfg.Network.Authorities {
 		for i := range evidenceKept {
-			if text, err = a.keep.load(voteName(info.ID, i)); err != nil {
+			text, err := a.keep.load(voteName(info.ID, i))
+			if err != nil {
 				return err
 			}
 			if text == nil {
@@ -255,12 +270,6 @@ func (a *Authority) load() error {
 				a.log.Warn("our last vote cannot be read: there will be none in a voting that has begun", "file", voteName(a.self, 0), "why", err)
 			}
 		}
-	}
-	if err := a.loadEvidence(); err != nil {
-		return err
-	}
-	if good+bad > 0 {
-		a.log.Info("descriptors loaded", "relays", good, "too-old-or-damaged", bad)
 	}
 	return nil
 }
