@@ -249,30 +249,8 @@ func New(cfg Config) (made *Relay, err error) {
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Directory != nil {
-		if cfg.ID.IsZero() {
-			return nil, errors.New("relay: an authority's node needs the authority's identity")
-		}
-		r.id = cfg.ID
-		r.honour(onionKeys{current: cfg.Keys.Link})
-		r.voters = votersBeside(r.id, cfg.Network)
-	} else {
-		r.id = cfg.Keys.ID()
-		if s := cfg.Keys.Signer; cfg.Keys.Identity == nil && s != nil {
-			if err := s.holds(cfg.Network, cfg.Now()); err != nil {
-				return nil, err
-			}
-			r.signer.Store(&signing{*s, make(chan struct{})})
-		}
-		if cfg.Keys.Made.IsZero() {
-			cfg.Keys.Made = cfg.Now()
-		}
-		r.honour(onionKeys{cfg.Keys.Onion, cfg.Keys.Previous, cfg.Keys.Made})
-		s, err := r.settle(cfg.Settings())
-		if err != nil {
-			return nil, err
-		}
-		r.settled.Store(s)
+	if err := r.identifyAs(&cfg); err != nil {
+		return nil, err
 	}
 	if r.cache, err = cache.New(cache.Config{Network: cfg.Network, Dir: cfg.Dir, Past: cache.UsualPast(cfg.Dir), Log: r.log, Now: cfg.Now, Write: r.write, Chance: r.chance}); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
@@ -291,6 +269,35 @@ func New(cfg Config) (made *Relay, err error) {
 	}
 	r.pool = link.NewPool(link.PoolConfig{Link: r.linkCfg, Dial: cfg.Dial, Handler: r, Idle: idleLink, Dialed: r.dialed, Ended: r.unlinked})
 	return r, nil
+}
+
+// identifyAs says who the relay is, and what it answers for and tells of itself.
+func (r *Relay) identifyAs(cfg *Config) error {
+	if cfg.Directory != nil {
+		if cfg.ID.IsZero() {
+			return errors.New("relay: an authority's node needs the authority's identity")
+		}
+		r.id = cfg.ID
+		r.honour(onionKeys{current: cfg.Keys.Link})
+		r.voters = votersBeside(r.id, cfg.Network)
+		return nil
+	}
+	r.id = cfg.Keys.ID()
+	if s := cfg.Keys.Signer; cfg.Keys.Identity == nil && s != nil {
+		if err := s.holds(cfg.Network, cfg.Now()); err != nil {
+			return err
+		}
+		r.signer.Store(&signing{*s, make(chan struct{})})
+	}
+	if cfg.Keys.Made.IsZero() {
+		cfg.Keys.Made = cfg.Now()
+	}
+	r.honour(onionKeys{cfg.Keys.Onion, cfg.Keys.Previous, cfg.Keys.Made})
+	s, err := r.settle(cfg.Settings())
+	if err == nil {
+		r.settled.Store(s)
+	}
+	return err
 }
 
 // dice draws numbers below n, in any goroutine, of what may be foreseen: when something is done, and by which of many that do.
