@@ -3,7 +3,9 @@ package relay
 import (
 	"cmp"
 	"context"
+	"crypto/ecdh"
 	"crypto/ed25519"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -50,11 +52,35 @@ func NewAuthority(cfg Config, ac authority.Config) (*Authority, error) {
 	}
 	cfg.Directory = n.authority
 	cfg.ID = n.authority.ID()
-	if n.relay, err = New(cfg); err != nil {
+	if err = CheckAuthorityLink(cfg.Network, cfg.ID, cfg.Keys.Link); err == nil {
+		n.relay, err = New(cfg)
+	}
+	if err != nil {
 		n.authority.Close()
 		return nil, err
 	}
 	return n, nil
+}
+
+// CheckAuthorityLink says what is wrong with the link key of an authority, if the network file gives another one for it: who dials it by that
+// file gets no answer, while the authority itself can dial the others, and seems to be well.
+func CheckAuthorityLink(n *directory.Network, id cell.NodeID, key *ecdh.PrivateKey) error {
+	at, ok := n.Authority(id)
+	if !ok || key == nil || key.Curve() != ecdh.X25519() { // which is told elsewhere
+		return nil
+	}
+	have := cell.Key(key.PublicKey().Bytes())
+	if have == at.LinkKey {
+		return nil
+	}
+	whose := ""
+	for _, a := range n.Authorities {
+		if a.LinkKey == have {
+			whose = ", but that of " + a.Nickname
+		}
+	}
+	return fmt.Errorf("authority: the link key is not the one that the network file gives for %s%s: nobody could reach this authority; get the key from a backup (peel keys import), or give all nodes a network file with this one",
+		at.Nickname, whose)
 }
 
 // written is write, and counts what could not be written with the node's other counters.

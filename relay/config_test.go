@@ -144,6 +144,26 @@ func TestAFolderIsForOneNode(t *testing.T) {
 	}
 }
 
+// An authority whom nobody could reach by the network file does not start.
+func TestAnAuthorityHasTheLinkKeyOfTheNetworkFile(t *testing.T) {
+	n := dirtest.New(2, 0)
+	a, other := n.Authorities[0], n.Authorities[1]
+	for _, c := range []struct {
+		link *ecdh.PrivateKey
+		says string // "": it is made
+	}{
+		{a.Link, ""},
+		{other.Link, "that the network file gives for " + a.Info.Nickname + ", but that of " + other.Info.Nickname + ": nobody could reach"},
+		{someKeys(t).Link, "that the network file gives for " + a.Info.Nickname + ": nobody could reach"},
+	} {
+		_, err := NewAuthority(Config{Network: n.Network, Keys: Keys{Link: c.link}, Listeners: []net.Listener{listens("198.51.100.1:9001")}},
+			authority.Config{Certificate: a.Certificate, SigningKey: a.Signing, Now: func() time.Time { return dirtest.ValidAfter }})
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v; want %q", err, c.says)
+		}
+	}
+}
+
 func authorityConfig() authority.Config { return authority.Config{} }
 
 // What an authority refuses is the operator's to hear of; what can be mended by trying again is not.

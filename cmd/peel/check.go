@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/ecdh"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peel/cell"
 	"peel/cmd/peel/internal/admin"
 	"peel/cmd/peel/internal/conf"
 	"peel/relay"
@@ -102,7 +104,10 @@ func namedFaults(x *conf.Examined) (all []fault) {
 		_, err := noticeOf(f)
 		at("exit_notice", err)
 	case *conf.Authority:
-		at("keys", keyFaults(x.Path, "authority", f.Keys)...)
+		faults := keyFaults(x.Path, "authority", f.Keys)
+		if at("keys", faults...); errors.Join(faults...) == nil {
+			at("keys", linkFault(f))
+		}
 		state(f.State)
 	case *conf.Client:
 		state(f.State)
@@ -166,6 +171,27 @@ func keyFaults(config, kind, dir string) (all []error) {
 	}
 	_, link := relay.LoadKey[*ecdh.PrivateKey](filepath.Join(dir, linkFile))
 	return []error{err, link}
+}
+
+// linkFault says what is wrong with the link key of an authority whose keys are in order, if it is not that of the network file.
+func linkFault(f *conf.Authority) error {
+	network, err := conf.LoadNetwork(f.Network)
+	if f.Keys == "" || err != nil {
+		return nil // which is told elsewhere
+	}
+	c, err := authorityKeys(f.Keys, time.Now())
+	if err != nil {
+		return err
+	}
+	id := c.Certificate.Identity
+	if c.Identity != nil {
+		id = cell.NodeID(c.Identity.Public().(ed25519.PublicKey))
+	}
+	link, err := relay.LoadKey[*ecdh.PrivateKey](filepath.Join(f.Keys, linkFile))
+	if err != nil {
+		return err
+	}
+	return relay.CheckAuthorityLink(network, id, link)
 }
 
 // folderFault says why a file cannot be made in a folder: it is not there.
