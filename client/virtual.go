@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"peel/directory/cache"
 )
 
 // Virtual addresses stand for names that have no others (spec/dns.md, section 4).
@@ -120,7 +122,7 @@ const virtualFile = "virtual-prefix"
 func loadPrefix(dir string) (netip.Prefix, error) {
 	ours := netip.MustParsePrefix("fd00::/8")
 	if dir != "" {
-		text, err := os.ReadFile(filepath.Join(dir, virtualFile))
+		text, err := cache.ReadFile(filepath.Join(dir, virtualFile), 256)
 		if p, perr := netip.ParsePrefix(strings.TrimSpace(string(text))); err == nil && perr == nil && p.Bits() == 48 && p == p.Masked() && ours.Contains(p.Addr()) {
 			return p, nil
 		}

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"peel/directory/cache"
 )
 
 // quotaFile is where in Config.Dir what was sent in this period is kept.
@@ -98,7 +99,7 @@ func (q *quota) parse(text []byte) error {
 func (q *quota) load(dir string, now time.Time) error {
 	if dir != "" && q.most > 0 {
 		path := filepath.Join(dir, quotaFile)
-		text, err := os.ReadFile(path)
+		text, err := cache.ReadFile(path, 1<<10)
 		if err == nil {
 			err = q.parse(text)
 		}

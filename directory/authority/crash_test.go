@@ -142,14 +142,27 @@ func TestDamagedFiles(t *testing.T) {
 				t.Errorf("no file %s was damaged", kind)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, ".signed123"), []byte("half"), 0o600); err != nil {
-			t.Fatal(err)
+		left := []string{".signed123", ".measured123", ".descriptors123", ".shared-random123", ".history123"}
+		for _, name := range left {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if _, err := New(cfg); err != nil {
+		if again, err := New(cfg); err != nil {
 			t.Error(err)
+		} else {
+			again.Close()
 		}
-		if _, err := os.Stat(filepath.Join(dir, ".signed123")); err == nil {
-			t.Error("what a crash left behind stays")
+		for _, name := range left {
+			if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+				t.Errorf("%s, which a crash left behind, stays", name)
+			}
+		}
+		last := filepath.Join(dir, keptSigned)
+		if os.Remove(last) == nil && os.Symlink(os.DevNull, last) == nil {
+			if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "not a plain file") {
+				t.Errorf("a device in the place of what was signed: %v", err)
+			}
 		}
 	})
 }

@@ -11,6 +11,9 @@ import (
 	"peel/directory/cache"
 )
 
+// mostKept is more bytes than anything that is kept has: descriptors have maxText, and evidence may be two votes.
+const mostKept = 2 * maxText
+
 // keep holds what must outlive a crash, by name: in files of one folder, each replaced as a whole
 // so that the old or the new one is found afterwards, or in memory when there is no folder.
 type keep struct {
@@ -29,7 +32,7 @@ func openKeep(dir string) (*keep, error) {
 		return nil, fmt.Errorf("authority: state: %w", err)
 	}
 	// What a crash in the middle of a write left behind.
-	for _, kind := range []string{keptDescriptors, keptHistory, keptVote, keptSigned, keptRandom, keptEvidence} {
+	for _, kind := range []string{keptDescriptors, keptHistory, keptMeasured, keptVote, keptSigned, keptRandom, keptEvidence} {
 		left, _ := filepath.Glob(filepath.Join(dir, "."+kind+"*")) // it fails with a bad pattern only
 		for _, name := range left {
 			_ = os.Remove(name) // else it stays, and does no harm
@@ -59,7 +62,7 @@ func (k *keep) load(name string) ([]byte, error) {
 		defer k.mu.Unlock()
 		return k.mem[name], nil
 	}
-	b, err := os.ReadFile(filepath.Join(k.dir, name))
+	b, err := cache.ReadFile(filepath.Join(k.dir, name), mostKept)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -92,7 +92,7 @@ func New(cfg Config) (*Cache, error) {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	sweep(cfg.Dir)
-	text, err := load(filepath.Join(cfg.Dir, fileName))
+	text, err := ReadFile(filepath.Join(cfg.Dir, fileName), directory.MaxConsensus)
 	if err == nil {
 		_, err = c.put(text, cfg.Now())
 	}
@@ -100,17 +100,6 @@ func New(cfg Config) (*Cache, error) {
 		cfg.Log.Info("the consensus kept from last time is of no use", "why", err)
 	}
 	return c, nil
-}
-
-func load(name string) ([]byte, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > directory.MaxConsensus {
-		return nil, fmt.Errorf("cache: %s: %d bytes, but at most %d are allowed", name, info.Size(), directory.MaxConsensus)
-	}
-	return os.ReadFile(name)
 }
 
 // sweep removes what a crash in the middle of a write left behind.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -198,6 +199,31 @@ func TestTheFolderKeepsTheNewestForTheNextStart(t *testing.T) {
 		if again := open(t, n, dir); again.Consensus() != nil {
 			t.Errorf("a broken file of %d bytes was taken", len(broken))
 		}
+	}
+}
+
+// A pipe in the place of a file, or a device that never ends, keeps nobody from starting.
+func TestWhatIsReadIsAFileOfBoundedLength(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "file")
+	if err := os.WriteFile(name, []byte("abc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := ReadFile(name, 3); err != nil || string(b) != "abc" {
+		t.Errorf("%q, %v", b, err)
+	}
+	for name, most := range map[string]int64{name: 2, dir: 1 << 20, os.DevNull: 1 << 20} {
+		if b, err := ReadFile(name, most); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s, at most %d bytes: %q, %v", name, most, b, err)
+		}
+	}
+	n, state := dirtest.New(1, 3), t.TempDir()
+	if err := os.Symlink(os.DevNull, filepath.Join(state, "consensus")); err != nil {
+		t.Skip(err) // Windows lets not everybody
+	}
+	var log bytes.Buffer
+	if _, err := New(Config{Network: n.Network, Dir: state, Log: slog.New(slog.NewTextHandler(&log, nil))}); err != nil || !strings.Contains(log.String(), "not a plain file") {
+		t.Errorf("%v: %s", err, &log)
 	}
 }
 

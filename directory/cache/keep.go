@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -27,4 +28,19 @@ func WriteFile(name string, b []byte) error {
 		return err
 	}
 	return syncFolder(dir)
+}
+
+// ReadFile reads what WriteFile wrote, at most so many bytes. What is no plain file is refused: of a pipe nobody might ever write the
+// other end, and a device might never end.
+func ReadFile(name string, most int64) ([]byte, error) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: this is not a plain file", name)
+	case info.Size() > most:
+		return nil, fmt.Errorf("%s: %d bytes, but at most %d are allowed", name, info.Size(), most)
+	}
+	return os.ReadFile(name)
 }

@@ -169,7 +169,7 @@ func (p *past) text(d directory.Digest) ([]byte, error) {
 	b := it.gzip
 	if b == nil {
 		var err error
-		if b, err = load(filepath.Join(p.dir, it.name())); err != nil {
+		if b, err = ReadFile(filepath.Join(p.dir, it.name()), directory.MaxConsensus); err != nil {
 			return nil, errNoBase
 		}
 	}
