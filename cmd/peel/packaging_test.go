@@ -31,6 +31,15 @@ func TestUnitsForSystemd(t *testing.T) {
 				t.Errorf("%s: peel %s: %v", unit, m[1], err)
 			}
 		}
+		// An exit, which must not connect to its own machine, and a client, which sees that the machine has moved, ask for its addresses.
+		asks := regexp.MustCompile(`(?m)^RestrictAddressFamilies=.*\bAF_NETLINK\b`).Match(text)
+		if authority := strings.Contains(unit, "authority"); asks == authority {
+			t.Errorf("%s: may it ask which addresses the machine has: %v", unit, asks)
+		}
+		// The length of the queue of those who wait to be accepted is in /proc/sys.
+		if hidden := regexp.MustCompile(`(?m)^ProcSubset=pid`).Match(text); hidden && !strings.Contains(unit, "client") {
+			t.Errorf("%s: hides how many may wait to be accepted", unit)
+		}
 		if missing != nil {
 			continue
 		}
@@ -42,6 +51,9 @@ func TestUnitsForSystemd(t *testing.T) {
 		if score, err := strconv.ParseFloat(string(m[1]), 64); err != nil || score > 1.5 {
 			t.Errorf("%s: exposed by %s, more than 1.5 (%v)", unit, m[1], err)
 		}
+	}
+	if !strings.Contains(exportedUnit, "AF_NETLINK") {
+		t.Error("the units of an exported network: exits cannot ask which addresses the machine has")
 	}
 	if missing != nil {
 		t.Skip("how exposed the units are is not known here: no systemd-analyze")
