@@ -31,6 +31,10 @@ func TestUnitsForSystemd(t *testing.T) {
 				t.Errorf("%s: peel %s: %v", unit, m[1], err)
 			}
 		}
+		// What a command before the node says of the configuration does not keep it from being started again and again.
+		if strings.Contains(string(text), "\nExecStartPre=") || !strings.Contains(string(text), "\nRestartPreventExitStatus=2\n") {
+			t.Errorf("%s: a wrong configuration is tried again every few seconds", unit)
+		}
 		// An exit, which must not connect to its own machine, and a client, which sees that the machine has moved, ask for its addresses.
 		asks := regexp.MustCompile(`(?m)^RestrictAddressFamilies=.*\bAF_NETLINK\b`).Match(text)
 		if authority := strings.Contains(unit, "authority"); asks == authority {
