@@ -60,18 +60,16 @@ func (c *Client) NewIdentity(ctx context.Context) error {
 	return nil
 }
 
-// renew begins an era: circuits that a stream was put on take no more. The caller holds mu.
+// renew begins an era: circuits that a stream was put on take no more. They end when they would have: were all closed now, those who run the
+// exits of two could tell by the moment that both are of one client. The caller holds mu.
 func (p *pool) renew(now time.Time) {
 	p.era++
 	p.renewed = now
 	p.dropAside()
 	for h := range p.circs {
-		switch {
-		case !h.taken:
+		if !h.taken {
 			h.era = p.era // nobody's yet
-		case h.idle():
-			p.drop(h)
-		default:
+		} else {
 			h.gone = true
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -265,13 +266,50 @@ func TestNewIdentityKeepsGuardsAndOpenStreams(t *testing.T) {
 			}
 		}
 		conn.Close()
-		time.Sleep(time.Minute)
+		time.Sleep(retireAfter)
 		c.pool.mu.Lock()
 		defer c.pool.mu.Unlock()
 		for h := range c.pool.circs {
 			if h.era != 1 {
 				t.Error("a circuit from before is still there, without streams")
 			}
+		}
+	})
+}
+
+// That circuits end together tells those who run their exits that they are of one client. A new identity is to keep things apart: each of those of
+// before ends when it would have without.
+func TestNewIdentityDoesNotEndCircuitsTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		ends := map[string][]time.Duration{} // by whether there was a new identity
+		for _, what := range []string{"without", "with"} {
+			c := newWorld(t, 12).client(Config{Events: func(e Event) {
+				if e.Kind == EventCircuitClosed && len(ends[what]) < 3 {
+					ends[what] = append(ends[what], time.Since(began).Round(time.Minute))
+				}
+			}})
+			stop := run(t, c)
+			if err := c.Ready(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			began = time.Now()
+			for _, who := range []string{"a", "b", "c"} {
+				if err := dialAndEcho(c.Isolated(who), "www.example:443"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+			}
+			if what == "with" {
+				if err := c.NewIdentity(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(15 * time.Minute)
+			stop()
+		}
+		if a, b := ends["without"], ends["with"]; len(a) != 3 || !slices.Equal(a, b) {
+			t.Errorf("the circuits of three ended after %v with a new identity, %v without", b, a)
 		}
 	})
 }

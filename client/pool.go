@@ -219,7 +219,7 @@ func (p *pool) clean(now time.Time) (spare int) {
 		case h.isBuilt() && (h.retires(now) || h.era != p.era):
 			h.gone = true
 		}
-		if h.gone && h.idle() {
+		if h.gone && h.idle() && (h.era == p.era || h.retires(now)) {
 			p.drop(h)
 		} else if !h.gone && !h.taken {
 			spare++
