@@ -92,6 +92,7 @@ type Authority struct {
 
 	credentials atomic.Pointer[credentials]
 	release     func() // gives the folder back
+	ran         atomic.Bool
 
 	reloading sync.Mutex // held while lists are loaded
 	toldMu    sync.Mutex
@@ -353,9 +354,12 @@ func (a *Authority) ID() cell.NodeID { return a.self }
 // Consensus returns the newest consensus, or nil. It must not be changed.
 func (a *Authority) Consensus() *directory.Consensus { return a.cache.Consensus() }
 
-// Run tries relays and votes until ctx ends, and returns nil when all of it is over. It is called
-// once.
+// Run tries relays and votes until ctx ends, and returns nil when all of it is over. An authority runs once: a second call is an error,
+// and harms nothing.
 func (a *Authority) Run(ctx context.Context) error {
+	if !a.ran.CompareAndSwap(false, true) {
+		return errors.New("authority: Run was called before: make another authority")
+	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var wg contain.Group

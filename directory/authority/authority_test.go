@@ -400,6 +400,22 @@ func TestStatusIsJSON(t *testing.T) {
 	})
 }
 
+// Who calls Run again, while the authority works or afterwards, is told, and there is no second one that votes.
+func TestAnAuthorityRunsOnce(t *testing.T) {
+	inWorld(t, 1, func(t *testing.T, w *world) {
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		a := w.nodes[0].auth
+		synctest.Wait() // it runs
+		for _, when := range []string{"while it runs", "when it has ended"} {
+			if err := a.Run(ended); err == nil || !strings.Contains(err.Error(), "called before") {
+				t.Errorf("%s: %v", when, err)
+			}
+			w.nodes[0].crash()
+		}
+	})
+}
+
 func TestRestartFromDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1, 5)
