@@ -185,10 +185,37 @@ func CheckKeyFolder(dir string) error {
 	if !st.IsDir() {
 		return fmt.Errorf("relay: %s: not a folder of keys", dir)
 	}
-	if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("relay: %s: others than its owner can look into this folder of private keys (mode %04o): run chmod 700 %s", dir, st.Mode().Perm(), dir)
+	return exposed(dir, st)
+}
+
+// ExposedError says that others than its owner can read the file of a private key, or look into a folder of them.
+type ExposedError struct {
+	Path string
+	Mode fs.FileMode // of the file or folder, with what it is
+}
+
+func (e *ExposedError) Error() string {
+	what, mode := "read this private key", "600"
+	if e.Mode.IsDir() {
+		what, mode = "look into this folder of private keys", "700"
 	}
-	return nil
+	return fmt.Sprintf("relay: %s: others than its owner can %s (mode %04o): run chmod %s %[1]s", e.Path, what, e.Mode.Perm(), mode)
+}
+
+// CheckKeyMode refuses the file of a private key that others than its owner can read or write.
+func CheckKeyMode(path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return exposed(path, st)
+}
+
+func exposed(path string, st fs.FileInfo) error {
+	if runtime.GOOS == "windows" || st.Mode().Perm()&0o077 == 0 { // there are no modes there: the folder's access list counts
+		return nil
+	}
+	return &ExposedError{path, st.Mode()}
 }
 
 // sweep removes what a crash left of files that were being written: there are keys in them.
@@ -252,8 +279,8 @@ func readKey(path string) ([]byte, error) {
 	if !st.Mode().IsRegular() || st.Size() > mostKeyFile {
 		return nil, damaged(path, errors.New("not a key file"))
 	}
-	if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("relay: %s: others than its owner can read this private key (mode %04o): run chmod 600 %s", path, st.Mode().Perm(), path)
+	if err := exposed(path, st); err != nil {
+		return nil, err
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {

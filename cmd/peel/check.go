@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -148,11 +147,8 @@ func keyFaults(config, kind, dir string) (all []error) {
 	for _, glob := range []string{"*.key", "*.keys"} {
 		names, _ := filepath.Glob(filepath.Join(dir, glob)) // the pattern is in order
 		for _, name := range names {
-			st, err := os.Stat(name)
-			if err != nil {
+			if err := relay.CheckKeyMode(name); err != nil {
 				all = append(all, err)
-			} else if runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
-				all = append(all, about(name, "others than its owner can read this private key (mode %04o): run chmod 600 %s", st.Mode().Perm(), name))
 			}
 		}
 	}

@@ -192,10 +192,11 @@ func lifeOf(ctx context.Context, state string) life {
 // faultOf is what is wrong with what a key names, with its remedy where the error has none.
 func faultOf(f fault) finding {
 	says := plainly(f.err)
+	var exposed *relay.ExposedError
 	switch {
 	case f.key == "keys" && errors.Is(f.err, fs.ErrNotExist):
 		return bad(f.key, says, "a node without its keys is another node: look whether keys in the configuration names the right folder")
-	case f.key == "keys" && strings.Contains(says, "others than its owner"):
+	case f.key == "keys" && errors.As(f.err, &exposed):
 		return bad(f.key, says, "only the node's user may read them: chmod 700 the folder, chmod 600 the files, and chown both to that user")
 	}
 	return bad(f.key, says, "")
