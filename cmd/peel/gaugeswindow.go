@@ -36,6 +36,7 @@ func gaugesWindow(s *admin.Server, look func() relay.Gauges, t *relay.Stats) {
 	}
 	type use struct {
 		What string `json:"what"`
+		Unit string `json:"unit,omitempty"` // "": they are counted
 		Now  int64  `json:"now"`
 		Most int64  `json:"most"`
 	}
@@ -46,12 +47,12 @@ func gaugesWindow(s *admin.Server, look func() relay.Gauges, t *relay.Stats) {
 	s.Section("limits", func() any {
 		g := look()
 		all := []use{
-			{"circuits", int64(down(g.Circuits, 64)), int64(g.MostCircuits)}, {"streams", int64(down(g.Streams, 64)), int64(g.MostStreams)},
-			{"dials and look-ups", int64(down(g.Dials, 8)), int64(g.MostDials)}, {"extensions", int64(down(g.Extensions, 8)), int64(g.MostExtensions)},
-			{"handshakes waiting", int64(down(g.Waiting, 8)), int64(g.MostWaiting)},
+			{"circuits", "", int64(down(g.Circuits, 64)), int64(g.MostCircuits)}, {"streams", "", int64(down(g.Streams, 64)), int64(g.MostStreams)},
+			{"dials and look-ups", "", int64(down(g.Dials, 8)), int64(g.MostDials)}, {"extensions", "", int64(down(g.Extensions, 8)), int64(g.MostExtensions)},
+			{"handshakes waiting", "", int64(down(g.Waiting, 8)), int64(g.MostWaiting)},
 		}
 		for _, q := range g.Queues {
-			all = append(all, use{"bytes of " + queueNames[q.Name], q.Used >> 16 << 16, q.Most})
+			all = append(all, use{queueNames[q.Name], admin.Bytes, q.Used >> 16 << 16, q.Most})
 		}
 		return all
 	})

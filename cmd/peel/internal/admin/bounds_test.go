@@ -352,7 +352,7 @@ func TestAStatusIsWrittenForPeople(t *testing.T) {
 	err := WriteText(&b, []byte(`{"node": {"kind": "relay", "ready": true, "started": "2026-11-25T18:00:00Z"},
 		"links": [{"to": "a", "age_s": 3}, {"to": "bb\u001b[2J", "up": false}], "none": [], "words": ["x", "y"],
 		"offer": {"bandwidth_bytes_a_second": 12500000, "idle_bytes_a_second": 0, "kept_bytes": 1536, "quota_MB": 2500000},
-		"limits": [{"what": "circuits", "now": 64, "most": 131072}, {"what": "bytes of cells", "now": 0, "most": 3159562752}]}`))
+		"limits": [{"what": "circuits", "now": 64, "most": 131072}, {"unit": "bytes", "what": "cells", "now": 0, "most": 3159562752}]}`))
 	want := `node
   kind     relay
   ready    yes

@@ -217,7 +217,7 @@ func busy(s *Server) {
 	s.Section("links", func() any { return map[string]int{"dialled": 40, "from_nodes": 64, "from_clients": 216, "most": 3185} })
 	s.Section("limits", func() any {
 		return []map[string]any{{"what": "circuits", "now": 1088, "most": 32768}, {"what": "streams", "now": 320, "most": 8192},
-			{"what": "bytes of cells that wait for links", "now": 4 << 20, "most": 512 << 20}, {"what": "bytes of data that hosts do not take", "now": 350 << 20, "most": 384 << 20}}
+			{"unit": "bytes", "what": "cells that wait for links", "now": 4 << 20, "most": 512 << 20}, {"unit": "bytes", "what": "data that hosts do not take", "now": 350 << 20, "most": 384 << 20}}
 	})
 	s.Section("directory", func() any {
 		return map[string]any{"nested": map[string]any{"signatures": 3, "of": soon}, "relay_is_listed": true, "consensus_of": soon.Add(-40 * time.Minute), "consensus_holds_until": soon.Add(140 * time.Minute), "relays": 214}

@@ -110,7 +110,7 @@ func table(w io.Writer, indent, title string, l []any) bool {
 			return false
 		}
 		for _, m := range o {
-			if !slices.Contains(names, m.name) {
+			if m.name != unitName && !slices.Contains(names, m.name) {
 				names = append(names, m.name)
 			}
 		}
@@ -123,7 +123,7 @@ func table(w io.Writer, indent, title string, l []any) bool {
 	fmt.Fprintf(w, "%s  %s\n", indent, strings.Join(heads, "\t"))
 	for _, x := range l {
 		cells := make([]string, len(names))
-		bytes := false // what stands behind in this row is
+		bytes := slices.ContainsFunc(x.(object), func(m member) bool { return m.name == unitName && m.value == Bytes })
 		for i, n := range names {
 			cells[i] = "-"
 			for _, m := range x.(object) {
@@ -135,9 +135,6 @@ func table(w io.Writer, indent, title string, l []any) bool {
 				}
 				_, v := inUnits(n, m.value)
 				cells[i] = plain(v)
-				if what, is := strings.CutPrefix(cells[i], "bytes of "); is && n == "what" {
-					bytes, cells[i] = true, what
-				}
 			}
 		}
 		fmt.Fprintf(w, "%s  %s\n", indent, strings.Join(cells, "\t"))

@@ -14,6 +14,11 @@ const (
 	bulkName = "_MB"
 )
 
+// Bytes is what the member "unit" of an object in a list says where its numbers are bytes, whatever their names (page/parts.js knows it too).
+const Bytes = "bytes"
+
+const unitName = "unit"
+
 // inUnits is the title of a value, for people, and the value: a number of bytes, which its name tells, as a text in units.
 func inUnits(name string, v any) (title string, shown any) {
 	for _, u := range []struct {

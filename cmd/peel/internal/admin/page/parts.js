@@ -48,11 +48,11 @@ function table(name, rows, now) {
 // places is a table of what there is of how much, with a bar each.
 function places(rows) {
   return el("dl", {}, ...rows.map((r) => {
-    const write = /^bytes/.test(r.what) ? bytes : figure;
+    const write = r.unit === "bytes" ? bytes : figure;
     const part = r.most > 0 ? r.now / r.most : 0;
     const bar = el("i", { class: part > 0.8 ? "much" : null });
     bar.style.width = Math.min(100, part > 0 ? Math.max(1, 100 * part) : 0) + "%";
-    return el("div", { class: "place" }, el("dt", {}, r.what.replace(/^bytes of /, "")),
+    return el("div", { class: "place" }, el("dt", {}, r.what),
       el("dd", {}, write(r.now) + " of " + write(r.most)), el("span", { class: "fill", "aria-hidden": "true" }, bar));
   }));
 }
