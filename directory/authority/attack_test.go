@@ -1,9 +1,14 @@
 package authority
 
 import (
+	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
+	"peel/cell"
 	"peel/directory"
 )
 
@@ -70,5 +75,73 @@ func TestLiarsAreNotTheMajorityOfFewVotes(t *testing.T) {
 			t.Errorf("%d liars of %d, %d votes, %d of which list the relay: %v with %d bytes per second, which no honest one says",
 				c.liars, c.authorities, c.votes, c.list, e.Flags, e.Bandwidth)
 		}
+	}
+}
+
+// Anybody may publish as many relays as there is room for, which nobody has to reach. So many with so much to say that a vote of all
+// of them would be longer than it may be: the authority votes all the same, for the relays that are there.
+func TestAFloodOfLongDescriptorsKeepsNoVoteOut(t *testing.T) {
+	s := newShelf(t, 20)
+	for i := range s.net.Relays {
+		d := s.publish(i, 204, "", nil)
+		s.tried(d, d.Addrs, s.now, time.Hour)
+	}
+	var rules []string
+	for i := range directory.MaxRules {
+		rules = append(rules, fmt.Sprintf("reject [2001:db8:1111:2222:3333:4444:5555:%x]:10000-20000", 0x6666+i))
+	}
+	policy, err := directory.ParsePolicy(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var family []cell.NodeID
+	for i := range directory.MaxFamily {
+		family = append(family, cell.NodeID{0xfe, byte(i)})
+	}
+	for i := range 3000 {
+		d := s.net.Relays[0].Descriptor
+		binary.BigEndian.PutUint32(d.ID[1:], uint32(i))
+		d.ID[0], d.Family, d.Policy = 1, family, policy
+		if _, err := s.addParsed(&d, d.Append(nil), s.now); err != nil { // an attacker would sign them
+			t.Fatal(err)
+		}
+	}
+	v, _ := s.net.Vote(0)
+	list := s.candidates(s.now.Add(-time.Hour), s.now)
+	v.Relays = entries(list, time.Hour, defaultMaxBandwidth)
+	v.Relays, _ = fit(v.Relays, list)
+	if _, err := v.Sign(s.net.Authorities[0].Signing); err != nil {
+		t.Fatal(err)
+	}
+	running := 0
+	for i := range v.Relays {
+		if v.Relays[i].Flags.Has(directory.Running) {
+			running++
+		}
+	}
+	if running != 20 || len(v.Relays) < 2000 {
+		t.Errorf("a vote for %d relays, of which %d are running, want all 20 of these", len(v.Relays), running)
+	}
+}
+
+// Nor does what the votes list together make a consensus that is longer than it may be: the same relays are left out by all.
+func TestAConsensusIsNoLongerThanItMayBe(t *testing.T) {
+	b := newBallot(5, 12)
+	all := tallyRelays(b.votes, honest(b.net.Network), measurers(5))
+	for i := range all {
+		all[i].votes, all[i].Bandwidth = 5, uint64(100+i)
+	}
+	all[0].Bandwidth, all[7].votes = 1000, 4
+	room := 0
+	for i := range all {
+		room += len(all[i].Append(nil))
+	}
+	if got := limitSize(slices.Clone(all), room); len(got) != 12 {
+		t.Errorf("%d of 12 relays, for which there is room", len(got))
+	}
+	room -= len(all[1].Append(nil)) + len(all[2].Append(nil)) + len(all[7].Append(nil))
+	want := slices.Concat(all[:1:1], all[3:7], all[8:])
+	if got := limitSize(all, room); !slices.EqualFunc(got, want, func(a, b tallied) bool { return a.ID == b.ID }) {
+		t.Errorf("%d relays stay, want all but the two of least bandwidth and the one that fewer reached", len(got))
 	}
 }

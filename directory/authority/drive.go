@@ -102,6 +102,10 @@ func (a *Authority) makeVote(m *makeVote) (*directory.Vote, []byte, error) {
 		Methods: []int{Method}, KnownFlags: directory.AllFlags, Params: a.cfg.Params, Shared: m.shared, Commitments: m.commitments, Certificate: c.cert,
 		Relays: entries(list, a.schedule.Period, a.cfg.MaxBandwidth),
 	}
+	var left int
+	if v.Relays, left = fit(v.Relays, list); left > 0 {
+		a.log.Warn("the vote would be longer than it may be: relays were left out of it, first those that are not running", "left-out", left, "valid-after", stamp(p.ValidAfter))
+	}
 	text, err := v.Sign(c.key)
 	if err == nil {
 		err = v.Verify(a.cfg.Network)

@@ -45,6 +45,7 @@ func Tally(n *directory.Network, p Period, votes []*directory.Vote) (*directory.
 	entries := tallyRelays(votes, honest(n), measurers(len(n.Authorities)))
 	limitUnmeasured(entries)
 	entries = limitPlaces(entries, int(params.Get(directory.ParamRelaysPerAddr)))
+	entries = limitSize(entries, directory.MaxConsensus-directory.MaxHeader)
 	list := make([]directory.Entry, len(entries))
 	for i := range entries {
 		list[i] = entries[i].Entry
@@ -307,18 +308,35 @@ func limitUnmeasured(entries []tallied) {
 	}
 }
 
+// best orders relays where not all can stay: those first that most authorities reached, then those with more bandwidth, then those of
+// the lesser identity.
+func best(a, b *tallied) int {
+	return cmp.Or(cmp.Compare(b.votes, a.votes), cmp.Compare(b.Bandwidth, a.Bandwidth), compareID(&a.ID, &b.ID))
+}
+
+// limitSize drops relays of which the entries would be longer together than so many bytes.
+func limitSize(entries []tallied, room int) []tallied {
+	keep := within(len(entries), room, func(i int, b []byte) []byte { return entries[i].Append(b) }, func(i, j int) int { return best(&entries[i], &entries[j]) })
+	if keep == nil {
+		return entries
+	}
+	kept := entries[:0]
+	for i := range entries {
+		if keep[i] {
+			kept = append(kept, entries[i])
+		}
+	}
+	return kept
+}
+
 // limitPlaces drops relays from addresses (IPv4) and networks (IPv6 /64) with more than limit of
-// them: those stay that most authorities reached, then those with more bandwidth, then those of the
-// lesser identity.
+// them: the best stay.
 func limitPlaces(entries []tallied, limit int) []tallied {
 	order := make([]int, len(entries))
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortFunc(order, func(i, j int) int {
-		a, b := &entries[i], &entries[j]
-		return cmp.Or(cmp.Compare(b.votes, a.votes), cmp.Compare(b.Bandwidth, a.Bandwidth), compareID(&a.ID, &b.ID))
-	})
+	slices.SortFunc(order, func(i, j int) int { return best(&entries[i], &entries[j]) })
 	taken := map[netip.Prefix]int{}
 	drop := make([]bool, len(entries))
 	for _, i := range order {

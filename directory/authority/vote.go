@@ -252,3 +252,59 @@ func lowMedian[T cmp.Ordered](values []T) T {
 	slices.Sort(values)
 	return values[(len(values)-1)/2]
 }
+
+// mostEntries is how long the entries of a vote are together at most, in bytes: what stands before them takes less than the rest.
+const mostEntries = directory.MaxVote - 64<<10
+
+// fit leaves out of a vote what would make it longer than it may be, and says how many: anybody may publish relays that nobody reaches.
+// Those stay that are running, first those that are known for longest.
+func fit(votes []directory.VoteEntry, list []candidate) ([]directory.VoteEntry, int) {
+	size := func(i int, b []byte) []byte { return votes[i].Append(b) }
+	keep := within(len(votes), mostEntries, size, func(i, j int) int {
+		a, b := &list[i], &list[j]
+		return cmp.Or(compareBool(b.running, a.running), cmp.Compare(b.past.Known, a.past.Known), compareID(&votes[i].ID, &votes[j].ID))
+	})
+	if keep == nil {
+		return votes, 0
+	}
+	var kept []directory.VoteEntry
+	for i := range votes {
+		if keep[i] {
+			kept = append(kept, votes[i])
+		}
+	}
+	return kept, len(votes) - len(kept)
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// within says which of n texts there is room for, of so many bytes, those first in order first; nil: for all.
+func within(n, room int, text func(i int, b []byte) []byte, order func(i, j int) int) (keep []bool) {
+	sizes, which, all := make([]int, n), make([]int, n), 0
+	var b []byte
+	for i := range n {
+		b = text(i, b[:0])
+		sizes[i], which[i] = len(b), i
+		all += len(b)
+	}
+	if all <= room {
+		return nil
+	}
+	slices.SortFunc(which, order)
+	keep = make([]bool, n)
+	for _, i := range which {
+		if sizes[i] <= room {
+			keep[i] = true
+			room -= sizes[i]
+		}
+	}
+	return keep
+}
