@@ -51,6 +51,7 @@ type held struct {
 	users     int           // requests that have it and have not put their stream on it
 	line      chan struct{} // has one for each of them that is being asked now; nil: nobody took it yet
 	gone      bool          // takes no new streams
+	lingers   bool          // and, without any, ends only when it would have
 	fullUntil time.Time     // for so long it takes none
 	noted     bool          // whether its first stream was answered is known
 

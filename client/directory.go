@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"time"
 
 	"peel/cell"
@@ -114,10 +115,13 @@ func (c *core) checked(d *directory.Consensus) Progress {
 }
 
 // Change puts other rules for paths in the place of those of the configuration, or, with an error, leaves all as it was. Streams that
-// run are left alone, new ones go on circuits made by the new rules. It may be called at any time.
+// run are left alone, new ones go on circuits made by the new rules. The same rules change nothing. It may be called at any time.
 func (c *Client) Change(rules path.Rules) error {
 	c.ruling.Lock()
 	defer c.ruling.Unlock()
+	if reflect.DeepEqual(rules, c.rules) {
+		return nil
+	}
 	if now := c.pool.relays.Load(); now != nil {
 		next, err := newRelays(now.index.Consensus(), rules)
 		if err != nil {

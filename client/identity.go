@@ -60,20 +60,23 @@ func (c *Client) NewIdentity(ctx context.Context) error {
 	return nil
 }
 
-// renew begins an era: circuits that a stream was put on take no more. They end when they would have: were all closed now, those who run the
-// exits of two could tell by the moment that both are of one client. The caller holds mu.
+// renew begins an era: circuits that a stream was put on take no more. The caller holds mu.
 func (p *pool) renew(now time.Time) {
 	p.era++
 	p.renewed = now
 	p.dropAside()
 	for h := range p.circs {
-		if !h.taken {
-			h.era = p.era // nobody's yet
+		if h.taken {
+			h.linger()
 		} else {
-			h.gone = true
+			h.era = p.era // nobody's yet
 		}
 	}
 }
+
+// linger has a circuit take no more streams, as others do at the same time. It ends when it would have: were all closed now, those who run the
+// exits of two could tell by the moment that both are of one client. The caller holds the pool's mu.
+func (h *held) linger() { h.gone, h.lingers = true, true }
 
 // nowEra is the era that a request belongs to, from when it is made on.
 func (p *pool) nowEra() uint64 {

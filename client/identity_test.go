@@ -21,6 +21,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/net/proxy"
 
+	"peel/cell"
+	"peel/client/path"
 	"peel/client/socks"
 )
 
@@ -277,39 +279,48 @@ func TestNewIdentityKeepsGuardsAndOpenStreams(t *testing.T) {
 	})
 }
 
-// That circuits end together tells those who run their exits that they are of one client. A new identity is to keep things apart: each of those of
-// before ends when it would have without.
-func TestNewIdentityDoesNotEndCircuitsTogether(t *testing.T) {
+// That circuits end together tells those who run their exits that they are of one client. A new identity is to keep things apart, and other rules
+// are no reason either: each of those of before ends when it would have without.
+func TestCircuitsOfBeforeDoNotEndTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		ends := map[string][]time.Duration{} // by whether there was a new identity
-		for _, what := range []string{"without", "with"} {
+		for what, do := range map[string]func(*Client) error{
+			"nothing":        func(*Client) error { return nil },
+			"a new identity": func(c *Client) error { return c.NewIdentity(t.Context()) },
+			"the same rules": func(c *Client) error { return c.Change(path.Rules{}) },
+			"other rules":    func(c *Client) error { return c.Change(path.Rules{Own: []cell.NodeID{{1}}}) },
+		} {
+			var ends []time.Time
 			c := newWorld(t, 12).client(Config{Events: func(e Event) {
-				if e.Kind == EventCircuitClosed && len(ends[what]) < 3 {
-					ends[what] = append(ends[what], time.Since(began).Round(time.Minute))
+				if e.Kind == EventCircuitClosed {
+					ends = append(ends, e.Time)
 				}
 			}})
 			stop := run(t, c)
 			if err := c.Ready(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			began = time.Now()
+			began := time.Now()
 			for _, who := range []string{"a", "b", "c"} {
 				if err := dialAndEcho(c.Isolated(who), "www.example:443"); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Minute)
 			}
-			if what == "with" {
-				if err := c.NewIdentity(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+			if err := do(c); err != nil {
+				t.Fatal(err)
 			}
 			time.Sleep(15 * time.Minute)
 			stop()
-		}
-		if a, b := ends["without"], ends["with"]; len(a) != 3 || !slices.Equal(a, b) {
-			t.Errorf("the circuits of three ended after %v with a new identity, %v without", b, a)
+			var got []time.Duration
+			for _, end := range ends {
+				after := end.Sub(began).Round(time.Minute)
+				if spare := what == "other rules" && after == 3*time.Minute; !spare && after <= 12*time.Minute { // then Run ends
+					got = append(got, after)
+				}
+			}
+			if want := []time.Duration{10 * time.Minute, 11 * time.Minute, 12 * time.Minute}; !slices.Equal(got, want) {
+				t.Errorf("%s: the circuits of three ended after %v, want %v", what, got, want)
+			}
 		}
 	})
 }

@@ -219,7 +219,7 @@ func (p *pool) clean(now time.Time) (spare int) {
 		case h.isBuilt() && (h.retires(now) || h.era != p.era):
 			h.gone = true
 		}
-		if h.gone && h.idle() && (h.era == p.era || h.retires(now)) {
+		if h.gone && h.idle() && (!h.lingers || h.retires(now)) {
 			p.drop(h)
 		} else if !h.gone && !h.taken {
 			spare++
@@ -243,7 +243,9 @@ func (p *pool) retireAll() {
 	p.mu.Lock()
 	defer p.unlock()
 	for h := range p.circs {
-		h.gone = true
+		if h.gone = true; h.taken {
+			h.linger()
+		}
 	}
 	p.dropAside()
 	p.clean(time.Now())
