@@ -552,6 +552,16 @@ func (b *lockedBuffer) String() string {
 }
 
 // dialAndEcho opens a connection, uses it and closes it.
+// mustDial is DialContext over TCP, without an error.
+func mustDial(t *testing.T, c *Client, addr string) net.Conn {
+	t.Helper()
+	conn, err := c.DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
 func dialAndEcho(c *Client, addr string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

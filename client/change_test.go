@@ -14,10 +14,7 @@ import (
 func TestRulesChangeWhileStreamsRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := start(t, newWorld(t, 24), Config{})
-		old, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		old := mustDial(t, c, "www.example:443")
 		var rules path.Rules
 		for _, e := range PathOf(old) {
 			rules.Exclude.IDs = append(rules.Exclude.IDs, e.ID)
@@ -26,10 +23,7 @@ func TestRulesChangeWhileStreamsRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 40 {
-			conn, err := c.Isolated(fmt.Sprint(i)).DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c.Isolated(fmt.Sprint(i)), "www.example:443")
 			for hop, e := range PathOf(conn) {
 				if rules.Exclude.Has(e) {
 					t.Errorf("%s is at place %d", e.Nickname, hop+1)

@@ -244,10 +244,7 @@ func TestEndOfRun(t *testing.T) {
 		w := newWorld(t, 12)
 		c := w.client(Config{})
 		stop := run(t, c)
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) && !errors.As(err, new(*stream.EndError)) && err == nil {

@@ -145,10 +145,7 @@ func TestOpenStreamsEndWithAGuardThatStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 12)
 		c := w.ready(Config{})
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		defer conn.Close()
 		w.nodeOf(PathOf(conn), 0).deaf.Store(true)
 		begun := time.Now()
@@ -173,10 +170,7 @@ func TestQuietStreamsMakeNobodyLeave(t *testing.T) {
 			return ask(ctx, p)
 		}
 		run(t, c)
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		defer conn.Close()
 		time.Sleep(25 * time.Minute) // spare circuits are not replaced yet
 		c.pool.mu.Lock()
@@ -196,10 +190,7 @@ func TestNetworkGoneLeavesNoGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 12)
 		c := w.ready(Config{})
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		defer conn.Close()
 		w.down.Store(true)
 		w.dies()
@@ -299,10 +290,7 @@ func TestGuardThatBreaksCircuitsIsLeft(t *testing.T) {
 			}
 			bad, n := c.Guards()[0].ID, 0
 			for ; len(left(c)) == 0 && n < 100; n++ {
-				conn, err := c.Isolated(n).DialContext(t.Context(), "tcp", "www.example:443")
-				if err != nil {
-					t.Fatal(err)
-				}
+				conn := mustDial(t, c.Isolated(n), "www.example:443")
 				if p := PathOf(conn); p[0].ID == bad {
 					w.nodeOf(p, 2).destroyFor(why)
 				}
@@ -472,10 +460,7 @@ func TestThoseThatBreakDoNotSpeakBeforeThoseThatServe(t *testing.T) {
 		var torn []*end
 		for i := range 80 {
 			host := fmt.Sprintf("www-%d.example", i)
-			conn, err := c.Isolated(i).DialContext(t.Context(), "tcp", host+":443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c.Isolated(i), host+":443")
 			defer conn.Close()
 			if i%2 == 0 {
 				torn = append(torn, w.nodeOf(PathOf(conn), 2).of(host))
@@ -566,10 +551,7 @@ func TestChattySessionsAskSeldom(t *testing.T) {
 			return ask(ctx, p)
 		}
 		run(t, c)
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		defer conn.Close()
 		for range 60 {
 			if err := echo(conn); err != nil {

@@ -152,10 +152,7 @@ func TestStreamsSayThatTheClientEnded(t *testing.T) {
 		w := newWorld(t, 12)
 		c := w.client(Config{})
 		stop := run(t, c)
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		defer conn.Close()
 		if err := echo(conn); err != nil {
 			t.Fatal(err)
@@ -165,10 +162,7 @@ func TestStreamsSayThatTheClientEnded(t *testing.T) {
 			_, err := conn.Read(make([]byte, 1))
 			read <- err
 		}()
-		stalled, err := c.DialContext(t.Context(), "tcp", "unread.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		stalled := mustDial(t, c, "unread.example:443")
 		defer stalled.Close()
 		go func() {
 			_, err := io.Copy(stalled, endless{})
@@ -269,10 +263,7 @@ func TestErrorsAreWhatTheDocumentationSays(t *testing.T) {
 			t.Error(err)
 		}
 
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		defer conn.Close()
 		conn.SetReadDeadline(time.Now().Add(time.Second))
 		var ne net.Error

@@ -172,10 +172,7 @@ func TestCircuitClearsItsRelays(t *testing.T) {
 		}
 		c.pool.mu.Unlock()
 		time.Sleep(time.Millisecond)
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		defer conn.Close()
 		c.pool.mu.Lock()
 		defer c.pool.mu.Unlock()

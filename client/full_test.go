@@ -111,20 +111,14 @@ func TestBusyCircuitIsUsedAgainOnce(t *testing.T) {
 		w := newWorld(t, 12)
 		c, _ := start(t, w, Config{Spare: 1, NoRacing: true})
 		way := func() any {
-			conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c, "www.example:443")
 			defer conn.Close()
 			return &PathOf(conn)[0] // another one for each circuit
 		}
 		first := way()
 		for i, again := range []bool{true, false} {
 			w.refusals.Store(1)
-			conn, err := c.DialContext(t.Context(), "tcp", fmt.Sprintf("fickle-%d.example:443", cell.EndBusy))
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c, fmt.Sprintf("fickle-%d.example:443", cell.EndBusy))
 			conn.Close()
 			time.Sleep(fullFor - time.Second)
 			if way() == first {

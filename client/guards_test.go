@@ -210,10 +210,7 @@ func TestGuardThatIsDown(t *testing.T) {
 			h.gone = true
 		}
 		c.pool.mu.Unlock()
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		if PathOf(conn)[0].ID == first {
 			t.Fatal("by the one that is down")
 		}
@@ -225,10 +222,7 @@ func TestGuardThatIsDown(t *testing.T) {
 		down = cell.NodeID{}
 		c.pool.mu.Unlock()
 		time.Sleep(time.Hour)
-		conn, err = c.Isolated(1).DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn = mustDial(t, c.Isolated(1), "www.example:443")
 		defer conn.Close()
 		if PathOf(conn)[0].ID != first {
 			t.Error("it is back, and not used")
@@ -415,10 +409,7 @@ func TestExcludedRelaysAreInNoPath(t *testing.T) {
 		c := w.client(Config{Dir: dir, Paths: rules})
 		run(t, c)
 		for i := range 60 {
-			conn, err := c.Isolated(i).DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c.Isolated(i), "www.example:443")
 			for hop, e := range PathOf(conn) {
 				if rules.Exclude.Has(e) || e.ID == old || hop == 2 && e.ID == exit {
 					t.Errorf("%s is at place %d", e.Nickname, hop+1)

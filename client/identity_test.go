@@ -239,10 +239,7 @@ func TestNewIdentityKeepsGuardsAndOpenStreams(t *testing.T) {
 		c := w.ready(Config{})
 		time.Sleep(time.Second)
 		guards := c.Guards()
-		conn, err := c.DialContext(t.Context(), "tcp", "before.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "before.example:443")
 		defer conn.Close()
 		time.Sleep(time.Second) // another spare one is there
 		begun := c.pool.count

@@ -82,10 +82,7 @@ func TestEqualTokensShareAndNilIsTheClientsOwn(t *testing.T) {
 		type token struct{ user, password string }
 		c := newWorld(t, 12).ready(Config{})
 		way := func(c *Client) string {
-			conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c, "www.example:443")
 			defer conn.Close()
 			return fmt.Sprintf("%p", conn.(*Conn).Path[0]) + way(PathOf(conn))
 		}

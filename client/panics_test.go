@@ -59,10 +59,7 @@ func TestPanicOfTheUpkeepEndsRun(t *testing.T) {
 		if err := c.Ready(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		c.pool.mu.Lock()
 		c.pool.guards = nil
 		c.pool.mu.Unlock()

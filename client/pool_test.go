@@ -93,10 +93,7 @@ func TestSpareCircuitsAreKept(t *testing.T) {
 				t.Errorf("%d spare circuits and %d in use, after %d tokens", spare, used, n)
 			}
 			begin := time.Now()
-			conn, err := c.Isolated(n).DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c.Isolated(n), "www.example:443")
 			defer conn.Close()
 			if got := time.Since(begin); got > 10*time.Millisecond {
 				t.Errorf("a stream waited %v: its circuit was not there", got)
@@ -126,10 +123,7 @@ func TestCircuitRetiresAfterTenMinutesOfUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := start(t, newWorld(t, 12), Config{})
 		dial := func() net.Conn {
-			conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c, "www.example:443")
 			return conn
 		}
 		old := dial()

@@ -204,10 +204,7 @@ func TestLoserOfARaceGetsNothing(t *testing.T) {
 				return 0
 			}
 			begin := time.Now()
-			conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := mustDial(t, c, "www.example:443")
 			took := time.Since(begin)
 			exit := PathOf(conn)[path.Hops-1].ID
 			if err := echo(conn); err != nil {
@@ -232,10 +229,7 @@ func TestLoserOfARaceGetsNothing(t *testing.T) {
 				t.Errorf("%d circuits", n)
 			}
 			// The slow circuit gets no other stream.
-			other, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-			if err != nil {
-				t.Fatal(err)
-			}
+			other := mustDial(t, c, "www.example:443")
 			if PathOf(other)[path.Hops-1].ID != exit {
 				t.Error("the circuit that lost is used again")
 			}

@@ -115,10 +115,7 @@ func TestWorkingAgainAfterSleepAndInOtherNetworks(t *testing.T) {
 				if err := c.Ready(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-				if err != nil {
-					t.Fatal(err)
-				}
+				conn := mustDial(t, c, "www.example:443")
 				if err := echo(conn); err != nil {
 					t.Fatal(err)
 				}
@@ -221,10 +218,7 @@ func TestQuietLinksStay(t *testing.T) {
 		w := newWorld(t, 24)
 		c := w.ready(Config{})
 		time.Sleep(time.Minute)
-		conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := mustDial(t, c, "www.example:443")
 		time.Sleep(2 * time.Hour)
 		if err := echo(conn); err != nil {
 			t.Errorf("after two hours without a byte: %v", err)
