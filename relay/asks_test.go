@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"peel/cell"
-	"peel/circuit"
 	"peel/circuit/stream"
 	"peel/directory/cache"
 )
@@ -188,10 +187,7 @@ func TestAnAddressThatIsRefusedTakesNothingFromOthers(t *testing.T) {
 		var granted, refused atomic.Int64
 		var wg sync.WaitGroup
 		for range 60 {
-			c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := w.mustBuildOver(lc, w.hops[:1])
 			for range 30 {
 				wg.Go(func() {
 					if s, err := c.DialDir(t.Context()); err == nil {

@@ -31,42 +31,15 @@ func TestStreamsThatComeAndGoLeaveNothing(t *testing.T) {
 		rounds = max(rounds, int(d.Seconds()))
 	}
 	empty := holdsAtLeast()
+	target := hostOf(t, func(c net.Conn) { io.Copy(c, c) })
 	w := newWorld(t, 3, exits(2))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var hosts sync.WaitGroup
-	defer hosts.Wait()
-	defer l.Close()
-	hosts.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			hosts.Go(func() {
-				defer c.Close()
-				io.Copy(c, c)
-			})
-		}
-	})
-	a := l.Addr().(*net.TCPAddr)
-	target := cell.Begin{Host: a.IP.String(), Port: uint16(a.Port)}
 	lc := w.connect(0)
-	build := func() *circuit.Circuit {
-		c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:3])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
 	var streams, failed atomic.Int64
 	// churn opens so many streams, on circuits of fifty, each with an answer, and closes them in one way or another.
 	churn := func(n int) {
 		var all sync.WaitGroup
 		for range max(n/50, 1) {
-			c := build()
+			c := w.mustBuildOver(lc, w.hops[:3])
 			all.Go(func() {
 				defer c.Close()
 				ctx, end := context.WithCancel(t.Context()) // each its own: they keep room for as many as there ever were
@@ -85,8 +58,8 @@ func TestStreamsThatComeAndGoLeaveNothing(t *testing.T) {
 		}
 		all.Wait()
 	}
-	defer build().Close() // one stays, and so do its links
-	for range 3 {         // until pools and tables have the size they keep
+	defer w.mustBuildOver(lc, w.hops[:3]).Close() // one stays, and so do its links
+	for range 3 {                                 // until pools and tables have the size they keep
 		churn(1500)
 	}
 	before, least := holds(), time.Now()

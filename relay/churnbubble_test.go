@@ -14,7 +14,6 @@ import (
 
 	"peel/cell"
 	"peel/cell/link/linktest"
-	"peel/circuit"
 )
 
 // Two minutes of a thousand streams a second, in virtual time and with hosts in memory, leave goroutines and the objects and bytes of the
@@ -51,7 +50,7 @@ func TestAfterChurnAllIsAsBefore(t *testing.T) {
 			var all sync.WaitGroup
 			for range circuits {
 				all.Go(func() {
-					c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:3])
+					c, err := w.buildOver(t.Context(), lc, w.hops[:3])
 					if err != nil {
 						failed.Add(1)
 						return
@@ -74,10 +73,7 @@ func TestAfterChurnAllIsAsBefore(t *testing.T) {
 			all.Wait()
 			time.Sleep(time.Second)
 		}
-		stays, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:3])
-		if err != nil {
-			t.Fatal(err)
-		}
+		stays := w.mustBuildOver(lc, w.hops[:3])
 		look := func() held {
 			time.Sleep(2 * time.Minute)
 			ends := func() (n int) { // of links, at relays

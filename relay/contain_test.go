@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,15 +50,7 @@ func TestAPanicEndsOnlyWhatItIsIn(t *testing.T) {
 
 func panicAt(t *testing.T, point, ends string, text []byte) {
 	var log lockedLog
-	to, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var echoes sync.WaitGroup
-	echoes.Go(func() { echoAll(to, &echoes) })
-	defer echoes.Wait()
-	defer to.Close()
-	port := uint16(to.Addr().(*net.TCPAddr).Port)
+	port := hostOf(t, echo).Port
 	w := newWorld(t, 6, exits(2), exits(5), func(_ int, cfg *Config) { cfg.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	sides := []*side{{path: []int{0, 1, 2}}, {path: []int{3, 4, 5}}}
 	for _, s := range sides {
@@ -167,29 +158,13 @@ func panicAt(t *testing.T, point, ends string, text []byte) {
 	}
 }
 
-// echoAll sends back what comes, in goroutines of wg, until l is closed.
-func echoAll(l net.Listener, wg *sync.WaitGroup) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		wg.Go(func() {
-			defer c.Close()
-			if _, err := io.Copy(c, c); err == nil {
-				c.(*net.TCPConn).CloseWrite()
-			}
-		})
-	}
-}
-
 // over builds a circuit of a side.
 func (w *world) over(ctx context.Context, s *side) (*circuit.Circuit, error) {
 	hops := make([]circuit.Hop, len(s.path))
 	for i, p := range s.path {
 		hops[i] = w.hops[p]
 	}
-	return circuit.Build(ctx, s.link, circuit.Config{Network: w.net.Network.ID()}, hops)
+	return w.buildOver(ctx, s.link, hops)
 }
 
 var errBytes = errors.New("not what was sent")

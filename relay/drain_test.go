@@ -10,8 +10,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"peel/circuit"
 )
 
 // download asks for n bytes of a relay's directory and reads them slowly, so that it takes about so long; it returns how many came.
@@ -71,7 +69,7 @@ func TestTransfersThatEndWithinTheDrainAreWhole(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if _, err := circuit.Build(t.Context(), before, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1]); err == nil {
+		if _, err := w.buildOver(t.Context(), before, w.hops[:1]); err == nil {
 			t.Error("a new circuit was made")
 		}
 		if _, err := c.DialDir(t.Context()); err == nil {

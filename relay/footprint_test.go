@@ -25,7 +25,7 @@ func TestIdleCircuitsAreSmall(t *testing.T) {
 	lc := w.connect(0)
 	circs := make([]*circuit.Circuit, 0, n)
 	build := func() {
-		c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
+		c, err := w.buildOver(t.Context(), lc, w.hops[:1])
 		if err != nil {
 			t.Fatalf("circuit %d: %v", len(circs), err)
 		}

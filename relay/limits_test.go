@@ -301,7 +301,7 @@ func TestExtensionsAndStreamsOfOneAddress(t *testing.T) {
 		w := newWorld(t, 2, func(_ int, cfg *Config) { cfg.Limits = Limits{ExtendRate: 1, StreamRate: 1} })
 		lc, hops := w.mustConnectFrom(0, caller(1)), []circuit.Hop{w.hops[0], w.hops[1]}
 		build := func(lc *link.Conn) error {
-			c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, hops)
+			c, err := w.buildOver(t.Context(), lc, hops)
 			if err == nil {
 				c.Close()
 			}
@@ -325,10 +325,7 @@ func TestExtensionsAndStreamsOfOneAddress(t *testing.T) {
 		if err := build(lc); err != nil {
 			t.Errorf("a second later: %v", err)
 		}
-		one, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, hops[:1])
-		if err != nil {
-			t.Fatal(err)
-		}
+		one := w.mustBuildOver(lc, hops[:1])
 		got := 0
 		for range 2 * burstTime {
 			if s, err := one.DialDir(t.Context()); err == nil {
@@ -375,10 +372,7 @@ func TestHonestCircuitsInAFloodOfCreates(t *testing.T) {
 						<-cores
 					}
 				})
-				there, err := circuit.Build(t.Context(), w.mustConnectFrom(0, caller(5000)), circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
-				if err != nil {
-					t.Fatal(err)
-				}
+				there := w.mustBuildOver(w.mustConnectFrom(0, caller(5000)), w.hops[:1])
 				works := func() (n int) {
 					for began := time.Now(); time.Since(began) < lasts; n++ {
 						if err := ask(there); err != nil {
@@ -434,7 +428,7 @@ func TestHonestCircuitsInAFloodOfCreates(t *testing.T) {
 					honest.Go(func() {
 						for began := time.Now(); time.Since(began) < lasts; {
 							ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-							c, err := circuit.Build(ctx, lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
+							c, err := w.buildOver(ctx, lc, w.hops[:1])
 							cancel()
 							tried.Add(1)
 							if err == nil {

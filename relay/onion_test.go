@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"peel/cell/link/linktest"
-	"peel/circuit"
 	"peel/directory/cache"
 )
 
@@ -323,7 +322,7 @@ func TestClientsWithAnOldDirectoryGetInAfterATurn(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.hops[0].OnionKey = old
-		if _, err := circuit.Build(t.Context(), w.connect(0), circuit.Config{Network: w.net.Network.ID()}, w.hops[:1]); err == nil {
+		if _, err := w.buildOver(t.Context(), w.connect(0), w.hops[:1]); err == nil {
 			t.Error("a key of two weeks ago is honoured")
 		}
 		if k, err := LoadKeys(dir); err != nil || k.Onion.Equal(keys.Onion) || k.Previous.Equal(keys.Onion) {

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -58,15 +57,7 @@ func TestReloadsDropNoStream(t *testing.T) {
 	} else {
 		t.Logf("%d reloads: PEEL_SLOW=1 makes it 1000", reloads)
 	}
-	to, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var echoes sync.WaitGroup
-	echoes.Go(func() { echoAll(to, &echoes) })
-	defer echoes.Wait()
-	defer to.Close()
-	port := uint16(to.Addr().(*net.TCPAddr).Port)
+	port := hostOf(t, echo).Port
 	w := newWorld(t, 3, exits(2))
 	r := w.relays[2]
 	text := make([]byte, 64<<10)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"peel/cell"
-	"peel/circuit"
 )
 
 // goroutines are those that work for relays, or their web servers.
@@ -111,7 +110,7 @@ func TestTooManyLinks(t *testing.T) {
 		if n := w.relays[0].Stats().LinksRefused.Load() - refused; n != 1 {
 			t.Errorf("%d refused links were counted", n)
 		}
-		if _, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1]); err != nil {
+		if _, err := w.buildOver(t.Context(), lc, w.hops[:1]); err != nil {
 			t.Errorf("the links there are: %v", err)
 		}
 	})
@@ -233,12 +232,7 @@ func TestAnAuthorityThatCannotBeReachedIsTriedAgain(t *testing.T) {
 func TestTheEndOfACircuitComesOnce(t *testing.T) {
 	for range 5 { // by client, last relay and the relay's own end, all at once
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, 3)
-			e := newEvil()
-			w.replace(2, e)
-			x := w.far(0, 1)
-			x.extendTo(w.hops[2])
-			x.mustHear(cell.MsgExtended)
+			w, e, x := withEvilLast(t)
 			last := <-e.made
 			go last.Close(cell.DestroyNone)
 			go x.circ.Close(cell.DestroyNone)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"peel/cell"
-	"peel/circuit"
 	"peel/directory/cache"
 )
 
@@ -44,10 +43,7 @@ func TestSlowReadersOfTheDirectory(t *testing.T) {
 				var longest, begun atomic.Int64
 				for i := range circuits {
 					lc := w.mustConnectFrom(0, netip.AddrPortFrom(caller(i).Addr(), 40000))
-					ci, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
-					if err != nil {
-						t.Fatal(err)
-					}
+					ci := w.mustBuildOver(lc, w.hops[:1])
 					for range each {
 						all.Go(func() {
 							s, err := ci.DialDir(t.Context())
@@ -77,10 +73,7 @@ func TestSlowReadersOfTheDirectory(t *testing.T) {
 				}
 				began := time.Now()
 				honest := w.mustConnectFrom(0, caller(1000))
-				ci, err := circuit.Build(t.Context(), honest, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
-				if err != nil {
-					t.Fatal(err)
-				}
+				ci := w.mustBuildOver(honest, w.hops[:1])
 				if _, err := cache.Get(t.Context(), func(ctx context.Context) (net.Conn, error) { return ci.DialDir(ctx) }, cache.Path, 16<<20); err != nil {
 					t.Errorf("an honest request: %v", err)
 				}

@@ -10,41 +10,21 @@ import (
 
 	"peel/cell"
 	"peel/cell/link"
-	"peel/circuit"
 )
 
 // A thousand streams of clients that ask for all there is and read nothing, neither the streams nor their links, cost a relay no more
 // than is set aside for them, and others nothing. What that comes to for a process is tested in a control group.
 func TestSnipersStayWithinTheMemory(t *testing.T) {
 	const memory = LeastMemory
-	w := newWorld(t, 1, exits(0), func(_ int, cfg *Config) { cfg.Memory = memory })
-	r := w.relays[0]
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var hosts sync.WaitGroup
-	defer hosts.Wait()
-	defer l.Close()
-	hosts.Go(func() { // each sends for ever
-		for {
-			c, err := l.Accept()
-			if err != nil {
+	target := hostOf(t, func(c net.Conn) { // it sends for ever
+		for chunk := make([]byte, 64<<10); ; {
+			if _, err := c.Write(chunk); err != nil {
 				return
 			}
-			hosts.Go(func() {
-				defer c.Close()
-				chunk := make([]byte, 64<<10)
-				for {
-					if _, err := c.Write(chunk); err != nil {
-						return
-					}
-				}
-			})
 		}
 	})
-	a := l.Addr().(*net.TCPAddr)
-	target := cell.Begin{Host: a.IP.String(), Port: uint16(a.Port)}
+	w := newWorld(t, 1, exits(0), func(_ int, cfg *Config) { cfg.Memory = memory })
+	r := w.relays[0]
 
 	heap := func() uint64 {
 		runtime.GC()
@@ -74,10 +54,7 @@ func TestSnipersStayWithinTheMemory(t *testing.T) {
 		links = append(links, lc)
 		var all sync.WaitGroup
 		for range 4 {
-			c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := w.mustBuildOver(lc, w.hops[:1])
 			for range 25 {
 				all.Go(func() {
 					s, err := c.Dial(t.Context(), target)

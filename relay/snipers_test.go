@@ -97,7 +97,7 @@ func TestSnipersOfEveryKind(t *testing.T) {
 				w := newWorld(t, 2, exits(1), func(_ int, cfg *Config) { cfg.Memory, cfg.Connect = memory, pour })
 				target := cell.Begin{Host: "127.0.0.9", Port: 80}
 				try := func(lc *link.Conn) (*circuit.Circuit, error) {
-					return circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:2])
+					return w.buildOver(t.Context(), lc, w.hops[:2])
 				}
 				build := func(lc *link.Conn) *circuit.Circuit {
 					c, err := try(lc)

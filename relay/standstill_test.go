@@ -119,10 +119,7 @@ func TestSlowAndIdleStreamsStay(t *testing.T) {
 				t.Fatal(err)
 			}
 			linktest.Serve(t, lc, nil)
-			c, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:2])
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := w.mustBuildOver(lc, w.hops[:2])
 			return c
 		}
 		dial := func(c *circuit.Circuit, port uint16) *stream.Stream {

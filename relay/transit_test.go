@@ -180,14 +180,19 @@ func (e *evil) Receive([]cell.Cell)         {}
 func (e *evil) Room()                       {}
 func (e *evil) Closed(r cell.DestroyReason) { e.told <- r }
 
+// withEvilLast is a world of three relays, of which the last is evil, and a circuit through them.
+func withEvilLast(t *testing.T) (*world, *evil, *raw) {
+	w, e := newWorld(t, 3), newEvil()
+	w.replace(2, e)
+	x := w.far(0, 1)
+	x.extendTo(w.hops[2])
+	x.mustHear(cell.MsgExtended)
+	return w, e, x
+}
+
 func TestEarlyCellsTowardsTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 3)
-		e := newEvil()
-		w.replace(2, e)
-		x := w.far(0, 1)
-		x.extendTo(w.hops[2])
-		x.mustHear(cell.MsgExtended)
+		_, e, x := withEvilLast(t)
 		var c [1]cell.Cell
 		c[0].SetCommand(cell.CmdRelayEarly)
 		if err := (<-e.made).Send(c[:]); err != nil {
@@ -210,12 +215,7 @@ func TestDestroyGoesBothWaysWithoutAReason(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 3)
-				e := newEvil()
-				w.replace(2, e)
-				x := w.far(0, 1)
-				x.extendTo(w.hops[2])
-				x.mustHear(cell.MsgExtended)
+				w, e, x := withEvilLast(t)
 				end(w, x, <-e.made)
 				if name != "by the client" {
 					x.mustEnd()

@@ -52,10 +52,7 @@ func TestUploadsToHostsThatReadNothing(t *testing.T) {
 			var ended atomic.Bool
 			var sent, begun atomic.Int64
 			for range c.circuits {
-				ci, err := circuit.Build(t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[:1])
-				if err != nil {
-					t.Fatal(err)
-				}
+				ci := w.mustBuildOver(lc, w.hops[:1])
 				for range c.streams {
 					floods.Go(func() {
 						for !ended.Load() && ci.Err() == nil {

@@ -11,14 +11,13 @@ import (
 	"time"
 
 	"peel/cell/link"
-	"peel/circuit"
 	"peel/directory/dirtest"
 )
 
 // posts says what an authority's node answers to the post of something as large as a vote, of whoever has this link.
 func (w *world) posts(lc *link.Conn) string {
 	w.t.Helper()
-	c, err := circuit.Build(w.t.Context(), lc, circuit.Config{Network: w.net.Network.ID()}, w.hops[w.authority():])
+	c, err := w.buildOver(w.t.Context(), lc, w.hops[w.authority():])
 	if err != nil {
 		return err.Error()
 	}

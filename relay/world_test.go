@@ -55,6 +55,40 @@ func startWorld(t *testing.T, n int, each ...func(i int, cfg *Config)) *world {
 	return emptyWorld(t, n).start(each...)
 }
 
+// hostOf serves connections on this machine until the test ends, and says where. The test calls it before it makes a world that may end them.
+func hostOf(t *testing.T, serve func(c net.Conn)) cell.Begin {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		wg.Wait()
+	})
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				serve(c)
+			})
+		}
+	})
+	return cell.Begin{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).AddrPort().Port()}
+}
+
+// echo sends back what comes.
+func echo(c net.Conn) {
+	if _, err := io.Copy(c, c); err == nil {
+		c.(*net.TCPConn).CloseWrite()
+	}
+}
+
 // emptyWorld is a world in which nobody runs yet.
 func emptyWorld(t *testing.T, n int, o ...dirtest.Option) *world {
 	o = append([]dirtest.Option{dirtest.Authorities(1), dirtest.At(time.Now().UTC().Truncate(time.Second))}, o...)
@@ -246,7 +280,21 @@ func (w *world) build(path ...int) (*circuit.Circuit, error) {
 	for i, p := range path {
 		hops[i] = w.hops[p]
 	}
-	return circuit.Build(w.t.Context(), w.connect(path[0]), circuit.Config{Network: w.net.Network.ID()}, hops)
+	return w.buildOver(w.t.Context(), w.connect(path[0]), hops)
+}
+
+// buildOver builds a circuit over a link of the test's.
+func (w *world) buildOver(ctx context.Context, lc *link.Conn, hops []circuit.Hop) (*circuit.Circuit, error) {
+	return circuit.Build(ctx, lc, circuit.Config{Network: w.net.Network.ID()}, hops)
+}
+
+func (w *world) mustBuildOver(lc *link.Conn, hops []circuit.Hop) *circuit.Circuit {
+	w.t.Helper()
+	c, err := w.buildOver(w.t.Context(), lc, hops)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
 }
 
 func (w *world) mustBuild(path ...int) *circuit.Circuit {
