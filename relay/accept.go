@@ -9,7 +9,8 @@ import (
 
 // admitLink gives a connection that has just arrived a place for its link handshake; nil: it is to be closed. When all are taken, the
 // address that has most loses its oldest: an honest caller needs one for a moment only. But one that has half as many as that is
-// refused, which costs least: those that flood would else take places from each other without end.
+// refused, which costs least: those that flood would else take places from each other without end. Where another authority is, one is
+// taken in any case.
 func (r *Relay) admitLink(nc net.Conn) *place {
 	if r.draining.Load() {
 		return nil
@@ -20,12 +21,17 @@ func (r *Relay) admitLink(nc net.Conn) *place {
 		return nil
 	}
 	p := &place{owner: o, lose: func() { nc.Close() }}
+	near := r.voters.near(nc)
 	r.mu.Lock()
-	if r.links.full(o) && !r.voters.near(nc) || r.unproved.sated(o) {
+	if r.links.full(o) && !near || r.unproved.sated(o) {
 		r.mu.Unlock()
 		return nil
 	}
 	shed, ok := r.unproved.enter(p)
+	if !ok && near && r.unproved.has(o) == 0 { // all places are taken, each by another address
+		r.unproved.add(p)
+		ok = true
+	}
 	r.mu.Unlock()
 	if shed != nil {
 		shed.lose()
@@ -94,6 +100,7 @@ func (r *Relay) gate(from net.Addr, do func()) bool {
 		do:   func() { do(); done <- true },
 		gone: func() bool { return time.Since(came) > staleLink },
 	}
+	j.kept = r.voters.at[addrOf(from)]
 	j.owner, j.drop = o, func() { done <- false }
 	j.lose = j.drop
 	r.enqueue(j)

@@ -53,7 +53,7 @@ func (r *Relay) Create(c *link.Circ, m cell.Create) {
 	}
 	h := &handshake{circ: c, key: m.Key, suite: m.Suite, request: bytes.Clone(m.Request), came: time.Now()}
 	c.Attach(h)
-	j := &job{gone: h.gone.Load}
+	j := &job{gone: h.gone.Load, kept: r.voters.by(c.Conn())}
 	j.do = func() {
 		if !r.guard("handshake", func() { j.whole = r.respond(h, o) }) {
 			refuse(c, cell.DestroyInternal)

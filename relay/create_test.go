@@ -167,7 +167,7 @@ func TestCircuitsGivenUpBeforeTheyAreAnswered(t *testing.T) {
 
 func TestPeersTakeTurns(t *testing.T) {
 	names := make(map[*job]string)
-	w := newWaiting(6)
+	w := newWaiting(6, 1)
 	n := 0
 	job := func(of rune) *job {
 		j := new(job)
@@ -215,9 +215,40 @@ func TestPeersTakeTurns(t *testing.T) {
 	}
 }
 
+// However many others wait, another authority's key exchange has a place, and every other one that is done is its.
+func TestAnAuthorityDoesNotWaitBehindOthers(t *testing.T) {
+	w := newWaiting(6, 1)
+	push := func(of any, kept bool) *job {
+		j := &job{kept: kept}
+		j.owner = owner{of: of, weight: relayWeight, free: true}
+		return w.push(j)
+	}
+	for i := range 6 {
+		push(i, false)
+	}
+	if push(6, false) == nil {
+		t.Fatal("there was a place for one more")
+	}
+	for n := range keptOfVoter + 1 {
+		if shed := push("A", true); (shed != nil) != (n == keptOfVoter) || shed != nil && (!shed.kept || shed.in != nil) {
+			t.Errorf("number %d of an authority took the place of %v", n+1, shed)
+		}
+	}
+	if n := w.len(); n != 6+keptOfVoter || n != w.most() {
+		t.Errorf("%d wait, of %d", n, w.most())
+	}
+	order := ""
+	for range 14 {
+		order += map[bool]string{true: "A", false: "o"}[w.pop().kept]
+	}
+	if order != "AoAoAoAoAoAoAA" {
+		t.Errorf("they were taken in the order %s", order)
+	}
+}
+
 // Of a full queue a client who has much of it is refused more, and neither one who has little nor a relay.
 func TestWhoHasManyKeyExchangesWaiting(t *testing.T) {
-	w := newWaiting(6)
+	w := newWaiting(6, 1)
 	for _, of := range "RRRaab" {
 		j := new(job)
 		if j.owner = (owner{of: of}); of == 'R' {

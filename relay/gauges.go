@@ -39,7 +39,7 @@ const queuedCell = 1536
 func (r *Relay) Gauges() Gauges {
 	g := Gauges{
 		MostCircuits: r.cfg.MaxCircuits, MostStreams: r.streams.most, MostDials: r.dials.most, MostExtensions: r.extensions.most,
-		Waiting: r.handshakes.len(), MostWaiting: r.handshakes.places.most, Links: r.pool.Kinds(), MostLinks: r.cfg.MaxLinks, Traffic: r.pool.Stats(),
+		Waiting: r.handshakes.len(), MostWaiting: r.handshakes.most(), Links: r.pool.Kinds(), MostLinks: r.cfg.MaxLinks, Traffic: r.pool.Stats(),
 	}
 	r.mu.Lock()
 	g.Circuits, g.Streams, g.Dials, g.Extensions = len(r.transits), r.streams.n, r.dials.n, r.extensions.n

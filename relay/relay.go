@@ -213,7 +213,7 @@ func New(cfg Config) (made *Relay, err error) {
 	}
 	r := &Relay{
 		cfg: cfg, network: cfg.Network.ID(), log: cfg.Log,
-		handshakes: newWaiting(mostHandshakes), budget: stream.NewBudget(stream.Limits{Unread: cfg.MaxUnread, Copies: cfg.MaxCopied, Late: cfg.MaxLate}),
+		handshakes: newWaiting(mostHandshakes, 0), budget: stream.NewBudget(stream.Limits{Unread: cfg.MaxUnread, Copies: cfg.MaxCopied, Late: cfg.MaxLate}),
 		dirStreams: newStreams(), opening: newOpening(), asking: newOpening(), informed: make(chan struct{}),
 		sources:  newSources(&cfg.Limits),
 		unproved: newCrowd(mostUnproved*len(cfg.Listeners), eachUnproved),
@@ -280,6 +280,7 @@ func (r *Relay) identifyAs(cfg *Config) error {
 		r.id = cfg.ID
 		r.honour(onionKeys{current: cfg.Keys.Link})
 		r.voters = votersBeside(r.id, cfg.Network)
+		r.handshakes = newWaiting(mostHandshakes, len(r.voters.keys)+len(r.voters.at))
 		return nil
 	}
 	r.id = cfg.Keys.ID()

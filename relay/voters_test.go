@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"peel/cell/link"
+	"peel/cell/link/linktest"
 	"peel/directory/dirtest"
 )
 
@@ -83,6 +84,49 @@ func TestAnAuthorityHasALinkToAnother(t *testing.T) {
 			if got, want := w.stays(w.connectFromAs(i, own, key)), n < mostOfVoter; got != want {
 				t.Errorf("link %d of an authority: %t", n+1, got)
 			}
+		}
+	})
+}
+
+// When every place for handshakes of links is taken, each by another address, and so many wait for a worker that there is no place for one
+// more, another authority has its link all the same, and its circuits.
+func TestAnAuthorityIsHeardBesideAFloodOfHandshakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := emptyWorld(t, 1, dirtest.Authorities(2)).start()
+		i, other := w.authority(), w.net.Authorities[1]
+		r := w.relays[i]
+		free := busyWorkers(r)
+		r.unproved.most, r.handshakes.places.most = 3, 3
+		stalled := func(from netip.AddrPort) { // it waits for a worker, or is closed
+			nc, err := w.dialOver(t.Context(), w.hops[i].Addrs[0].String(), linktest.Options{A: from})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go link.Dial(t.Context(), nc, &link.Config{Network: w.net.Network.ID()}, link.Peer{ID: w.hops[i].ID, Key: w.hops[i].LinkKey})
+			synctest.Wait()
+		}
+		for from := range 4 {
+			stalled(caller(from))
+		}
+		if n := r.handshakes.len(); n != 3 || r.unproved.n != 3 {
+			t.Fatalf("%d wait, %d are in their handshake", n, r.unproved.n)
+		}
+		done := make(chan string)
+		go func() {
+			lc, err := w.connectFromAs(i, netip.AddrPortFrom(other.Info.Addrs[0].Addr(), 40000), &link.Config{Network: w.net.Network.ID(), ID: other.Info.ID, Key: other.Link})
+			if err != nil {
+				done <- err.Error()
+				return
+			}
+			done <- w.posts(lc)
+		}()
+		synctest.Wait()
+		if n := r.handshakes.len(); n != 4 {
+			t.Errorf("with another authority %d wait", n)
+		}
+		free()
+		if got := <-done; !strings.Contains(got, "200") {
+			t.Errorf("an authority: %q", got)
 		}
 	})
 }
