@@ -258,3 +258,25 @@ func TestWhatARequestCountsFor(t *testing.T) {
 		}
 	}
 }
+
+// What the web server would answer by itself counts as well.
+func TestEveryRequestCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 2 * askBurst
+		w := newWorld(t, 1)
+		s, err := w.mustBuild(0).DialDir(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var asking sync.WaitGroup
+		defer asking.Wait()
+		defer s.Close()
+		asking.Go(func() { io.WriteString(s, strings.Repeat("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", n)) })
+		s.SetReadDeadline(time.Now().Add(time.Minute))
+		answers, _ := io.ReadAll(s)
+		last := string(answers[max(0, strings.LastIndex(string(answers), "HTTP/1.1 ")):])
+		if got := strings.Count(string(answers), "HTTP/1.1 "); got > askBurst+1 || !strings.HasPrefix(last, "HTTP/1.1 4") && !strings.HasPrefix(last, "HTTP/1.1 503 ") {
+			t.Errorf("%d of %d were answered, the last with %.40q", got, n, last)
+		}
+	})
+}

@@ -530,7 +530,7 @@ func (r *Relay) serveStreams(ctx context.Context) {
 	}
 	s := &http.Server{
 		Handler: metered(r.stats.Asked.count(h), &r.stats.Busy), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute,
-		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+		IdleTimeout: 30 * time.Second, MaxHeaderBytes: 8 << 10, DisableGeneralOptionsHandler: true, ErrorLog: slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
 	}
 	s.ConnContext = withCaller
 	var conns sync.WaitGroup
