@@ -2,6 +2,7 @@ package page
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -148,14 +149,16 @@ func TestWhoMayAskAgainOnAConnection(t *testing.T) {
 	for name, c := range map[string]struct {
 		fields      string
 		code, times int
+		asks        string // "": GET /
 	}{
-		"with the token":    {"Authorization: Bearer " + token + "\r\n", 200, 3},
-		"and with cookies":  {"Cookie: x=" + strings.Repeat("y", 20<<10) + "\r\nAuthorization: Bearer " + token + "\r\n", 200, 1},
-		"without":           {"", 200, 1},
-		"a large head":      {"X: " + strings.Repeat("x", MostHeader) + "\r\n", 431, 1},
-		"no name we go by":  {"Host: other\r\n", 400, 1},
-		"no field":          {"x\r\n", 400, 1},
-		"the last, it says": {"Connection: close\r\nAuthorization: Bearer " + token + "\r\n", 200, 1},
+		"with the token":    {"Authorization: Bearer " + token + "\r\n", 200, 3, ""},
+		"and with cookies":  {"Cookie: x=" + strings.Repeat("y", 20<<10) + "\r\nAuthorization: Bearer " + token + "\r\n", 200, 1, ""},
+		"without":           {"", 200, 1, ""},
+		"a large head":      {"X: " + strings.Repeat("x", MostHeader) + "\r\n", 431, 1, ""},
+		"no name we go by":  {"Host: other\r\n", 400, 1, ""},
+		"no field":          {"x\r\n", 400, 1, ""},
+		"about no page":     {"", 401, 1, "OPTIONS *"},
+		"the last, it says": {"Connection: close\r\nAuthorization: Bearer " + token + "\r\n", 200, 1, ""},
 	} {
 		conn, err := net.Dial("tcp", at)
 		if err != nil {
@@ -163,7 +166,7 @@ func TestWhoMayAskAgainOnAConnection(t *testing.T) {
 		}
 		r := bufio.NewReader(conn)
 		for n := range c.times {
-			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: "+at+"\r\n"+c.fields+"\r\n")
+			io.WriteString(conn, cmp.Or(c.asks, "GET /")+" HTTP/1.1\r\nHost: "+at+"\r\n"+c.fields+"\r\n")
 			w, err := http.ReadResponse(r, nil)
 			if err != nil {
 				t.Fatalf("%s, %d: %v", name, n, err)

@@ -30,7 +30,7 @@ const (
 func Serve(ctx context.Context, l net.Listener, h http.Handler, mine func(net.Conn) bool, log *slog.Logger) error {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: HeaderWithin, ReadTimeout: ReadWithin, WriteTimeout: WriteWithin,
-		IdleTimeout: IdleWithin, MaxHeaderBytes: laterHeader, // a first one was looked at before
+		IdleTimeout: IdleWithin, DisableGeneralOptionsHandler: true, MaxHeaderBytes: laterHeader, // a first one was looked at before
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	var conns sync.WaitGroup
