@@ -108,7 +108,7 @@ func readConsensus(name string) ([]byte, error) {
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, about(name, "no such file or folder: give a consensus, or the state folder of a node that has run")
+		return nil, &usageError{about(name, "no such file or folder: give a consensus, or the state folder of a node that has run")}
 	}
 	if err != nil {
 		return nil, err

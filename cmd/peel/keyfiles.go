@@ -379,7 +379,7 @@ func identityIn(k namedKey) (id cell.NodeID, ok bool) {
 func loadIdentity(path string, p *passphrase, c errWriter) (ed25519.PrivateKey, error) {
 	text, err := readFile(path)
 	if err != nil {
-		return nil, err
+		return nil, onTheLine(err)
 	}
 	if !sealed.Is(text) {
 		return relay.LoadKey[ed25519.PrivateKey](path)

@@ -104,7 +104,7 @@ func keysShow() *cobra.Command {
 func showPath(w io.Writer, path string, now time.Time) error {
 	st, err := os.Stat(path)
 	if err != nil {
-		return err
+		return onTheLine(err)
 	}
 	if !st.IsDir() {
 		return showFile(w, path, now)
@@ -321,7 +321,7 @@ func keysBackup() *cobra.Command {
 			}
 			if len(keys) == 0 {
 				if _, err := os.ReadDir(args[0]); err != nil {
-					return err
+					return onTheLine(err)
 				}
 				return about(args[0], "no keys here")
 			}
@@ -371,7 +371,7 @@ func keysImport() *cobra.Command {
 			}
 			text, err := readFile(args[0])
 			if err != nil {
-				return err
+				return onTheLine(err)
 			}
 			if sealed.Is(text) {
 				return restore(c, args[0], dir, &phrase)

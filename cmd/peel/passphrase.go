@@ -89,7 +89,7 @@ func ask(in int, prompt string, errs io.Writer) ([]byte, error) {
 func fromFile(path string) ([]byte, error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("passphrase: %w", err)
+		return nil, onTheLine(fmt.Errorf("passphrase: %w", err))
 	}
 	if runtime.GOOS != "windows" && st.Mode().IsRegular() && st.Mode().Perm()&0o077 != 0 {
 		return nil, about(path, "others than its owner can read this passphrase (mode %04o): run chmod 600 %s", st.Mode().Perm(), path)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -44,6 +45,14 @@ func (e *aboutError) BeginsWithName() bool { return true }
 // about makes an error that begins with a name that its user gave to something, such as a file's.
 func about(name, format string, args ...any) error {
 	return &aboutError{name, fmt.Errorf(format, args...)}
+}
+
+// onTheLine is the error of a file or folder that the command line names: where there is none, the user's mistake.
+func onTheLine(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &usageError{err}
+	}
+	return err
 }
 
 // verbsOnly makes a command that is nothing without one of its verbs.

@@ -6,6 +6,9 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -212,5 +215,43 @@ func TestHelpFitsATerminal(t *testing.T) {
 	const text = "one two\nthree four\n\n  as it\n  is\n\na   table\nb   of two"
 	if got := folded(text, 9); got != "one two\nthree\nfour\n\n  as it\n  is\n\na   table\nb   of two" {
 		t.Errorf("%q", got)
+	}
+}
+
+// A file or folder that the command line names and that is not there is a mistake in use, whatever the verb; one that is there and broken is not.
+func TestWhatIsNotThereIsAMistakeInUse(t *testing.T) {
+	dir := t.TempDir()
+	none, broken := filepath.Join(dir, "none"), filepath.Join(dir, "broken")
+	if err := os.WriteFile(broken, []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range [][]string{
+		{"keys", "show", "FILE"},
+		{"keys", "export", "FILE", "--out", filepath.Join(dir, "out")},
+		{"keys", "import", "--keys", dir, "FILE"},
+		{"consensus", "show", "FILE"},
+		{"consensus", "diff", "FILE", "FILE"},
+		{"client", "--config", "FILE"},
+	} {
+		for name, want := range map[string]bool{none: true, broken: line[0] == "client"} {
+			args := slices.Clone(line)
+			for i := range args {
+				if args[i] == "FILE" {
+					args[i] = name
+				}
+			}
+			err := typed(args...)
+			if wrong := new(usageError); err == nil || errors.As(err, &wrong) != want || name == none && !strings.Contains(err.Error(), name+": no such file") {
+				t.Errorf("peel %s: %v", strings.Join(args, " "), err)
+			}
+		}
+	}
+	for _, line := range [][]string{
+		{"keys", "backup", none, "--out", filepath.Join(dir, "out")}, {"status", "--dir", none},
+		{"keys", "create", filepath.Join(dir, "out"), "--passphrase-file", none},
+	} {
+		if err, wrong := typed(line...), new(usageError); !errors.As(err, &wrong) || !strings.Contains(err.Error(), none) {
+			t.Errorf("peel %s: %v", strings.Join(line, " "), err)
+		}
 	}
 }
