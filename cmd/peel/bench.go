@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -109,7 +110,11 @@ func (b *benchrun) run(ctx context.Context, cfg bench.Config) error {
 	if err := errors.Join(s.Check(), cfg.Check()); err != nil {
 		return &usageError{err}
 	}
-	var err error
+	profile, err := b.openProfile()
+	if err != nil {
+		return err
+	}
+	defer profile.Close()
 	if b.dir, err = os.MkdirTemp("", "peel-bench-"); err != nil {
 		return err
 	}
@@ -126,7 +131,7 @@ func (b *benchrun) run(ctx context.Context, cfg bench.Config) error {
 	}
 	var report *bench.Report
 	err = with(ctx, s, func(ctx context.Context, n bench.Network) error {
-		stop, err := b.startProfile()
+		stop, err := startProfile(profile)
 		if err != nil {
 			return err
 		}
@@ -150,18 +155,28 @@ func (b *benchrun) run(ctx context.Context, cfg bench.Config) error {
 	return err
 }
 
-// startProfile begins the profile that was asked for, if any.
-func (b *benchrun) startProfile() (stop func() error, err error) {
+// openProfile makes the file of the profile that was asked for, before there is a network to wait for; nil: none was.
+func (b *benchrun) openProfile() (*os.File, error) {
 	if b.profile == "" {
-		return func() error { return nil }, nil
+		return nil, nil
 	}
 	f, err := os.Create(b.profile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("--cpuprofile: %w: make the folder first, or choose another place", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--cpuprofile: %w", err)
 	}
+	return f, nil
+}
+
+// startProfile begins a profile; f may be nil.
+func startProfile(f *os.File) (stop func() error, err error) {
+	if f == nil {
+		return func() error { return nil }, nil
+	}
 	if err := pprof.StartCPUProfile(f); err != nil {
-		f.Close()
-		return nil, err
+		return nil, fmt.Errorf("--cpuprofile: %w", err)
 	}
 	return func() error {
 		pprof.StopCPUProfile()
