@@ -11,8 +11,8 @@
 //
 //	testnet.Config{Size: testnet.Size{Authorities: 1, Relays: 4, Exits: 2}, Period: time.Second, Voting: 300 * time.Millisecond}
 //
-// Where voting comes too late the next period brings a consensus. Under the race detector give Voting several seconds. A client of one's own
-// is ready some hundredths of a second after that.
+// Where votes come too late, as the machine is slow or has much else to do, the network begins anew with a slower schedule, as often as it must
+// (Config.Anew); under the race detector give Voting several seconds at once. A client of one's own is ready some hundredths of a second after that.
 //
 // New opens the listeners, Run closes them: end a Net that is not to run by calling Run with a ctx that has ended.
 package testnet
@@ -63,6 +63,9 @@ type Relay struct {
 
 // ExitPolicy is what the exits of a local network carry: everything, this machine included.
 var ExitPolicy = []string{"accept 127.0.0.1:*", "accept 127.0.0.0/8:*", "accept [::1]:*", "accept *:*"}
+
+// networkFile is the network's, in the folder of all nodes.
+const networkFile = "network.toml"
 
 // certificateLife is how long the signing keys of a planned network last.
 const certificateLife = 90 * 24 * time.Hour
@@ -211,7 +214,7 @@ func (l *Layout) save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("testnet: %w", err)
 	}
-	file := filepath.Join(dir, "network.toml")
+	file := filepath.Join(dir, networkFile)
 	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("testnet: %s is there already: give a folder without a network in it", file)
 	}

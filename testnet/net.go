@@ -11,6 +11,7 @@ import (
 
 	"peel/cell"
 	"peel/client"
+	"peel/directory"
 	"peel/relay/exit"
 	"peel/testnet/memnet"
 	"peel/testnet/plan"
@@ -22,8 +23,9 @@ import (
 // and a client.
 type Config struct {
 	Size
-	Period   time.Duration                  // from one consensus to the next, whole seconds; 0: 5 s
-	Voting   time.Duration                  // how much of it goes into making the next; 0: 1.2 s
+	Period   time.Duration                  // from one consensus to the next, whole seconds; 0: 5 s. Longer where this machine is too slow for it (Anew)
+	Voting   time.Duration                  // how much of it goes into making the next; 0: 1.2 s. Likewise
+	Anew     func(directory.Schedule)       // is told when authorities could not agree in time, and all began anew with a slower schedule; nil: nobody is
 	Measure  bool                           // authorities measure relays, which takes much of a machine
 	Dir      string                         // keys and documents are kept here; "": nowhere
 	Resolver exit.Resolver                  // of names that exits are asked for; nil: the system's
@@ -36,7 +38,7 @@ type Config struct {
 }
 
 const (
-	defaultPeriod = 5 * time.Second // on a busy machine the first consensus may fail, and the second follows soon
+	defaultPeriod = 5 * time.Second // where it is too short for the machine, it grows (anew.go)
 	defaultVoting = 1200 * time.Millisecond
 	settling      = 300 * time.Millisecond // from the start of the nodes to the first voting, at least
 )
@@ -87,9 +89,10 @@ type Net struct {
 	minds       map[string]*villain.Mind // of villains, by nickname
 	whole       bool                     // each node has an address of its own
 
-	mu     sync.Mutex      // held while nodes are started anew
-	ctx    context.Context // Run's; nil: it has not been called
-	failed func(error)
+	mu      sync.Mutex         // held while nodes are started anew
+	network *directory.Network // that nodes are made with: its schedule may be another than the layout's
+	ctx     context.Context    // Run's; nil: it has not been called
+	failed  func(error)
 }
 
 // New makes the nodes and opens their listeners, so that every address is known. It starts nothing.
@@ -177,6 +180,7 @@ func (n *Net) make() error {
 	if err != nil {
 		return err
 	}
+	n.network = n.layout.Network
 	if err := n.layout.save(n.cfg.Dir); err != nil {
 		return err
 	}

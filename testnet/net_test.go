@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,8 +23,6 @@ import (
 
 	"peel/client"
 	"peel/client/socks"
-	"peel/relay"
-	"peel/testnet/story"
 )
 
 // run starts a network for the time of a test and waits until its client is ready and knows all relays.
@@ -47,7 +44,7 @@ func run(t *testing.T, cfg Config) *Net {
 func start(t *testing.T, cfg Config, log *lockedBuffer) (n *Net, stop func() error) {
 	t.Helper()
 	cfg.Log = log.of
-	return twice(t, cfg, func(ctx context.Context, n *Net) error {
+	return started(t, cfg, func(ctx context.Context, n *Net) error {
 		if err := n.Client().Ready(ctx); err != nil {
 			return err
 		}
@@ -62,30 +59,11 @@ func start(t *testing.T, cfg Config, log *lockedBuffer) (n *Net, stop func() err
 	})
 }
 
-// twice starts a network and waits until it is ready. Where its authorities have made no consensus in a minute, as the machine gives them too
-// little time for each phase of it, there is another network with four times as much. Whatever else keeps one from being ready is a fault.
-func twice(t *testing.T, cfg Config, ready func(context.Context, *Net) error) (n *Net, stop func() error) {
+// started starts a network and waits until it is ready, as long as it is given more and more time by itself.
+func started(t *testing.T, cfg Config, ready func(context.Context, *Net) error) (n *Net, stop func() error) {
 	t.Helper()
 	n, stop = begin(t, cfg)
-	err := within(time.Minute, n, ready)
-	if errors.Is(err, context.DeadlineExceeded) && !agreed(n) {
-		if err := stop(); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(os.Stderr, "notice: %s: no consensus in a minute: another network is tried, with more time\n", t.Name())
-		cfg.Period, cfg.Voting = 4*cfg.Period, 4*cfg.Voting
-		if cfg.Dir != "" {
-			cfg.Dir = filepath.Join(cfg.Dir, "again")
-		}
-		if cfg.Story != nil { // that one is over
-			cfg.Story = story.New("local", "in one process", time.Now())
-		}
-		n, stop = begin(t, cfg)
-		err = within(5*time.Minute, n, ready)
-	} else if errors.Is(err, context.DeadlineExceeded) { // it votes, so it may only be slow
-		err = within(4*time.Minute, n, ready)
-	}
-	if err != nil {
+	if err := within(5*time.Minute, n, ready); err != nil {
 		t.Fatalf("%v; the network: %v", err, stop())
 	}
 	return n, stop
@@ -112,14 +90,6 @@ func within(d time.Duration, n *Net, ready func(context.Context, *Net) error) er
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	return ready(ctx, n)
-}
-
-// agreed says whether an authority, or the client, has a consensus.
-func agreed(n *Net) bool {
-	return n.Client().Consensus() != nil || slices.ContainsFunc(n.authorities, func(nd *node) bool {
-		a, ok := nd.member().(*relay.Authority)
-		return ok && a.Consensus() != nil
-	})
 }
 
 // shared is a small network for the tests that harm nothing in it: the first starts it, the last ends it.
@@ -195,8 +165,7 @@ func (b *lockedBuffer) text() string {
 // beside has a test with a network of its own run beside others.
 var beside = (*testing.T).Parallel
 
-// small is a network just large enough for the rules. Its authorities have time to vote in on a busy machine: where they miss one period
-// for want of it, they miss the next as well.
+// small is a network just large enough for the rules. Its authorities have time to vote in on a busy machine, and seldom need to begin anew.
 var small = Config{Size: Size{Authorities: 4, Relays: 6, Exits: 2}, Period: 6 * time.Second, Voting: 3 * time.Second}
 
 // web is a server that gives size bytes of a fixed noise and takes what is sent to it, answering with its hash.
@@ -414,7 +383,7 @@ func doesNotRun(t *testing.T, n *Net) {
 
 func TestNothingIsLeftBehind(t *testing.T) {
 	before := runtime.NumGoroutine()
-	n, stop := twice(t, small, func(ctx context.Context, n *Net) error { return n.Client().Ready(ctx) })
+	n, stop := started(t, small, func(ctx context.Context, n *Net) error { return n.Client().Ready(ctx) })
 	if err := n.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "before") {
 		t.Errorf("it runs, and ran again: %v", err)
 	}

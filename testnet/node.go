@@ -23,7 +23,7 @@ import (
 // authority makes the node of one authority.
 func (n *Net) authority(a *Authority, l net.Listener, g *gate) (member, error) {
 	cfg := relay.Config{
-		Network: n.layout.Network, Keys: relay.Keys{Link: a.Link}, Listeners: []net.Listener{l},
+		Network: n.network, Keys: relay.Keys{Link: a.Link}, Listeners: []net.Listener{l},
 		Dial: n.dialFrom(a.Addr.Addr()), Tap: n.cfg.Watch.tap(a.Nickname, g), Log: n.cfg.Log(a.Nickname),
 	}
 	dir, err := n.folder(a.Nickname)
@@ -39,7 +39,7 @@ func (n *Net) authority(a *Authority, l net.Listener, g *gate) (member, error) {
 // relay makes the node of one relay.
 func (n *Net) relay(r *Relay, l net.Listener, g *gate) (member, error) {
 	cfg := relay.Config{
-		Network: n.layout.Network, Keys: r.Keys, Listeners: []net.Listener{l}, Nickname: r.Nickname,
+		Network: n.network, Keys: r.Keys, Listeners: []net.Listener{l}, Nickname: r.Nickname,
 		Dial: n.dialFrom(r.Addr.Addr()), Tap: n.cfg.Watch.tap(r.Nickname, g), Heard: n.cfg.Watch.heard(r.Nickname),
 		Log: n.cfg.Log(r.Nickname),
 	}
@@ -246,6 +246,7 @@ func (n *Net) Run(outer context.Context) error {
 	})
 	var befalling sync.WaitGroup
 	befalling.Go(func() { n.befall(ctx) })
+	befalling.Go(func() { n.agree(ctx) })
 	n.follow(ctx)
 	befalling.Wait()
 	n.mu.Lock() // whoever starts a node anew has done so, or sees that it is too late
@@ -295,9 +296,8 @@ func (n *Net) Kill(nickname string) error {
 		return err
 	}
 	n.mu.Lock()
-	runs := n.runs()
-	n.mu.Unlock()
-	if !runs {
+	defer n.mu.Unlock()
+	if !n.runs() {
 		return fmt.Errorf("testnet: %s cannot be killed: the network does not run", nickname)
 	}
 	nd.kill()
@@ -314,6 +314,8 @@ func (n *Net) Freeze(nickname string) error {
 	if err != nil {
 		return err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	return nd.freeze()
 }
 

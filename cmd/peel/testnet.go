@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"peel/cell/contain"
 	"peel/client"
 	"peel/client/path"
+	"peel/directory"
 	"peel/testnet"
 	"peel/testnet/story"
 )
@@ -97,7 +99,8 @@ type localnet struct {
 	stderr     io.Writer
 	screen     *screen // for events: where a command has the standard output, the error output
 
-	story *story.Story
+	story  *story.Story
+	voting atomic.Int64 // a time.Duration: what authorities have to agree since they began anew; 0: they did not
 
 	mu      sync.Mutex // of output
 	started time.Time
@@ -105,7 +108,7 @@ type localnet struct {
 
 // event is one line of --json.
 type event struct {
-	Event   string  `json:"event"` // window, bootstrap, fetch, ready, end
+	Event   string  `json:"event"` // window, bootstrap, anew, fetch, ready, end
 	Seconds float64 `json:"seconds"`
 	Percent int     `json:"percent,omitempty"`
 	Stage   string  `json:"stage,omitempty"`
@@ -202,6 +205,7 @@ func (t *localnet) run(ctx context.Context) (end error) {
 				t.say(event{Event: "bootstrap", Percent: p.Percent, Stage: p.Stage, Text: p.String()})
 			}
 		},
+		Anew: t.anew,
 	})
 	if err != nil {
 		return err
@@ -288,6 +292,17 @@ func endOf(ctx context.Context, err error) error {
 	}
 }
 
+// anew tells that the authorities had too little time.
+func (t *localnet) anew(s directory.Schedule) {
+	t.voting.Store(int64(s.Voting))
+	why := "" // with trouble it may be that
+	if !t.trouble.any() {
+		why = ", as this machine is slow or has much else to do"
+	}
+	due := max(time.Until(s.Start), 0).Round(time.Second)
+	t.say(event{Event: "anew", Text: fmt.Sprintf("the authorities could not agree in time%s: they begin anew, with %v for it; a relay list is due in %v", why, s.Voting, due)})
+}
+
 // use waits for the network, shows that it works, and runs the command or stays.
 func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string) error {
 	if err := n.Client().Ready(ctx); err != nil {
@@ -296,7 +311,11 @@ func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string
 			if at, _ := n.Client().Bootstrap(); at.Percent > 0 {
 				come = at.Text
 			}
-			return fmt.Errorf("--duration %v was over before the network was ready: it had come to %q; give it more, such as --duration %s", t.duration, come, t.enough())
+			slow := ""
+			if v := time.Duration(t.voting.Load()); v > 0 {
+				slow = fmt.Sprintf(", and %v for the authorities to agree were too little or not over yet", v)
+			}
+			return fmt.Errorf("--duration %v was over before the network was ready: it had come to %q%s; give it more, such as --duration %s", t.duration, come, slow, t.enough())
 		}
 		return err
 	}
