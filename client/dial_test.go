@@ -212,7 +212,7 @@ func TestResolve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 12)
 		c := w.ready(Config{})
-		want := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}
+		want := []netip.Addr{netip.MustParseAddr("52.0.2.7"), netip.MustParseAddr("2600:db8::7")}
 		if got, err := c.Resolve(t.Context(), "www.example"); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%v, %v", got, err)
 		}
@@ -234,6 +234,21 @@ func TestResolve(t *testing.T) {
 		}
 		if asked := strings.Join(w.hosts(), " "); strings.Contains(asked, "onion") || strings.Contains(asked, "local") {
 			t.Errorf("exits were asked for %s", asked)
+		}
+	})
+}
+
+// An exit that says that a name is of this machine, or of the network around it, is not believed: programs would connect there by
+// themselves, with what a web page of that name told them to say.
+func TestExitsDoNotPointInside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.ready(Config{})
+		if got, err := c.Resolve(t.Context(), "inside-1.example"); err != nil || !slices.Equal(got, []netip.Addr{netip.MustParseAddr("52.0.2.7")}) {
+			t.Errorf("%v, %v", got, err)
+		}
+		if got, err := c.Resolve(t.Context(), "inside.example"); err == nil || endReason(err) != cell.EndNotFound {
+			t.Errorf("%v, %v", got, err)
 		}
 	})
 }

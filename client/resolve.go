@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"peel/cell"
 	"peel/circuit"
@@ -41,8 +42,8 @@ func (c *Client) Lookup(ctx context.Context, host string) ([]cell.Answer, error)
 	if err := checkLookup(host); err != nil {
 		return nil, err
 	}
-	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolveAny, Name: host}, func(a cell.Answer) bool {
-		return a.Addr.IsValid() && !c.virtual.contains(a.Addr) // an exit must not point at a service
+	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolveAny, Name: host}, func(exit *directory.Entry, a cell.Answer) bool {
+		return a.Addr.IsValid() && !c.virtual.contains(a.Addr) && (!special(a.Addr) || inside(exit)) // an exit must not point at a service, nor at us
 	})
 }
 
@@ -57,17 +58,27 @@ func (c *Client) LookupAddr(ctx context.Context, addr netip.Addr) ([]cell.Answer
 		}
 		return []cell.Answer{{TTL: virtualTTL, Name: name}}, nil
 	}
-	if _, special := directory.SpecialRange(addr); !addr.IsValid() || addr.Zone() != "" || special {
+	if !addr.IsValid() || addr.Zone() != "" || special(addr) {
 		return nil, errLocal
 	}
-	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolvePTR, Name: addr.String()}, func(a cell.Answer) bool {
+	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolvePTR, Name: addr.String()}, func(_ *directory.Entry, a cell.Answer) bool {
 		return a.Name != "" && checkHost(a.Name) == nil
 	})
 }
 
+func special(a netip.Addr) bool {
+	_, is := directory.SpecialRange(a)
+	return is
+}
+
+// inside says whether an exit is itself at an address that the internet does not route, as in networks for tests: then names may be too.
+func inside(exit *directory.Entry) bool {
+	return slices.ContainsFunc(exit.Addrs, func(at netip.AddrPort) bool { return special(at.Addr()) })
+}
+
 // resolve asks an exit, and keeps those of its answers that fit.
-func (c *Client) resolve(ctx context.Context, r cell.Resolve, fits func(cell.Answer) bool) ([]cell.Answer, error) {
-	resolved, _, err := try(c, ctx, request{}, func(ctx context.Context, ci *circuit.Circuit) (cell.Resolved, error) {
+func (c *Client) resolve(ctx context.Context, r cell.Resolve, fits func(exit *directory.Entry, a cell.Answer) bool) ([]cell.Answer, error) {
+	resolved, way, err := try(c, ctx, request{}, func(ctx context.Context, ci *circuit.Circuit) (cell.Resolved, error) {
 		return ci.Resolve(ctx, r)
 	}, func(cell.Resolved) {})
 	if err != nil {
@@ -75,7 +86,7 @@ func (c *Client) resolve(ctx context.Context, r cell.Resolve, fits func(cell.Ans
 	}
 	var found []cell.Answer
 	for _, a := range resolved.Answers {
-		if fits(a) {
+		if fits(way[len(way)-1], a) {
 			found = append(found, a)
 		}
 	}

@@ -199,7 +199,7 @@ func TestDoorsLookUpThroughExits(t *testing.T) {
 		w := newWorld(t, 12)
 		c := w.ready(Config{})
 		door, lookup := c.SOCKSServer(nil), c.DNSServer(nil).Lookup
-		v4, v6 := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
+		v4, v6 := netip.MustParseAddr("52.0.2.7"), netip.MustParseAddr("2600:db8::7")
 		got, err := lookup(t.Context(), dns.Query{Host: "www.example"})
 		if err != nil || len(got) != 2 || got[0].Addr != v4 || got[1].Addr != v6 || got[0].TTL == 0 {
 			t.Errorf("%v, %v", got, err)

@@ -384,9 +384,16 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 		case o.Type == cell.MsgResolve && name == "nameless":
 			s.Answer(cell.Resolved{Answers: []cell.Answer{{Name: "elsewhere.example"}}})
 			return
+		case o.Type == cell.MsgResolve && name == "inside": // as if the name were one of the client's own house
+			var a []cell.Answer
+			for _, s := range []string{"127.0.0.1", "192.168.0.1", "169.254.169.254", "::1", "fd00::1", "fe80::1", "64:ff9b::7f00:1", "52.0.2.7"}[:7+reason] {
+				a = append(a, cell.Answer{TTL: 60, Addr: netip.MustParseAddr(s)})
+			}
+			s.Answer(cell.Resolved{Answers: a})
+			return
 		case o.Type == cell.MsgResolve:
 			s.Answer(cell.Resolved{Answers: []cell.Answer{
-				{TTL: 60, Addr: netip.MustParseAddr("192.0.2.7")}, {TTL: 60, Addr: netip.MustParseAddr("2001:db8::7")},
+				{TTL: 60, Addr: netip.MustParseAddr("52.0.2.7")}, {TTL: 60, Addr: netip.MustParseAddr("2600:db8::7")},
 			}})
 			return
 		}
