@@ -86,7 +86,8 @@ func (h *held) serves(r request, f faults, now time.Time) bool {
 		return false
 	}
 	u := r.usage
-	u.Avoid = f.after(h.born)
+	blamed := f.after(h.born)
+	u.Avoid = func(id cell.NodeID) bool { return id != h.path[0].ID && blamed(id) } // another circuit would enter by the same guard
 	if !u.Fits(h.path) || h == r.besides || h.full(now) || slices.Contains(r.queued, h) || slices.Contains(r.excluded(), h.path[len(h.path)-1].ID) {
 		return false
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -183,6 +184,34 @@ func TestCircuitClearsItsRelays(t *testing.T) {
 		}
 		if len(c.pool.faults) == 0 {
 			t.Error("nobody is blamed")
+		}
+	})
+}
+
+// Any relay can fail what guards extend to it, as often as it is chosen. That has no stream go on another circuit than it would have: who has many
+// relays would get to see more of a client by it.
+func TestRelayThatFailsAGuardMovesNoStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := start(t, newWorld(t, 12), Config{})
+		ways := map[string]bool{}
+		for range 5 {
+			conn, err := c.DialContext(t.Context(), "tcp", "www.example:443")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			way := PathOf(conn)
+			ways[way.String()] = true
+			time.Sleep(time.Second)
+			other := slices.IndexFunc(c.Consensus().Entries, func(e directory.Entry) bool {
+				return !slices.ContainsFunc(way, func(w *directory.Entry) bool { return w.ID == e.ID })
+			})
+			c.pool.mu.Lock()
+			c.pool.faults.failed(path.Path{way[0], &c.Consensus().Entries[other], way[2]}, &circuit.BuildError{Hop: 1, Err: io.EOF}, time.Now())
+			c.pool.mu.Unlock()
+		}
+		if len(ways) != 1 {
+			t.Errorf("streams of one token went on %d circuits: %v", len(ways), ways)
 		}
 	})
 }
