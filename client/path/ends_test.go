@@ -13,10 +13,7 @@ func TestTheEndForADirectoryNeedBeNoExit(t *testing.T) {
 	entries := []directory.Entry{entry(0, directory.Guard), entry(1, directory.Guard), entry(2, directory.Exit), entry(3, 0), entry(4, 0), entry(5, directory.MiddleOnly)}
 	entries[2].Policy = policy(t, "accept *:443")
 	entries[4].Bandwidth = 3000
-	x, err := NewIndex(consensus(entries...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := indexed(t, consensus(entries...))
 	rng := seeded(3)
 	ends := map[string]int{}
 	const rounds = 8000

@@ -33,6 +33,15 @@ func entry(i int, flags directory.Flags) directory.Entry {
 	}
 }
 
+func indexed(t testing.TB, c *directory.Consensus) *Index {
+	t.Helper()
+	x, err := NewIndex(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
 // choose chooses from c once.
 func choose(c *directory.Consensus, u Usage, rng func(n uint64) uint64) (Path, error) {
 	x, err := NewIndex(c)
@@ -459,10 +468,7 @@ func TestWeights(t *testing.T) {
 		}
 	}
 	c := consensus(es...)
-	x, err := NewIndex(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := indexed(t, c)
 	weight := func(pos directory.Position, i int) float64 {
 		return float64(es[i].Bandwidth) * float64(c.Weights.Of(pos, es[i].Flags))
 	}
@@ -538,10 +544,7 @@ func TestRareExitsKeepTheirWeights(t *testing.T) {
 			es[i].Policy = policy(t, "accept 192.0.2.0/24:443") // same port, other address
 		}
 	}
-	x, err := NewIndex(consensus(es...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := indexed(t, consensus(es...))
 	rng, counts := seeded(4), map[string]int{}
 	for range 20_000 {
 		p, err := x.Choose(Usage{Port: 443, Addr: netip.MustParseAddr("8.8.8.8")}, rng.Uint64N)
@@ -556,10 +559,7 @@ func TestRareExitsKeepTheirWeights(t *testing.T) {
 }
 
 func TestManyPortsKeepTheIndexSmall(t *testing.T) {
-	x, err := NewIndex(dirtest.New(3, 30).Consensus)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := indexed(t, dirtest.New(3, 30).Consensus)
 	rng := seeded(1)
 	for port := uint16(1); port <= 1000; port++ {
 		x.Choose(Usage{Port: port}, rng.Uint64N)
@@ -596,10 +596,7 @@ func TestFits(t *testing.T) {
 
 func BenchmarkChoose(b *testing.B) {
 	for _, n := range []int{10, 100, 1000, 10_000} {
-		x, err := NewIndex(dirtest.New(1, n).Consensus)
-		if err != nil {
-			b.Fatal(err)
-		}
+		x := indexed(b, dirtest.New(1, n).Consensus)
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			rng := rand.New(rand.NewChaCha8([32]byte{}))
 			b.ReportAllocs()

@@ -242,10 +242,7 @@ func TestGivenGuard(t *testing.T) {
 	es := four(t)
 	es[3].Addrs = es[0].Addrs // with the guard r0 only the exit r4 goes
 	es[2].Flags |= directory.MiddleOnly
-	x, err := NewIndex(consensus(es...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := indexed(t, consensus(es...))
 	rng := seeded(1)
 	for _, k := range []struct {
 		u    Usage
@@ -286,10 +283,7 @@ func TestWeightsWithAGivenGuard(t *testing.T) {
 	}
 	es[1].Family, es[0].Family = []cell.NodeID{id(0)}, []cell.NodeID{id(1)} // not with the guard
 	delete(shares, "r1")
-	x, err := NewIndex(consensus(es...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := indexed(t, consensus(es...))
 	rng, counts := seeded(4), map[string]int{}
 	for range 50_000 {
 		p, err := x.Choose(Usage{Port: 443, Guard: id(0)}, rng.Uint64N)
@@ -321,10 +315,7 @@ func FuzzParseRelays(f *testing.F) {
 }
 
 func BenchmarkChooseWithGuard(b *testing.B) {
-	x, err := NewIndex(dirtest.New(1, 10_000).Consensus)
-	if err != nil {
-		b.Fatal(err)
-	}
+	x := indexed(b, dirtest.New(1, 10_000).Consensus)
 	g := x.Guards(false)[17].ID
 	rng := rand.New(rand.NewChaCha8([32]byte{}))
 	for b.Loop() {
@@ -345,10 +336,7 @@ func TestOneAddressForAll(t *testing.T) {
 	es[0].Family, es[1].Family = []cell.NodeID{id(1)}, []cell.NodeID{id(0)}
 	c := consensus(es...)
 	c.Params = directory.Params{directory.ParamDistinctSubnets.Name: 0}
-	x, err := NewIndex(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := indexed(t, c)
 	rng := seeded(1)
 	for i := range 1000 {
 		u := Usage{Port: 443}
