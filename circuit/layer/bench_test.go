@@ -61,7 +61,16 @@ func elapsed(count int, f func()) time.Duration {
 
 // lengths runs a benchmark for bodies of 509 and 1403 bytes on each kernel.
 func lengths(b *testing.B, bench func(b *testing.B, kern kernel, n int)) {
-	for _, n := range []int{509, 1403} {
+	eachKernel(b, []int{509, 1403}, bench)
+}
+
+// runs runs a benchmark for runs of 1 to 46 bodies of 1403 bytes on each kernel.
+func runs(b *testing.B, bench func(b *testing.B, kern kernel, count int)) {
+	eachKernel(b, []int{1, 2, 4, 8, 46}, bench)
+}
+
+func eachKernel(b *testing.B, numbers []int, bench func(b *testing.B, kern kernel, n int)) {
+	for _, n := range numbers {
 		for i, kern := range supported() {
 			name := fmt.Sprint(n)
 			if i > 0 {
@@ -78,19 +87,6 @@ func BenchmarkPeel(b *testing.B) {
 		l := newPair(kern, (*[KeySize]byte)(random(1, KeySize)), n).relay
 		ratio(b, n, func(body []byte) { l.Peel(command, body) })
 	})
-}
-
-// runs runs a benchmark for runs of 1 to 46 bodies of 1403 bytes on each kernel.
-func runs(b *testing.B, bench func(b *testing.B, kern kernel, count int)) {
-	for _, count := range []int{1, 2, 4, 8, 46} {
-		for i, kern := range supported() {
-			name := fmt.Sprint(count)
-			if i > 0 {
-				name = fmt.Sprintf("%d/%v", count, kern)
-			}
-			b.Run(name, func(b *testing.B) { bench(b, kern, count) })
-		}
-	}
 }
 
 // A relay that passes on what a record brought of one circuit, towards its end.

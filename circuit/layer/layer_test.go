@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"unsafe"
 )
@@ -58,41 +59,23 @@ func clone(ls []*Layer) (out []*Layer) {
 	return out
 }
 
-// send is what a client does with a body for a hop.
-func (c *circuit) send(hop int, body []byte) {
-	c.clientForward[hop].Seal(command, body)
+// seal is what an end does with a body for the hop, or from it, through those before.
+func seal(ls []*Layer, hop int, body []byte) {
+	ls[hop].Seal(command, body)
 	for i := hop - 1; i >= 0; i-- {
-		c.clientForward[i].Wrap(command, body)
+		ls[i].Wrap(command, body)
 	}
 }
 
-// carry is what the relays do with it: it returns the hop that knew it, or -1.
-func (c *circuit) carry(body []byte) int {
-	for i, l := range c.relayForward {
-		if l.Peel(command, body) {
-			return i
-		}
-	}
-	return -1
+// peel is what the other end does with it: it returns the hop that knew it, or that it came from, or -1.
+func peel(ls []*Layer, body []byte) int {
+	return slices.IndexFunc(ls, func(l *Layer) bool { return l.Peel(command, body) })
 }
 
-// answer is what the relays do with a body that comes from a hop.
-func (c *circuit) answer(hop int, body []byte) {
-	c.relayBackward[hop].Seal(command, body)
-	for i := hop - 1; i >= 0; i-- {
-		c.relayBackward[i].Wrap(command, body)
-	}
-}
-
-// receive is what the client does with it: it returns the hop it came from, or -1.
-func (c *circuit) receive(body []byte) int {
-	for i, l := range c.clientBackward {
-		if l.Peel(command, body) {
-			return i
-		}
-	}
-	return -1
-}
+func (c *circuit) send(hop int, body []byte)   { seal(c.clientForward, hop, body) }
+func (c *circuit) carry(body []byte) int       { return peel(c.relayForward, body) }
+func (c *circuit) answer(hop int, body []byte) { seal(c.relayBackward, hop, body) }
+func (c *circuit) receive(body []byte) int     { return peel(c.clientBackward, body) }
 
 func TestPolyvalOfRFC8452(t *testing.T) {
 	unhex := func(s string) []byte {
