@@ -29,7 +29,6 @@ type document struct {
 	mend  func([]byte) []byte // signs a changed text anew, or makes its root fit; may be nil
 }
 
-// documents makes one of each, small, with one authority so that every signature matters.
 // certifiedDescriptor is a relay's descriptor, signed by a key that its identity certified.
 func certifiedDescriptor(r dirtest.Relay) (text []byte, c directory.Certificate, key ed25519.PrivateKey) {
 	key = ed25519.NewKeyFromSeed([]byte("the signing key of one relay ..."))
@@ -47,6 +46,23 @@ func certifiedDescriptor(r dirtest.Relay) (text []byte, c directory.Certificate,
 	return text, c, key
 }
 
+// reads parses a document, checks it and prints it again.
+func reads[D interface{ Append([]byte) []byte }](parse func([]byte) (D, error), checks ...func(D) error) func([]byte) ([]byte, error) {
+	return func(b []byte) ([]byte, error) {
+		d, err := parse(b)
+		for _, check := range checks {
+			if err == nil {
+				err = check(d)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return d.Append(nil), nil
+	}
+}
+
+// documents makes one of each, small, with one authority so that every signature matters.
 func documents() []document {
 	n := dirtest.New(3, 2, dirtest.Authorities(1), dirtest.Params(directory.Params{"distinct-subnets": 0, "new-thing": -1}),
 		dirtest.Relays(func(i int, d *directory.Descriptor) {
@@ -82,123 +98,35 @@ func documents() []document {
 	}
 	certified, cert, signing := certifiedDescriptor(r)
 	return []document{
-		{"descriptor", r.Text, directory.MaxDescriptor, func(b []byte) ([]byte, error) {
-			d, err := directory.ParseDescriptor(b)
-			if err != nil {
-				return nil, err
-			}
-			return d.Append(nil), nil
-		}, signs("peel descriptor v1\n", r.Identity)},
-		{"certified descriptor", certified, directory.MaxDescriptor, func(b []byte) ([]byte, error) {
-			d, err := directory.ParseDescriptor(b)
-			if err != nil {
-				return nil, err
-			}
-			return d.Append(nil), nil
-		}, signs("peel descriptor v1\n", signing)},
-		{"relay certificate", cert.Append(nil), directory.MaxCertificate, func(b []byte) ([]byte, error) {
-			c, err := directory.ParseRelayCertificate(b)
-			if err != nil {
-				return nil, err
-			}
-			return c.Append(nil), nil
-		}, signs("peel relay certificate v1\n", r.Identity)},
-		{"certificate", n.Authorities[0].Certificate.Append(nil), directory.MaxCertificate, func(b []byte) ([]byte, error) {
-			c, err := directory.ParseCertificate(b)
-			if err != nil {
-				return nil, err
-			}
-			return c.Append(nil), nil
-		}, signs("peel certificate v1\n", n.Authorities[0].Identity)},
-		{"vote", vote, directory.MaxVote, func(b []byte) ([]byte, error) {
-			v, err := directory.ParseVote(b)
-			if err != nil {
-				return nil, err
-			}
-			return v.Append(nil), nil
-		}, signs("peel vote v1\n", n.Authorities[0].Signing)},
-		{"unsigned descriptor", r.Text, directory.MaxDescriptor, func(b []byte) ([]byte, error) {
-			d, err := directory.ParseDescriptorUnsigned(b)
-			if err != nil {
-				return nil, err
-			}
-			return d.Append(nil), nil
-		}, nil},
-		{"unsigned certificate", n.Authorities[0].Certificate.Append(nil), directory.MaxCertificate, func(b []byte) ([]byte, error) {
-			c, err := directory.ParseCertificateUnsigned(b)
-			if err != nil {
-				return nil, err
-			}
-			return c.Append(nil), nil
-		}, nil},
-		{"unsigned vote", vote, directory.MaxVote, func(b []byte) ([]byte, error) {
-			v, err := directory.ParseVoteUnsigned(b)
-			if err != nil {
-				return nil, err
-			}
-			return v.Append(nil), nil
-		}, nil},
-		{"consensus header", n.Consensus.SignedHeader.Append(nil), directory.MaxHeader, func(b []byte) ([]byte, error) {
-			h, err := directory.ParseSignedHeader(b)
-			if err != nil {
-				return nil, err
-			}
-			return h.Append(nil), h.Verify(n.Network, now)
-		}, nil},
-		{"consensus", n.Text, directory.MaxConsensus, func(b []byte) ([]byte, error) {
-			c, err := directory.ParseConsensus(b)
-			if err != nil {
-				return nil, err
-			}
-			return c.Append(nil), c.Verify(n.Network, now)
-		}, nil},
-		{"unsigned consensus", n.Text, directory.MaxConsensus, func(b []byte) ([]byte, error) {
-			c, err := directory.ParseConsensus(b)
-			if err != nil {
-				return nil, err
-			}
-			return c.Append(nil), nil
-		}, reroot},
-		{"diff", diff, directory.MaxConsensus, func(b []byte) ([]byte, error) {
-			d, err := directory.ParseDiff(b)
-			if err != nil {
-				return nil, err
-			}
+		{"descriptor", r.Text, directory.MaxDescriptor, reads(directory.ParseDescriptor), signs("peel descriptor v1\n", r.Identity)},
+		{"certified descriptor", certified, directory.MaxDescriptor, reads(directory.ParseDescriptor), signs("peel descriptor v1\n", signing)},
+		{"relay certificate", cert.Append(nil), directory.MaxCertificate, reads(directory.ParseRelayCertificate), signs("peel relay certificate v1\n", r.Identity)},
+		{"certificate", n.Authorities[0].Certificate.Append(nil), directory.MaxCertificate, reads(directory.ParseCertificate), signs("peel certificate v1\n", n.Authorities[0].Identity)},
+		{"vote", vote, directory.MaxVote, reads(directory.ParseVote), signs("peel vote v1\n", n.Authorities[0].Signing)},
+		{"unsigned descriptor", r.Text, directory.MaxDescriptor, reads(directory.ParseDescriptorUnsigned), nil},
+		{"unsigned certificate", n.Authorities[0].Certificate.Append(nil), directory.MaxCertificate, reads(directory.ParseCertificateUnsigned), nil},
+		{"unsigned vote", vote, directory.MaxVote, reads(directory.ParseVoteUnsigned), nil},
+		{"consensus header", n.Consensus.SignedHeader.Append(nil), directory.MaxHeader, reads(directory.ParseSignedHeader, func(h *directory.SignedHeader) error { return h.Verify(n.Network, now) }), nil},
+		{"consensus", n.Text, directory.MaxConsensus, reads(directory.ParseConsensus, func(c *directory.Consensus) error { return c.Verify(n.Network, now) }), nil},
+		{"unsigned consensus", n.Text, directory.MaxConsensus, reads(directory.ParseConsensus), reroot},
+		{"diff", diff, directory.MaxConsensus, reads(directory.ParseDiff, func(d *directory.Diff) error {
 			c, err := d.Apply(n.Consensus)
-			if err != nil {
-				return nil, err
+			if err == nil {
+				err = c.Verify(n.Network, c.ValidAfter)
 			}
-			return d.Append(nil), c.Verify(n.Network, c.ValidAfter)
-		}, nil},
-		{"unchecked diff", diff, directory.MaxConsensus, func(b []byte) ([]byte, error) {
-			d, err := directory.ParseDiff(b)
-			if err != nil {
-				return nil, err
-			}
-			return d.Append(nil), nil
-		}, func(b []byte) []byte { return b }},
-		{"proof", proof.Append(nil), directory.MaxProof, func(b []byte) ([]byte, error) {
-			p, err := directory.ParseProof(b)
-			if err != nil {
-				return nil, err
-			}
-			if err := p.Verify(&n.Consensus.Header); err != nil {
-				return nil, err
-			}
+			return err
+		}), nil},
+		{"unchecked diff", diff, directory.MaxConsensus, reads(directory.ParseDiff), func(b []byte) []byte { return b }},
+		{"proof", proof.Append(nil), directory.MaxProof, reads(directory.ParseProof, func(p *directory.Proof) error {
+			err := p.Verify(&n.Consensus.Header)
 			for _, id := range ids {
-				if _, err := p.Lookup(&n.Consensus.Header, id); err != nil {
-					return nil, err
+				if err == nil {
+					_, err = p.Lookup(&n.Consensus.Header, id)
 				}
 			}
-			return p.Append(nil), nil
-		}, nil},
-		{"unchecked proof", proof.Append(nil), directory.MaxProof, func(b []byte) ([]byte, error) {
-			p, err := directory.ParseProof(b)
-			if err != nil {
-				return nil, err
-			}
-			return p.Append(nil), nil
-		}, func(b []byte) []byte { return b }},
+			return err
+		}), nil},
+		{"unchecked proof", proof.Append(nil), directory.MaxProof, reads(directory.ParseProof), func(b []byte) []byte { return b }},
 	}
 }
 
