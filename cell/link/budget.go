@@ -32,6 +32,7 @@ type Budget struct {
 
 	mu    sync.Mutex // before that of a link
 	conns map[*Conn]struct{}
+	line  standing // guarded by mu
 }
 
 // A queue takes memory in chunks. So much a cell takes in a full one; and so many cells more than it has a queue has memory
@@ -233,21 +234,15 @@ func (b *Budget) relieve() {
 	}
 }
 
-// longest is the circuit whose first cell waits longest; nil: none waits.
-func (b *Budget) longest() (worst *Circ) {
-	var since time.Duration
-	b.each(func(c *Circ) {
-		if c.queue.n > 0 && (worst == nil || c.queue.since() < since) {
-			worst, since = c, c.queue.since()
-		}
-	})
-	return worst
-}
-
 // each calls do for every circuit of every link, with the link's lock held.
 func (b *Budget) each(do func(c *Circ)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.eachOf(do)
+}
+
+// eachOf is each, whose caller holds mu.
+func (b *Budget) eachOf(do func(c *Circ)) {
 	for l := range b.conns {
 		l.each(do)
 	}
