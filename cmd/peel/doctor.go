@@ -287,13 +287,17 @@ func checkAddresses(f *conf.Relay) (all []finding) {
 	if err != nil {
 		return []finding{bad("address", err.Error(), "mend advertise in the configuration")}
 	}
-	six := slices.ContainsFunc(f.Listen, func(s string) bool { return networkOf("tcp", s) == "tcp" })
+	listens := func(other string) bool { // at least at one address that is not of the other family
+		return slices.ContainsFunc(f.Listen, func(s string) bool { return networkOf("tcp", s) != other })
+	}
 	for _, a := range told {
 		switch {
 		case a.Addr().IsLoopback() || a.Addr().IsPrivate() || a.Addr().IsLinkLocalUnicast():
 			all = append(all, warn("address", a.String()+" can only be reached in this house or machine", "for a public network, say the public address in advertise"))
-		case a.Addr().Is6() && !six:
-			all = append(all, warn("address", a.String()+" is one of IPv6, and listen names only addresses of IPv4", "say [::]:PORT in listen, which is IPv4 as well, unless something else leads links from there to the relay"))
+		case a.Addr().Is6() && !listens("tcp4"):
+			all = append(all, warn("address", a.String()+" is one of IPv6, and listen names only addresses of IPv4", "add [::]:PORT to listen, unless something else leads links from there to the relay"))
+		case a.Addr().Is4() && !listens("tcp6"):
+			all = append(all, warn("address", a.String()+" is one of IPv4, and listen names only addresses of IPv6", "add 0.0.0.0:PORT to listen, unless something else leads links from there to the relay"))
 		default:
 			all = append(all, ok("address", a.String()+" is told to others once some reach it: peel status says so"))
 		}

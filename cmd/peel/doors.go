@@ -20,13 +20,17 @@ import (
 	"peel/cmd/peel/internal/conf"
 )
 
-// networkOf is "tcp" or "udp", or what of it an address to listen on means: 0.0.0.0 is all of IPv4, but package net would have it be all
-// of IPv6 as well, which a firewall for IPv4 does not guard.
+// networkOf is "tcp" or "udp", or what of it an address to listen on means: 0.0.0.0 is all of IPv4 and [::] all of IPv6, but package net would
+// have each be the other as well, which a firewall for one does not guard, and which keeps the two from being listened on at one port.
 func networkOf(transport, addr string) string {
-	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Unmap().Is4() {
+	a, err := netip.ParseAddrPort(addr)
+	switch {
+	case err != nil: // a name, or none, as in :9001, which is both
+		return transport
+	case a.Addr().Unmap().Is4():
 		return transport + "4"
 	}
-	return transport
+	return transport + "6"
 }
 
 // listenSOCKS opens a port for applications; option names what to change if it cannot be had.

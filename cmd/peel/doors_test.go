@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,6 +129,74 @@ func TestSocketsThatWereLeft(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(path); string(b) != "mine" {
 		t.Error("the file is gone")
+	}
+}
+
+// [::] is IPv6 alone, so that 0.0.0.0 can be listened on at the same port, whatever the port is for.
+func TestBothFamiliesAreListenedOnAtOnePort(t *testing.T) {
+	if l, err := net.Listen("tcp6", "[::1]:0"); err != nil {
+		t.Skip("no IPv6 here: ", err)
+	} else {
+		l.Close()
+	}
+	open := func() (all []net.Addr, closeAll func()) {
+		d, err := openDoors(&conf.Client{SOCKS: "[::]:0", DNS: "[::]:0"}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		links, err := listenLinks([]string{"[::]:0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []net.Addr{d.ports[0].Addr(), d.tcp.Addr(), d.udp.LocalAddr(), links[0].Addr()}, func() { d.close(); links[0].Close() }
+	}
+	for try := 1; ; try++ { // others of this machine may have the port of IPv4
+		six, closeAll := open()
+		var failed error
+		for _, a := range six {
+			at, err := netip.ParseAddrPort(a.String())
+			if err != nil || !at.Addr().Is6() {
+				t.Errorf("%s %v: all of IPv6 was asked for", a.Network(), a)
+			}
+			four := netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port()).String()
+			if a.Network() == "udp" {
+				if p, err := net.ListenPacket(networkOf("udp", four), four); err != nil {
+					failed = err
+				} else {
+					p.Close()
+				}
+			} else if ls, err := listenLinks([]string{four}); err != nil {
+				failed = err
+			} else {
+				ls[0].Close()
+			}
+		}
+		closeAll()
+		if failed == nil {
+			return
+		}
+		if try == 10 {
+			t.Fatalf("beside IPv6: %v", failed)
+		}
+	}
+}
+
+// An address is told to others in vain where links of its family do not arrive: peel doctor says so.
+func TestDoctorSaysWhereAFamilyIsAdvertisedAndNotListenedOn(t *testing.T) {
+	for _, c := range []struct{ listen, says string }{
+		{"[::]:9001", "198.51.100.1:9001 is one of IPv4, and listen names only addresses of IPv6"},
+		{"0.0.0.0:9001", "[2606:4700::1]:9001 is one of IPv6, and listen names only addresses of IPv4"},
+		{"0.0.0.0:9001 [::]:9001", ""}, {":9001", ""}, {"name.example:9001", ""},
+	} {
+		var warned []string
+		for _, f := range checkAddresses(&conf.Relay{Listen: strings.Fields(c.listen), Advertise: []string{"198.51.100.1:9001", "[2606:4700::1]:9001"}}) {
+			if f.Level != "ok" {
+				warned = append(warned, f.Says)
+			}
+		}
+		if strings.Join(warned, "\n") != c.says {
+			t.Errorf("listen %s: %q, want %q", c.listen, warned, c.says)
+		}
 	}
 }
 

@@ -139,7 +139,7 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 	fl.StringVar(&network, "network", "network.toml", "the network `file`")
 	fl.StringVar(&f.Nickname, "nickname", "", "a `name` of 1 to 19 letters and digits")
 	fl.StringVar(&f.Contact, "contact", "", "a `text` how to reach you; it is published")
-	fl.StringSliceVar(&f.Listen, "listen", usualListen(nil), "`address` where links arrive; beside an advertised one of IPv6 [::]:9001 unless it is given")
+	fl.StringSliceVar(&f.Listen, "listen", usualListen(nil), "`address` where links arrive; beside an advertised one of IPv6 [::]:9001 too, unless it is given")
 	fl.StringSliceVar(&f.Advertise, "advertise", nil, "`address` where others reach the relay")
 	fl.StringVar(&f.Bandwidth, "bandwidth", "", "the `rate` that the relay offers, such as \"20 MB/s\"")
 	fl.BoolVar(&offline, "offline", false, "seal the identity in a file to be moved away, and certify a signing key")
@@ -174,7 +174,7 @@ func moveAway(k *relay.Keys, n *directory.Network, to string, phrase *passphrase
 func usualListen(advertise []string) []string {
 	for _, s := range advertise {
 		if a, err := netip.ParseAddrPort(s); err == nil && a.Addr().Is6() {
-			return []string{"[::]:9001"}
+			return []string{"0.0.0.0:9001", "[::]:9001"}
 		}
 	}
 	return []string{"0.0.0.0:9001"}
@@ -286,7 +286,7 @@ stays in the key folder, unprotected, and the authority certifies its signing ke
 	c.Flags().BoolVar(&here, "identity-here", false, "keep the identity unprotected in the key folder: for tests")
 	phrase.flags(c)
 	c.Flags().StringVar(&advertise, "advertise", "", "`address` where others reach the authority")
-	c.Flags().StringSliceVar(&f.Listen, "listen", usualListen(nil), "`address` where links arrive; beside an advertised one of IPv6 [::]:9001 unless it is given")
+	c.Flags().StringSliceVar(&f.Listen, "listen", usualListen(nil), "`address` where links arrive; beside an advertised one of IPv6 [::]:9001 too, unless it is given")
 	return c
 }
 

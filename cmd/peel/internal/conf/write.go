@@ -108,7 +108,7 @@ func (c *Client) Text() string {
 	b.key("state", c.State, `Where the directory and the guards are kept between runs: the few relays by which you enter the network, for`,
 		`months. "": nowhere, and each start chooses new ones, which is a risk.`)
 	b.key("socks", c.SOCKS, "Where your programs find the client, as a SOCKS 5, 4a or 4 proxy or an HTTP proxy for https (CONNECT). Keep it on",
-		`this machine: who reaches it, uses it. (0.0.0.0 would be all its IPv4 addresses, [::] all of IPv6 and, mostly, of IPv4.)`,
+		`this machine: who reaches it, uses it. (0.0.0.0 would be all its IPv4 addresses, [::] all of IPv6.)`,
 		`"": only at the tables [[listen]] below.`)
 	b.key("dns", c.DNS, `Where programs that know no proxy may look names up, over UDP and TCP, such as "127.0.0.1:9253". "": nowhere.`,
 		"They must still be made to connect through the client.")
@@ -131,10 +131,10 @@ func (c *Client) Text() string {
 	return b.String()
 }
 
-// everyAddress explains listen. (The system decides whether [::] is IPv4 as well: on Linux, net.ipv6.bindv6only.)
+// everyAddress explains listen.
 var everyAddress = []string{
-	`Where links arrive: addresses of this machine. "0.0.0.0:9001" is all of its IPv4 ones and no others, "[::]:9001" all of IPv6`,
-	"and, as most systems have it, of IPv4.",
+	`Where links arrive: addresses of this machine. "0.0.0.0:9001" is all of its IPv4 ones and no others, "[::]:9001" all of its`,
+	"IPv6 ones and no others: for both, name both.",
 }
 
 func sandbox(b *text, off bool) {
