@@ -363,14 +363,14 @@ func (p *pool) leave(id cell.NodeID, why string, lost bool) bool {
 		if len(h.path) == 0 || h.path[0].ID != id {
 			continue
 		}
-		h.gone = true
+		h.linger()
 		switch {
 		case !h.isBuilt():
 			h.left = true
 			if h.quit != nil {
 				h.quit(errLeft)
 			}
-		case lost || h.idle():
+		case lost || !h.taken:
 			p.drop(h)
 		}
 	}

@@ -277,7 +277,7 @@ func TestNewIdentityKeepsGuardsAndOpenStreams(t *testing.T) {
 }
 
 // That circuits end together tells those who run their exits that they are of one client. A new identity is to keep things apart, and other rules
-// are no reason either: each of those of before ends when it would have without.
+// or another guard are no reason either: each of those of before ends when it would have without.
 func TestCircuitsOfBeforeDoNotEndTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for what, do := range map[string]func(*Client) error{
@@ -285,6 +285,15 @@ func TestCircuitsOfBeforeDoNotEndTogether(t *testing.T) {
 			"a new identity": func(c *Client) error { return c.NewIdentity(t.Context()) },
 			"the same rules": func(c *Client) error { return c.Change(path.Rules{}) },
 			"other rules":    func(c *Client) error { return c.Change(path.Rules{Own: []cell.NodeID{{1}}}) },
+			"another guard": func(c *Client) error {
+				id := c.Guards()[0].ID
+				c.pool.mu.Lock()
+				defer c.pool.unlock()
+				if !c.pool.leave(id, "nearly no circuit can be built to its end", false) {
+					return errors.New("the guard was not left")
+				}
+				return nil
+			},
 		} {
 			var ends []time.Time
 			c := newWorld(t, 12).client(Config{Events: func(e Event) {
@@ -311,7 +320,7 @@ func TestCircuitsOfBeforeDoNotEndTogether(t *testing.T) {
 			var got []time.Duration
 			for _, end := range ends {
 				after := end.Sub(began).Round(time.Minute)
-				if spare := what == "other rules" && after == 3*time.Minute; !spare && after <= 12*time.Minute { // then Run ends
+				if spare := strings.Contains(what, "other ") && after == 3*time.Minute; !spare && after <= 12*time.Minute { // then Run ends
 					got = append(got, after)
 				}
 			}
