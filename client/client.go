@@ -40,7 +40,7 @@
 //	*stream.SentError                          of DialEarly: the first bytes may have arrived all the same
 //	*circuit.DestroyedError                    a relay under the connection ended it or died, or the link to the first was lost: dial again
 //	path.ErrNoExit                             no exit carries that port
-//	net.Error                                  for errors.As: its Timeout says whether it was a deadline, or the host did not answer the exit in time
+//	net.Error                                  for errors.As: all those of dials and look-ups; its Timeout says whether it was a deadline, or the host did not answer the exit in time
 //
 // The packages are peel/circuit, peel/circuit/stream, peel/cell and peel/client/path. SOCKSCode makes one byte of an error.
 //

@@ -34,6 +34,14 @@ func (c *Client) DialContext(ctx context.Context, network, addr string) (net.Con
 // that it did not connect has passed none of them on: another is tried where DialContext would, and gets them once it is connected, so that
 // no more exits see them than need to. At most stream.MaxFirst bytes can be first; they must not change until it returns.
 func (c *Client) DialEarly(ctx context.Context, network, addr string, first []byte) (net.Conn, error) {
+	conn, err := c.dial(ctx, network, addr, first)
+	if err != nil {
+		return nil, netError{err}
+	}
+	return conn, nil
+}
+
+func (c *Client) dial(ctx context.Context, network, addr string, first []byte) (*Conn, error) {
 	b, err := c.known(network, addr)
 	if err != nil {
 		return nil, err
@@ -57,7 +65,7 @@ func (c *Client) DialEarly(ctx context.Context, network, addr string, first []by
 		err = write(ctx, s, first)
 	}
 	if err != nil {
-		return nil, netError{err}
+		return nil, err
 	}
 	return &Conn{s, way}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -261,6 +262,22 @@ func TestErrorsAreWhatTheDocumentationSays(t *testing.T) {
 		}
 		if _, err := c.Resolve(t.Context(), "localhost"); !errors.Is(err, &stream.EndError{Reason: cell.EndNotFound}) {
 			t.Error(err)
+		}
+		// What is refused before anybody is asked is a net.Error as well, for programs that ask nothing else of errors.
+		for what, do := range map[string]func() (any, error){
+			"a name":    func() (any, error) { return c.DialContext(t.Context(), "tcp", "a.onion:80") },
+			"no host":   func() (any, error) { return c.DialContext(t.Context(), "tcp", "80") },
+			"a network": func() (any, error) { return c.DialContext(t.Context(), "udp", "www.example:80") },
+			"much at once": func() (any, error) {
+				return c.DialEarly(t.Context(), "tcp", "www.example:80", make([]byte, stream.MaxFirst+1))
+			},
+			"a name to look up":  func() (any, error) { return c.Lookup(t.Context(), "localhost") },
+			"an address of ours": func() (any, error) { return c.LookupAddr(t.Context(), netip.MustParseAddr("127.0.0.1")) },
+		} {
+			_, err := do()
+			if ne, ok := err.(net.Error); !ok || ne.Timeout() {
+				t.Errorf("%s: %T: %v", what, err, err)
+			}
 		}
 
 		conn := mustDial(t, c, "www.example:443")

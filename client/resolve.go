@@ -40,7 +40,7 @@ func (c *Client) Lookup(ctx context.Context, host string) ([]cell.Answer, error)
 		return []cell.Answer{{TTL: virtualTTL, Addr: a.Unmap()}}, nil
 	}
 	if err := checkLookup(host); err != nil {
-		return nil, err
+		return nil, netError{err}
 	}
 	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolveAny, Name: host}, func(exit *directory.Entry, a cell.Answer) bool {
 		return a.Addr.IsValid() && !c.virtual.contains(a.Addr) && (!special(a.Addr) || inside(exit)) // an exit must not point at a service, nor at us
@@ -54,12 +54,12 @@ func (c *Client) LookupAddr(ctx context.Context, addr netip.Addr) ([]cell.Answer
 	if c.virtual.contains(addr) {
 		name, ok := c.virtual.name(addr)
 		if !ok {
-			return nil, errForgotten
+			return nil, netError{errForgotten}
 		}
 		return []cell.Answer{{TTL: virtualTTL, Name: name}}, nil
 	}
 	if !addr.IsValid() || addr.Zone() != "" || special(addr) {
-		return nil, errLocal
+		return nil, netError{errLocal}
 	}
 	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolvePTR, Name: addr.String()}, func(_ *directory.Entry, a cell.Answer) bool {
 		return a.Name != "" && checkHost(a.Name) == nil
@@ -91,7 +91,7 @@ func (c *Client) resolve(ctx context.Context, r cell.Resolve, fits func(exit *di
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("client: %w", &stream.EndError{Reason: cell.EndNotFound})
+		return nil, netError{fmt.Errorf("client: %w", &stream.EndError{Reason: cell.EndNotFound})}
 	}
 	return found, nil
 }
