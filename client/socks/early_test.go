@@ -164,7 +164,10 @@ func TestLogSaysWhatEarlyAnswersHide(t *testing.T) {
 		told(1, `level=INFO msg="socks: a connection came to nothing after an early answer: its application saw a reset, and not why (early_answer)" why="There is no such host." since_last=1`)
 		time.Sleep(tellEvery)
 		ask(port, syscall.ECONNREFUSED)
-		told(2, `why="The host refused the connection." since_last=3`)
+		told(2, `why="2: There is no such host. 1: The host refused the connection." since_last=3`)
+		time.Sleep(tellEvery)
+		ask(port, syscall.ECONNREFUSED)
+		told(3, `why="The host refused the connection." since_last=1`)
 		if strings.Contains(log.String(), "printer") {
 			t.Error("the log says where to")
 		}

@@ -3,12 +3,16 @@
 package socks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,8 +73,8 @@ type door struct {
 	warned [warnings]atomic.Bool
 
 	mu     sync.Mutex
-	broken int       // connections that were answered early and came to nothing, since that was told
-	next   time.Time // when it may be told again
+	broken map[string]int // connections that were answered early and came to nothing, by what is told of the code, since it was
+	next   time.Time      // when it may be told again
 }
 
 // Stats counts what a Server did.
@@ -310,14 +314,29 @@ func (d *door) tellBroken(code byte) {
 	}
 	now := time.Now()
 	d.mu.Lock()
-	d.broken++
-	n, tell := d.broken, !now.Before(d.next)
-	if tell {
-		d.broken, d.next = 0, now.Add(tellEvery)
+	if d.broken == nil {
+		d.broken = make(map[string]int)
+	}
+	d.broken[problemOf(code).text]++
+	var all map[string]int
+	if !now.Before(d.next) {
+		all, d.broken, d.next = d.broken, nil, now.Add(tellEvery)
 	}
 	d.mu.Unlock()
-	if tell {
+	if all != nil {
+		n, why := reasons(all)
 		d.server.Log.Info("socks: a connection came to nothing after an early answer: its application saw a reset, and not why (early_answer)",
-			"why", problemOf(code).text, "since_last", n, "listener", d.name)
+			"why", why, "since_last", n, "listener", d.name)
 	}
+}
+
+// reasons is how many there are of all, and which: where they are several, each with its number, those first of which there are most.
+func reasons(of map[string]int) (n int, why string) {
+	texts := slices.SortedFunc(maps.Keys(of), func(a, b string) int { return cmp.Or(of[b]-of[a], strings.Compare(a, b)) })
+	for i, text := range texts {
+		if n += of[text]; len(texts) > 1 {
+			texts[i] = fmt.Sprintf("%d: %s", of[text], text)
+		}
+	}
+	return n, strings.Join(texts, " ")
 }
