@@ -25,6 +25,11 @@ func inside() {
 		if err := os.MkdirAll(filepath.Dir(read), 0o700); err != nil {
 			return err
 		}
+		resolvers, link := filepath.Join(filepath.Dir(state), "run", "resolv.conf"), filepath.Join(filepath.Dir(state), "resolv.conf")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(resolvers), 0o700), os.WriteFile(resolvers, nil, 0o600), os.Symlink(resolvers, link)); err != nil {
+			return err
+		}
+		linkedFiles = append(linkedFiles, link)
 		if err := sandboxed(slog.New(slog.DiscardHandler), false, []string{state, ""}, read); err != nil {
 			return err
 		}
@@ -42,6 +47,9 @@ func inside() {
 		}
 		if _, err := os.ReadFile("/etc/hosts"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
+		}
+		if _, err := os.ReadFile(link); err != nil {
+			return fmt.Errorf("a file of the system's that is a link: %w", err)
 		}
 		for _, dir := range []string{"/root", "/home", "/", "/var", filepath.Dir(state)} {
 			if _, err := os.ReadDir(dir); !errors.Is(err, fs.ErrPermission) {
