@@ -22,34 +22,12 @@ import (
 	"golang.org/x/net/proxy"
 
 	"peel/cell"
+	"peel/cell/link/linktest"
 	"peel/client/path"
 	"peel/client/socks"
 )
 
-// A door is a listener in memory, to which applications come from addresses of their own.
-type door struct {
-	name  string
-	conns chan net.Conn
-	once  sync.Once
-	ended chan struct{}
-}
-
-func newDoor(name string) *door {
-	return &door{name: name, conns: make(chan net.Conn), ended: make(chan struct{})}
-}
-
-func (d *door) Accept() (net.Conn, error) {
-	select {
-	case c := <-d.conns:
-		return c, nil
-	case <-d.ended:
-		return nil, net.ErrClosed
-	}
-}
-
-func (d *door) Close() error   { d.once.Do(func() { close(d.ended) }); return nil }
-func (d *door) Addr() net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(d.name)) }
-
+// from is a connection of an application at an address of its own.
 type from struct {
 	net.Conn
 	addr net.Addr
@@ -59,16 +37,16 @@ func (f from) RemoteAddr() net.Addr { return f.addr }
 
 // caller makes connections to a door from an address.
 type caller struct {
-	door *door
+	door *linktest.Listener
 	addr string
 }
 
 func (c caller) Dial(string, string) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	select {
-	case c.door.conns <- from{theirs, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.addr + ":1"))}:
+	case c.door.Conns <- from{theirs, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.addr + ":1"))}:
 		return ours, nil
-	case <-c.door.ended:
+	case <-c.door.Closed:
 		return nil, net.ErrClosed
 	}
 }
@@ -120,9 +98,9 @@ func TestDoorsKeepApartWhatTheirRulesKeepApart(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		server := c.SOCKSServer(nil)
-		doors := make([]*door, len(rules))
+		doors := make([]*linktest.Listener, len(rules))
 		for i, r := range rules {
-			doors[i] = newDoor(fmt.Sprintf("127.0.0.1:%d", 9250+i))
+			doors[i] = linktest.Listen(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9250+i)))
 			wg.Go(func() { server.ServeRules(ctx, doors[i], r) })
 		}
 		// key is what must be equal for two streams to share, by the words of spec/socks.md and not by the code.
@@ -479,7 +457,7 @@ func TestNewIdentityForgetsNames(t *testing.T) {
 			t.Fatal(name, ok)
 		}
 		server := c.DNSServer(nil)
-		d := newDoor("127.0.0.1:53")
+		d := linktest.Listen(netip.MustParseAddrPort("127.0.0.1:53"))
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error)
 		go func() { served <- server.ServeListener(ctx, d) }()

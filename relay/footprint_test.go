@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"peel/cell/link/linktest"
 	"peel/cell/memtest"
 	"peel/circuit"
 	"peel/directory/dirtest"
@@ -49,7 +50,7 @@ func TestAnIdleRelayIsSmall(t *testing.T) {
 	n := dirtest.New(1, 100, dirtest.At(time.Now().UTC().Truncate(time.Second)))
 	before := memtest.InUse()
 	d := &n.Relays[0]
-	l := &listener{addr: d.Descriptor.Addrs[0], conns: make(chan net.Conn), closed: make(chan struct{})}
+	l := linktest.Listen(d.Descriptor.Addrs[0])
 	r, err := New(Config{
 		Network: n.Network, Keys: Keys{Identity: d.Identity, Link: d.Link, Onion: d.Onion}, Listeners: []net.Listener{l},
 		Nickname: d.Descriptor.Nickname, Log: slog.New(slog.DiscardHandler), Dir: t.TempDir(),

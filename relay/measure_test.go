@@ -72,7 +72,7 @@ func TestRelaysAreMeasuredThroughCircuits(t *testing.T) {
 	rates := []int{10_000_000, 1_000_000, 100_000, 10_000_000, 1_000_000, 100_000, 10_000_000}
 	synctest.Test(t, func(t *testing.T) {
 		const period = time.Minute
-		w := &world{t: t, listeners: make(map[string]*listener), pipes: make(map[string][]*linktest.Conn)}
+		w := &world{t: t, listeners: make(map[string]*linktest.Listener), pipes: make(map[string][]*linktest.Conn)}
 		w.net = dirtest.New(1, len(rates), dirtest.Authorities(1), dirtest.Schedule(directory.Schedule{
 			Start: time.Now().Add(30 * time.Second), Period: period, Voting: 12 * time.Second,
 		}), dirtest.At(time.Now()))

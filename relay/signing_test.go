@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/cell/link/linktest"
 	"peel/directory"
 	"peel/directory/dirtest"
 )
@@ -38,7 +39,7 @@ func elsewhere(t *testing.T, n *dirtest.Net, i int, from, to time.Time) Signer {
 func offline(t *testing.T, n *dirtest.Net, s Signer, log *slog.Logger) *Relay {
 	t.Helper()
 	d := &n.Relays[0]
-	l := &listener{addr: d.Descriptor.Addrs[0], conns: make(chan net.Conn), closed: make(chan struct{})}
+	l := linktest.Listen(d.Descriptor.Addrs[0])
 	r, err := New(Config{
 		Network: n.Network, Keys: Keys{Signer: &s, Link: d.Link, Onion: d.Onion}, Listeners: []net.Listener{l}, Nickname: d.Descriptor.Nickname, Log: log,
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("nobody is there") },

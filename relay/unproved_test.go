@@ -25,7 +25,7 @@ func TestAConnectionBeforeItsHandshakeIsSmall(t *testing.T) {
 			near, far := make([]*linktest.Conn, n), make([]*linktest.Conn, n)
 			first := make([]byte, says)
 			for i := range n {
-				near[i], far[i] = linktest.Pipe(linktest.Options{A: netip.AddrPortFrom(caller(i/10).Addr(), uint16(1000+i)), B: door.addr})
+				near[i], far[i] = linktest.Pipe(linktest.Options{A: netip.AddrPortFrom(caller(i/10).Addr(), uint16(1000+i)), B: door.At})
 				if says > 0 {
 					first[0] = 0x11
 					near[i].Write(first)
@@ -35,7 +35,7 @@ func TestAConnectionBeforeItsHandshakeIsSmall(t *testing.T) {
 			before = memtest.InUse()
 			var all sync.WaitGroup
 			for i := range n {
-				door.conns <- far[i]
+				door.Conns <- far[i]
 			}
 			synctest.Wait()
 			each := (memtest.InUse() - before) / n

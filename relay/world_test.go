@@ -32,7 +32,7 @@ type world struct {
 	stop   []func() // ends a relay and waits for its Run
 
 	mu        sync.Mutex
-	listeners map[string]*listener
+	listeners map[string]*linktest.Listener
 	pipes     map[string][]*linktest.Conn // by the address dialled: the dialler's ends
 	posted    int                         // descriptors that came to the authority
 	said      map[cell.NodeID]*directory.Descriptor
@@ -94,7 +94,7 @@ func emptyWorld(t *testing.T, n int, o ...dirtest.Option) *world {
 	o = append([]dirtest.Option{dirtest.Authorities(1), dirtest.At(time.Now().UTC().Truncate(time.Second))}, o...)
 	return &world{
 		t: t, net: dirtest.New(1, n, o...), said: make(map[cell.NodeID]*directory.Descriptor), dropped: new(sync.Map),
-		listeners: make(map[string]*listener), pipes: make(map[string][]*linktest.Conn),
+		listeners: make(map[string]*linktest.Listener), pipes: make(map[string][]*linktest.Conn),
 	}
 }
 
@@ -205,11 +205,11 @@ func (w *world) dialOver(ctx context.Context, addr string, o linktest.Options) (
 	if l == nil {
 		return nil, syscall.ECONNREFUSED
 	}
-	o.B = l.addr
+	o.B = l.At
 	a, b := linktest.Pipe(o)
 	select {
-	case l.conns <- b:
-	case <-l.closed:
+	case l.Conns <- b:
+	case <-l.Closed:
 		return nil, syscall.ECONNREFUSED
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -310,37 +310,13 @@ func (w *world) mustBuild(path ...int) *circuit.Circuit {
 // circuits is how many circuits relay i has.
 func (w *world) circuits(i int) int { return len(w.relays[i].all()) }
 
-// listener is a net.Listener in memory.
-type listener struct {
-	addr   netip.AddrPort
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (w *world) listen(addr netip.AddrPort) *listener {
-	l := &listener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+func (w *world) listen(addr netip.AddrPort) *linktest.Listener {
+	l := linktest.Listen(addr)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.listeners[addr.String()] = l
 	return l
 }
-
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
 
 // exits lets relay i exit to this machine.
 func exits(i int) func(int, *Config) {

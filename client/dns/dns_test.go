@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	"peel/cell/link/linktest"
 	"peel/cell/memtest"
 )
 
@@ -435,7 +436,7 @@ func TestSlowConnections(t *testing.T) {
 func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Server{Lookup: new(book).lookup}
-		ln := &pipes{make(chan net.Conn), make(chan struct{})}
+		ln := linktest.Listen(netip.MustParseAddrPort("127.0.0.1:53"))
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -451,7 +452,7 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 		before := memtest.InUse()
 		began := time.Now()
 		for i := range n {
-			ln.in <- far[i]
+			ln.Conns <- far[i]
 			near[i].Write([]byte{0})
 			if i == mostConns-1 {
 				synctest.Wait()
@@ -470,7 +471,7 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 		}
 		for range 3 {
 			a, b := net.Pipe()
-			ln.in <- b
+			ln.Conns <- b
 			in := ask(t, "both.example.", dnsmessage.TypeA, 0)
 			a.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(in))), in...))
 			var length [2]byte
@@ -492,24 +493,6 @@ func TestSlowConnectionsKeepNobodyOut(t *testing.T) {
 		wg.Wait()
 	})
 }
-
-// pipes is a listener of connections in memory.
-type pipes struct {
-	in   chan net.Conn
-	done chan struct{}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.in:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { close(p.done); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
 
 // underRace: the race detector makes everything larger.
 var underRace bool

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -16,32 +17,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/cell/link/linktest"
 	"peel/cell/memtest"
 )
 
 // pipes is a listener whose connections are made in memory, so that a test may own the clock.
-type pipes struct {
-	in   chan net.Conn
-	done chan struct{}
-}
+type pipes struct{ *linktest.Listener }
 
-func newPipes() *pipes { return &pipes{make(chan net.Conn), make(chan struct{})} }
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.in:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { close(p.done); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }
+func newPipes() *pipes { return &pipes{linktest.Listen(netip.MustParseAddrPort("127.0.0.1:9250"))} }
 
 func (p *pipes) dial() net.Conn {
 	a, b := net.Pipe()
-	p.in <- b
+	p.Conns <- b
 	return a
 }
 
@@ -312,7 +299,7 @@ func slowClients(t *testing.T, says []string, time int) (each int64) {
 		synctest.Wait()
 		before := memtest.InUse()
 		for i, c := range near {
-			ln.in <- far[i]
+			ln.Conns <- far[i]
 			for i, what := range says {
 				if i > 0 {
 					io.ReadFull(c, make([]byte, 2))

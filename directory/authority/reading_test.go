@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"peel/cell"
+	"peel/cell/link/linktest"
 )
 
 // callerConn is a connection of a known caller.
@@ -31,14 +32,14 @@ func TestSlowDescriptorsKeepNobodyOut(t *testing.T) {
 		t.Run(fmt.Sprint(sources), func(t *testing.T) {
 			inWorld(t, 1, func(t *testing.T, w *world) {
 				a := w.nodes[0].auth
-				conns := make(chan net.Conn)
+				door := linktest.Listen(netip.AddrPort{})
 				s := &http.Server{Handler: a, ConnContext: func(ctx context.Context, c net.Conn) context.Context { return WithCaller(ctx, c.(callerConn).by) }}
 				var all sync.WaitGroup
-				all.Go(func() { s.Serve(&memory{conns: conns, done: make(chan struct{})}) })
+				all.Go(func() { s.Serve(door) })
 				post := func(by, says int, length int) net.Conn {
 					near, far := net.Pipe()
 					at := netip.AddrFrom4([4]byte{10, 0, byte(by >> 8), byte(by)})
-					conns <- callerConn{far, Caller{Addr: at, Key: cell.Key{byte(by), byte(by >> 8), 1}}}
+					door.Conns <- callerConn{far, Caller{Addr: at, Key: cell.Key{byte(by), byte(by >> 8), 1}}}
 					text := w.net.Relays[0].Text
 					fmt.Fprintf(near, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", pathDescriptor, length)
 					near.Write(text[:says])
@@ -146,26 +147,3 @@ func TestSlowVotesKeepNoVoteOut(t *testing.T) {
 		}
 	})
 }
-
-// memory is a listener of connections made in memory.
-type memory struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func (m *memory) Accept() (net.Conn, error) {
-	select {
-	case c := <-m.conns:
-		return c, nil
-	case <-m.done:
-		return nil, io.EOF
-	}
-}
-
-func (m *memory) Close() error {
-	m.once.Do(func() { close(m.done) })
-	return nil
-}
-
-func (m *memory) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "unix"} }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,36 +18,21 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/cell/link/linktest"
 	"peel/cell/memtest"
 	"peel/directory/head"
 )
 
-// doorway is a listener of connections in memory.
-type doorway struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
+// doorway is where visitors come in.
+type doorway struct{ *linktest.Listener }
 
-func newDoorway() *doorway { return &doorway{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (v *doorway) Accept() (net.Conn, error) {
-	select {
-	case c := <-v.conns:
-		return c, nil
-	case <-v.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (v *doorway) Close() error   { v.once.Do(func() { close(v.done) }); return nil }
-func (v *doorway) Addr() net.Addr { return &net.TCPAddr{Port: 80} }
+func newDoorway() *doorway { return &doorway{linktest.Listen(netip.MustParseAddrPort("192.0.2.7:80"))} }
 
 func (v *doorway) visit() net.Conn { return v.visitFrom("192.0.2.1") }
 
 func (v *doorway) visitFrom(a string) net.Conn {
 	here, there := net.Pipe()
-	v.conns <- &caller{there, &net.TCPAddr{IP: net.ParseIP(a), Port: 40000}}
+	v.Conns <- &caller{there, &net.TCPAddr{IP: net.ParseIP(a), Port: 40000}}
 	return here
 }
 
@@ -333,7 +319,7 @@ func slowVisitors(t *testing.T, says string, time int) (each int64) {
 		synctest.Wait()
 		before := memtest.InUse()
 		for i := range near {
-			doors[i%notices].conns <- far[i]
+			doors[i%notices].Conns <- far[i]
 			io.WriteString(near[i], says)
 		}
 		synctest.Wait()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/cell/link/linktest"
 	"peel/cell/memtest"
 	"peel/cmd/peel/internal/page"
 )
@@ -22,13 +24,13 @@ func inBubble(t *testing.T, s *Server, do func(dial func() net.Conn)) {
 	if s.actions == nil {
 		t.Fatal("not a server")
 	}
-	l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	l := linktest.Listen(netip.AddrPort{})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.serve(ctx, &local{Listener: l, hosts: []string{socketHost}}) }()
 	do(func() net.Conn {
 		a, b := net.Pipe()
-		l.conns <- b
+		l.Conns <- b
 		return a
 	})
 	cancel()
@@ -36,31 +38,6 @@ func inBubble(t *testing.T, s *Server, do func(dial func() net.Conn)) {
 		t.Error(err)
 	}
 }
-
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error {
-	select {
-	case <-p.done:
-	default:
-		close(p.done)
-	}
-	return nil
-}
-
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory"} }
 
 func server(t *testing.T) *Server {
 	t.Helper()
@@ -174,9 +151,9 @@ func slowConnections(t *testing.T, says string, time int) (each int64) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		var served sync.WaitGroup
-		var doors [servers]*pipes
+		var doors [servers]*linktest.Listener
 		for i := range doors {
-			doors[i] = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+			doors[i] = linktest.Listen(netip.AddrPort{})
 			s := server(t)
 			served.Go(func() { s.serve(ctx, &local{Listener: doors[i], hosts: []string{socketHost}}) })
 		}
@@ -187,7 +164,7 @@ func slowConnections(t *testing.T, says string, time int) (each int64) {
 		synctest.Wait()
 		before := memtest.InUse()
 		for i := range near {
-			doors[i%servers].conns <- far[i]
+			doors[i%servers].Conns <- far[i]
 			io.WriteString(near[i], says)
 		}
 		synctest.Wait()
