@@ -89,7 +89,7 @@ func TestConsensusShow(t *testing.T) {
 		code int
 		args []string
 	}{
-		{2, []string{before, "--flag", "Quick"}}, {2, nil}, {2, []string{before, state}}, {1, []string{before + "x"}}, {1, []string{t.TempDir()}},
+		{2, []string{before, "--flag", "Quick"}}, {2, nil}, {2, []string{before, state}}, {2, []string{before + "x"}}, {1, []string{t.TempDir()}},
 		{2, []string{"--network", before + "x"}}, {1, []string{before, "--relay", "nobody"}},
 	} {
 		if out, code := peel(t, append([]string{"consensus", "show"}, c.args...)...); code != c.code {
