@@ -26,16 +26,21 @@ type quota struct {
 
 	began time.Time // when the period did
 	sent  uint64
+	left  time.Time // when the one began that a clock which went far back took us out of; zero: there is none
 }
 
 // at moves the quota on to the period of a time. A clock that goes back changes nothing, unless it was more than two days ahead of
-// the period: what was sent then counts in the one there is.
+// the period: what was sent then counts in the one there is, and in the one there was if the clock comes back to that. So it is with a
+// machine without a battery, whose clock is years behind from when it starts until it has asked others.
 func (q *quota) at(now time.Time) {
 	switch began := q.periodOf(now); {
 	case began.After(q.began):
-		q.began, q.sent = began, 0
+		if !began.Equal(q.left) {
+			q.sent = 0
+		}
+		q.began, q.left = began, time.Time{}
 	case q.began.Sub(now) > 48*time.Hour:
-		q.began = began
+		q.began, q.left = began, q.began
 	}
 }
 

@@ -47,6 +47,30 @@ func TestPeriodsOfAQuota(t *testing.T) {
 	}
 }
 
+// A machine without a battery starts with a clock that is years behind, until it has asked others: what it sent in this period counts still, unless
+// that is over.
+func TestAQuotaOutlivesAClockThatStartsFarBehind(t *testing.T) {
+	november, december := time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC), time.Date(2026, 12, 2, 8, 0, 0, 0, time.UTC)
+	for _, then := range []time.Time{november, december} {
+		q := quota{most: 100, began: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), sent: 70}
+		for range 3 {
+			q.at(time.Date(2024, 2, 3, 0, 0, 0, 0, time.UTC))
+		}
+		q.sent += 5
+		q.at(then)
+		want := uint64(75)
+		if then.Equal(december) {
+			want = 0
+		}
+		if q.sent != want || !q.began.Equal(q.periodOf(then)) {
+			t.Errorf("in %v: %d sent since %v, want %d", then.Month(), q.sent, q.began, want)
+		}
+		if q.at(december.AddDate(0, 1, 0)); q.sent != 0 {
+			t.Errorf("a month later: %d", q.sent)
+		}
+	}
+}
+
 func TestAQuotaKeepsSomethingForWhatIsThere(t *testing.T) {
 	for _, c := range []struct {
 		most, sent uint64
