@@ -156,7 +156,14 @@ func badLine(lines []string, from, at int, message string, into reflect.Type) *E
 	what := inOrder(message)
 	switch {
 	case strings.Contains(message, "already been defined"):
-		what = "it is given twice"
+		if what = "it is given twice"; key != "" {
+			for i, line := range lines[:from] { // no other can hold it: it is of the same table
+				if keyOf(line) == key && tableOf(lines, i) == tableOf(lines, from) {
+					what = fmt.Sprintf("it is given twice, in line %d for the first time: change it there", i+1)
+					break
+				}
+			}
+		}
 	case key == "" || !assigned:
 		return loose(lines, from, into)
 	case !known:
@@ -325,7 +332,7 @@ func unknownIn(into reflect.Type, n int, path string) *Error {
 	if i := strings.LastIndexByte(path, '.'); i >= 0 {
 		prefix, name = path[:i+1], path[i+1:]
 	}
-	e := (&reader{}).unknown(prefix, name, fields(in))
+	e := (&reader{into: into}).unknown(prefix, name, fields(in))
 	e.Line = n + 1
 	return e
 }

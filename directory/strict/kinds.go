@@ -158,13 +158,36 @@ func (r *reader) unknown(prefix, name string, known map[string]int) *Error {
 		return e
 	}
 	names := slices.Sorted(maps.Keys(known))
-	if near := Near(name, names); near != "" {
+	if where := elsewhere(r.into.Elem(), name); where != "" {
+		e.Text += " here; there is one " + where
+	} else if near := Near(name, names); near != "" {
 		e.Text += fmt.Sprintf("; did you mean %q?", near)
 		e.Key = prefix + near
 	} else if len(names) <= fewKeys {
 		e.Text += ": there are " + strings.Join(names, ", ")
 	}
 	return e
+}
+
+// elsewhere says in which table of a file there is such a key; "": in none.
+func elsewhere(file reflect.Type, key string) string {
+	tables := fields(file)
+	if i, ok := tables[key]; ok {
+		t := file.Field(i).Type
+		if !isTable(t) && !(t.Kind() == reflect.Slice && isTable(t.Elem())) {
+			return "above the first table"
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(tables)) {
+		in, heading := file.Field(tables[name]).Type, "["+name+"]"
+		if in.Kind() == reflect.Slice {
+			in, heading = in.Elem(), "[["+name+"]]"
+		}
+		if _, ok := fields(in)[key]; ok {
+			return "below " + heading
+		}
+	}
+	return ""
 }
 
 // fewKeys are as many as are all told where none is near.

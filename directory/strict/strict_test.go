@@ -144,8 +144,13 @@ func TestAllMistakesAreTold(t *testing.T) {
 			"line 9: the name of a table must stand in brackets", "line 11: the name of a table must stand in brackets: write [[node]]",
 		}},
 		{"name = \"a\"\nname = \"b\"\nnam = c\n[node]\nadress = \"x\"\n", []string{
-			"line 2: name: it is given twice", `line 3: there is no key "nam"; did you mean "name"?`, "line 4: node: there may be several: write [[node]], with two brackets on each side",
+			"line 2: name: it is given twice, in line 1 for the first time", `line 3: there is no key "nam"; did you mean "name"?`, "line 4: node: there may be several: write [[node]], with two brackets on each side",
 		}},
+		{"port = 1\n[[node]]\naddress = \"x\"\n[[node]]\naddress = \"y\"\nport = 2\naddress = \"z\"\nname = \"a\"\n", []string{
+			`line 6: there is no key "port" here; there is one above the first table`, "line 7: node: address: it is given twice, in line 5 for the first time",
+			`line 8: there is no key "name" here; there is one above the first table`,
+		}},
+		{"address = \"x\"\nrate = 1\n", []string{`line 1: there is no key "address" here; there is one below [[node]]`, `line 2: there is no key "rate" here; there is one below [limit]`}},
 		{"list = [\n  \"a\",\n  limit]\nport = \"x\"\n", []string{"line 3: list: its texts must be in quotes", "line 4: port: must be a whole number"}},
 		{"[ limit ]\nrate = 1\n[ limit ]\nrate = 2\n", []string{"line 3: the table [limit] is there twice"}},
 		{"name = \"\"\"a\nport = \"x\"\n", []string{"line 1: name: the text that begins here with three quotation marks does not end with three"}},
