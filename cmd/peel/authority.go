@@ -66,7 +66,7 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	if err := checkState(path, f.State); err != nil {
 		return err
 	}
-	network, err := conf.LoadNetwork(f.Network)
+	network, err := conf.NetworkOf(path, f.Network)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	if err := checkState(path, f.State); err != nil {
 		return err
 	}
-	network, err := conf.LoadNetwork(f.Network)
+	network, err := conf.NetworkOf(path, f.Network)
 	if err != nil {
 		return err
 	}

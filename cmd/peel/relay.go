@@ -98,7 +98,7 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 	if err := checkState(path, f.State); err != nil {
 		return err
 	}
-	network, err := conf.LoadNetwork(f.Network)
+	network, err := conf.NetworkOf(path, f.Network)
 	if err != nil {
 		return err
 	}

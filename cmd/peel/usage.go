@@ -77,6 +77,13 @@ func meantVerb(c *cobra.Command, typed string) string {
 	if near := strict.Near(typed, names); near != "" {
 		return fmt.Sprintf("; did you mean %q?", c.CommandPath()+" "+near)
 	}
+	for _, v := range c.Commands() { // peel top is peel testnet top
+		for _, below := range v.Commands() {
+			if below.Name() == typed && below.IsAvailableCommand() {
+				return fmt.Sprintf("; did you mean %q?", below.CommandPath())
+			}
+		}
+	}
 	return ""
 }
 
@@ -151,6 +158,9 @@ func strictly(c *cobra.Command) {
 	})
 	if takes := c.Args; takes != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
+			if name := oneDash(c); name != "" {
+				return &usageError{fmt.Errorf("there is no flag -%s; did you mean --%[1]s? (see %s --help)", name, c.CommandPath())}
+			}
 			if err := takes(c, args); err != nil {
 				return argsMistake(c, takes, args, err)
 			}
@@ -181,6 +191,16 @@ func argsMistake(c *cobra.Command, takes cobra.PositionalArgs, args []string, er
 		}
 	}
 	return usageOf(c, "an argument is missing")
+}
+
+// oneDash is the flag whose name stands after one dash, as in -config FILE: its letter took the rest for its value; "": none.
+func oneDash(c *cobra.Command) (name string) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if typed, _, _ := strings.Cut(f.Shorthand+f.Value.String(), "="); typed == f.Name {
+			name = f.Name
+		}
+	})
+	return name
 }
 
 // flagsMissing says which flags must be given that are not, or cannot be given together; "": none.
@@ -245,6 +265,9 @@ func unknownFlag(c *cobra.Command, e *pflag.NotExistError) string {
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		if !f.Hidden {
 			names = append(names, f.Name)
+		}
+		if dashes == "-" && f.Shorthand+typed == f.Name { // as in -help, of which -h was taken
+			typed = f.Name
 		}
 	})
 	what := fmt.Sprintf("there is no flag %s%s", dashes, typed)

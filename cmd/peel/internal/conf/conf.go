@@ -250,6 +250,22 @@ func LoadNetwork(path string) (*directory.Network, error) {
 	return n, nil
 }
 
+// NetworkOf reads the network file that a node's configuration names. What is wrong with it as a whole, such as that it is not
+// there, is told with the line that names it.
+func NetworkOf(config, path string) (*directory.Network, error) {
+	n, err := LoadNetwork(path)
+	if ofWhole(err) {
+		err = About(config, "network", err)
+	}
+	return n, err
+}
+
+// ofWhole says whether an error is of a file as a whole, and not of a line in it.
+func ofWhole(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && strict.Line(e.Err) == 0
+}
+
 func (c *Relay) check(m *mistakes) {
 	m.at("network", required(c.Network))
 	m.at("keys", required(c.Keys))

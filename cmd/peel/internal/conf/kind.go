@@ -120,8 +120,7 @@ func (x *Examined) network(path string) {
 		return
 	}
 	_, err := LoadNetwork(path)
-	var e *Error
-	if errors.As(err, &e) && strict.Line(e.Err) == 0 { // of the file as a whole: whose line names it
+	if ofWhole(err) {
 		x.At("network", err)
 		return
 	}

@@ -64,7 +64,12 @@ func (m *mistakes) listens(key string, addrs []string) {
 }
 
 func (m *mistakes) identities(key string, texts []string) {
-	each(m, key, texts, func(s string) error { _, err := cell.ParseNodeID(s); return err }, nil)
+	each(m, key, texts, func(s string) error {
+		if _, err := cell.ParseNodeID(s); err != nil {
+			return fmt.Errorf("%q is not the identity of a relay: 52 letters a-z and digits 2-7, as peel init and peel status print it", s)
+		}
+		return nil
+	}, nil)
 }
 
 // in are they as mistakes in a text that Decode has found err in, each with its line.
