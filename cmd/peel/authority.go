@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdh"
 	"errors"
@@ -63,7 +64,7 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	if err := conf.Load(path, &f); err != nil {
 		return err
 	}
-	if err := checkState(path, f.State); err != nil {
+	if err := cmp.Or(checkKeyFolder(path, f.Keys), checkState(path, f.State)); err != nil {
 		return err
 	}
 	network, err := conf.NetworkOf(path, f.Network)

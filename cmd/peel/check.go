@@ -119,6 +119,14 @@ func namedFaults(x *conf.Examined) (all []fault) {
 	return all
 }
 
+// checkKeyFolder says that the key folder that a node's file names is not there, as the node starts.
+func checkKeyFolder(config, dir string) error {
+	if err := noKeyFolder(dir); err != nil {
+		return conf.About(config, "keys", err)
+	}
+	return nil
+}
+
 // checkState says what is wrong with the state folder that a node's file names, as the node starts.
 func checkState(config, dir string) error {
 	if dir == "" {
@@ -130,15 +138,23 @@ func checkState(config, dir string) error {
 	return nil
 }
 
+// noKeyFolder says of a key folder that it is not there, if so.
+func noKeyFolder(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return about(dir, "no such folder: peel init makes one for a new node, peel keys import brings back a backup")
+	}
+	return nil
+}
+
 // keyFaults are what is wrong with the key folder of a node, whose configuration is config, and the files in it.
 func keyFaults(config, kind, dir string) (all []error) {
 	if dir == "" {
 		return nil
 	}
-	st, err := os.Stat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return []error{about(dir, "no such folder: peel init makes one for a new node, peel keys import brings back a backup")}
+	if err := noKeyFolder(dir); err != nil {
+		return []error{err}
 	}
+	st, _ := os.Stat(dir)
 	if err := relay.CheckKeyFolder(dir); err != nil {
 		if all = append(all, err); st == nil || !st.IsDir() {
 			return all
