@@ -1,4 +1,4 @@
-// Package linktest joins two links in memory, for tests, over a pipe (cell/link/pipe).
+// Package linktest joins two links in memory, for tests, over a pipe (cell/link/pipe), and has a listener of connections in memory.
 package linktest
 
 import (
