@@ -7,9 +7,10 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"peel/cmd/peel/internal/admin"
 )
 
 func circuitsCommand() *cobra.Command {
@@ -56,23 +57,13 @@ func writeCircuits(w io.Writer, text []byte) error {
 	for _, c := range p.Circuits {
 		way := make([]string, len(c.Path))
 		for i, r := range c.Path {
-			way[i] = printable(r.Nickname)
+			way[i] = admin.Printable(r.Nickname)
 		}
-		use := printable(c.Purpose)
+		use := admin.Printable(c.Purpose)
 		if c.Closing {
 			use += ", no new ones"
 		}
 		fmt.Fprintf(t, "%d\t%v\t%s\t%d\t%s\n", c.ID, time.Duration(c.Age)*time.Second, use, c.Streams, strings.Join(way, " > "))
 	}
 	return t.Flush()
-}
-
-// printable leaves what is safe on a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -99,7 +99,7 @@ func (a *Asker) Post(ctx context.Context, action string) (said string, err error
 		Said string `json:"said"`
 	}
 	err = json.Unmarshal(text, &told)
-	return clean(told.Said), err
+	return Printable(told.Said), err
 }
 
 func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
@@ -138,7 +138,7 @@ func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
 func lines(text string) error {
 	var all []error
 	for line := range strings.SplitSeq(text, "\n") {
-		all = append(all, errors.New(clean(line)))
+		all = append(all, errors.New(Printable(line)))
 	}
 	return errors.Join(all...)
 }

@@ -156,11 +156,11 @@ func plain(v any) string {
 		if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
 			return t.UTC().Format("2006-01-02 15:04:05 UTC")
 		}
-		return clean(v)
+		return Printable(v)
 	case object:
 		var words []string
 		for _, m := range v {
-			words = append(words, clean(m.name)+" "+plain(m.value))
+			words = append(words, Printable(m.name)+" "+plain(m.value))
 		}
 		return strings.Join(words, ", ")
 	case []any:
@@ -170,11 +170,11 @@ func plain(v any) string {
 		}
 		return strings.Join(words, " ")
 	}
-	return clean(fmt.Sprint(v))
+	return Printable(fmt.Sprint(v))
 }
 
-// clean leaves what is safe on a terminal.
-func clean(s string) string {
+// Printable leaves of a text what is safe on a terminal.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'

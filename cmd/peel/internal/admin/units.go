@@ -35,7 +35,7 @@ func inUnits(name string, v any) (title string, shown any) {
 			break
 		}
 	}
-	return strings.ReplaceAll(clean(name), "_", " "), v
+	return strings.ReplaceAll(Printable(name), "_", " "), v
 }
 
 var (
