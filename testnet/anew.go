@@ -17,17 +17,16 @@ import (
 // consensus has authorities and relays begin anew, with a slower schedule.
 
 const (
-	slowest   = 10 * time.Minute       // no period grows beyond it
+	longest   = 5 * time.Minute        // no voting grows beyond it
 	lookEvery = 100 * time.Millisecond // when a period is over, until it is known what became of it
 )
 
-// slower is the schedule after one that left too little time: three times the period, and two and a half times the usual voting or more. Its first
-// consensus is due when one of the old schedule would be too, for that is when clients ask; until then nodes have some time, then the authorities three
-// fifths of a period.
-func slower(old directory.Schedule, now time.Time) directory.Schedule {
-	s := directory.Schedule{Period: min(3*old.Period, max(slowest, old.Period))}
-	s.Voting = min(max(3*old.Voting/2, s.Period/5), s.Period)
-	s.Start = old.Next(now.Add(max(settling, s.Voting/4) + s.Voting))
+// slower is the schedule after one that left too little time: two and a half times the voting, in a period at least twice as long as that. Its first
+// consensus is due when one of the first schedule would be too, for that is when the client asks; nodes have some time before voting begins.
+func slower(first, old directory.Schedule, now time.Time) directory.Schedule {
+	s := directory.Schedule{Voting: max(old.Voting, min(5*old.Voting/2, longest))}
+	s.Period = max(old.Period, (2*s.Voting + time.Second - 1).Truncate(time.Second))
+	s.Start = first.Next(now.Add(max(settling, s.Voting/4) + s.Voting))
 	return s
 }
 
@@ -117,7 +116,7 @@ func (n *Net) anew(ctx context.Context) {
 		return
 	}
 	network := *n.network
-	network.Schedule = slower(network.Schedule, time.Now())
+	network.Schedule = slower(n.layout.Network.Schedule, network.Schedule, time.Now())
 	n.network = &network
 	err := n.rewrite()
 	for _, nd := range again {

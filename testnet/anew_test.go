@@ -21,7 +21,7 @@ func TestANetworkThatNeedsLongerGetsReady(t *testing.T) {
 	p.Weathers = []plan.Weather{{Name: "slow", Delay: plan.Duration(20 * time.Millisecond)}}
 	p.Weather = "slow"
 	p.Fill()
-	asked := directory.Schedule{Period: 2 * time.Second, Voting: directory.MinVoting} // of which six ways alone take more
+	asked := directory.Schedule{Period: time.Second, Voting: directory.MinVoting} // of which six ways alone take more
 	var mu sync.Mutex
 	var told []directory.Schedule
 	cfg := Config{
@@ -38,7 +38,7 @@ func TestANetworkThatNeedsLongerGetsReady(t *testing.T) {
 	if len(told) == 0 {
 		t.Fatal("nobody was told that the authorities began anew")
 	}
-	if first := told[0]; first.Period <= asked.Period || first.Voting <= asked.Voting {
+	if first := told[0]; first.Voting <= asked.Voting {
 		t.Errorf("the second schedule is %+v", first)
 	}
 	last := told[len(told)-1]
@@ -54,36 +54,34 @@ func TestANetworkThatNeedsLongerGetsReady(t *testing.T) {
 	}
 }
 
-// Each schedule gives more time than the one before, and its first consensus comes when one of that would, not before there was time for it.
+// Each schedule gives more time than the one before, and its first consensus comes when one of the first schedule would, not before there was time for it.
 func TestSchedulesGrow(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 5, 0, time.UTC)
-	s := directory.Schedule{Start: now, Period: defaultPeriod, Voting: defaultVoting}
+	start := time.Date(2026, 1, 1, 0, 0, 5, 0, time.UTC)
+	first := directory.Schedule{Start: start, Period: defaultPeriod, Voting: defaultVoting}
+	s := first
 	for _, want := range []struct{ due, period, voting time.Duration }{
-		{5 * time.Second, 15 * time.Second, 3 * time.Second},
-		{15 * time.Second, 45 * time.Second, 9 * time.Second},
-		{45 * time.Second, 135 * time.Second, 27 * time.Second},
-		{135 * time.Second, 405 * time.Second, 81 * time.Second},
-		{405 * time.Second, slowest, 2*time.Minute + 3*time.Second/2},
-		{slowest, slowest, 182250 * time.Millisecond},
+		{5 * time.Second, 6 * time.Second, 3 * time.Second},
+		{15 * time.Second, 15 * time.Second, 7500 * time.Millisecond},
+		{40 * time.Second, 38 * time.Second, 18750 * time.Millisecond},
+		{100 * time.Second, 94 * time.Second, 46875 * time.Millisecond},
 	} {
-		next := slower(s, now)
-		if got := next.Start.Sub(now); got != want.due || next.Period != want.period || next.Voting != want.voting {
-			t.Errorf("after %+v: in %v, %v, %v, want %v", s, got, next.Period, next.Voting, want)
+		s = slower(first, s, s.Start)
+		if got := s.Start.Sub(start); got != want.due || s.Period != want.period || s.Voting != want.voting {
+			t.Errorf("after %v: %v of %v, want %+v", got, s.Voting, s.Period, want)
 		}
-		s, now = next, next.Start
 	}
 	for range 10 {
-		s = slower(s, s.Start)
+		s = slower(first, s, s.Start)
 	}
-	if s.Period != slowest || s.Voting != slowest {
+	if s.Period != 2*longest || s.Voting != longest {
 		t.Errorf("in the end: %+v", s)
 	}
-	if late := slower(directory.Schedule{Start: now, Period: defaultPeriod, Voting: defaultVoting}, now.Add(2*time.Second)); late.Start != now.Add(10*time.Second) {
+	if late := slower(first, first, start.Add(2*time.Second)); late.Start != start.Add(10*time.Second) {
 		t.Errorf("where it was long in doubt, the next is due at %v", late.Start)
 	}
-	day := slower(directory.Schedule{Start: now, Period: directory.MaxPeriod, Voting: time.Hour}, now)
-	if day.Period != directory.MaxPeriod {
-		t.Errorf("a day becomes %v", day.Period)
+	day := directory.Schedule{Start: start, Period: directory.MaxPeriod, Voting: time.Hour}
+	if s := slower(day, day, start); s.Period != day.Period || s.Voting != day.Voting {
+		t.Errorf("a day becomes %+v", s)
 	}
 }
 

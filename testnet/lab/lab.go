@@ -286,7 +286,8 @@ func (l *Lab) await(ctx context.Context) error {
 		return fmt.Errorf("lab: the network is not ready: a node ended by itself: %s", how)
 	}
 	if err != nil {
-		return fmt.Errorf("lab: the network is not ready after %v: client1: %w", mostWait, err)
+		return fmt.Errorf("lab: the network is not ready after %v; on a slow or busy machine give the plan more than period = %q and voting = %q: client1: %w",
+			mostWait, l.plan.Period, l.plan.Voting, err)
 	}
 	l.setBegin(time.Now())
 	return nil
