@@ -346,6 +346,19 @@ func TestStagesGoForward(t *testing.T) {
 	})
 }
 
+// startsAmong is a client that runs in a world whose relays, but no authorities, have been spoilt before.
+func startsAmong(t *testing.T, spoil func(relay *node)) *Client {
+	w := newWorld(t, 6)
+	for _, n := range w.nodes {
+		if n.authority == 0 {
+			spoil(n)
+		}
+	}
+	c := w.client(Config{})
+	run(t, c)
+	return c
+}
+
 func TestReadySaysWhatItWaitsFor(t *testing.T) {
 	ask := func(t *testing.T, c *Client) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -430,12 +443,7 @@ func TestReadySaysWhatItWaitsFor(t *testing.T) {
 	})
 	t.Run("the relays", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, 6)
-			for _, n := range w.nodes {
-				n.refuse.Store(n.authority == 0)
-			}
-			c := w.client(Config{})
-			run(t, c)
+			c := startsAmong(t, func(relay *node) { relay.refuse.Store(true) })
 			if err := ask(t, c); err == nil || !strings.Contains(err.Error(), "60 % (circuit)") || !strings.Contains(err.Error(), "ended by a relay") {
 				t.Error(err)
 			}
@@ -446,12 +454,7 @@ func TestReadySaysWhatItWaitsFor(t *testing.T) {
 	})
 	t.Run("bytes", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, 6)
-			for _, n := range w.nodes {
-				n.mute.Store(n.authority == 0)
-			}
-			c := w.client(Config{})
-			run(t, c)
+			c := startsAmong(t, func(relay *node) { relay.mute.Store(true) })
 			if err := ask(t, c); err == nil || !strings.Contains(err.Error(), "85 % (probe)") || !strings.Contains(err.Error(), "probe: ") {
 				t.Error(err)
 			}
@@ -462,12 +465,7 @@ func TestReadySaysWhatItWaitsFor(t *testing.T) {
 // The start waits for something, and what waits for the start fails after a while, again and again: the reason stays what it was.
 func TestTheReasonDoesNotGrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 6)
-		for _, n := range w.nodes {
-			n.refuse.Store(n.authority == 0)
-		}
-		c := w.client(Config{})
-		run(t, c)
+		c := startsAmong(t, func(relay *node) { relay.refuse.Store(true) })
 		time.Sleep(time.Second)
 		for range 3 {
 			_, _, err := c.dialRelay(t.Context(), nil)
