@@ -138,7 +138,7 @@ func complain(ctx context.Context, c *client.Client, log *slog.Logger) {
 			return
 		}
 		if p, why := c.Bootstrap(); why != nil {
-			log.Warn("not ready yet", "stage", p.Stage, "why", why)
+			log.Warn("not ready yet", "stage", p.Stage, "why", plainly(why))
 		}
 	}
 }

@@ -20,7 +20,7 @@ func clientWindow(s *admin.Server, c *client.Client) {
 			Why     string `json:"failed_last,omitempty"`
 		}{p.Percent, p.Stage, p.Text, ""}
 		if why != nil {
-			b.Why = why.Error()
+			b.Why = plainly(why)
 		}
 		return b
 	})

@@ -46,10 +46,13 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 		Example: `  peel testnet
   peel testnet --relays 20 --exits 5 --socks 127.0.0.1:0
   peel testnet -- curl -sS http://127.0.0.1:8000/file`,
-		RunE: func(c *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 && c.ArgsLenAtDash() != 0 {
 				return &usageError{fmt.Errorf("unknown argument %q%s: a command to run comes after --, as in: peel testnet -- curl URL", args[0], meantVerb(c, args[0]))}
 			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 && c.ArgsLenAtDash() == 0 {
 				return &usageError{errors.New("after -- there is no command to run: give one, or leave -- out")}
 			}
