@@ -101,10 +101,7 @@ func TestLogsMetricsAndACrashNameNobody(t *testing.T) {
 	}
 	texts := map[string]string{"crash": crash.String()}
 	for _, name := range []string{canaryLog, canaryShown} {
-		text, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := mustRead(t, filepath.Join(dir, name))
 		texts[name] = string(text)
 	}
 	// What is looked through is what there is: each has something that it must have.

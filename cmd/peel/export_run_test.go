@@ -184,10 +184,7 @@ func TestExportForSystemdRuns(t *testing.T) {
 			}
 			name, own := f.Name(), filepath.Join(dir, host, f.Name())
 			kind := strings.TrimRight(name, "0123456789")
-			unit, err := os.ReadFile(filepath.Join(dir, host, "peel-testnet-"+kind+"@.service"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			unit := mustRead(t, filepath.Join(dir, host, "peel-testnet-"+kind+"@.service"))
 			_, line, _ := strings.Cut(string(unit), "\nExecStart=/usr/bin/")
 			line, _, _ = strings.Cut(line, "\n")
 			all = append(all, process{name, on[host], strings.Fields(strings.ReplaceAll(line, "/var/lib/peel-testnet/%i", own))})

@@ -363,10 +363,7 @@ func TestExportForSystemd(t *testing.T) {
 		}
 		for _, n := range strings.Fields(want) {
 			kind := strings.TrimRight(n, "0123456789")
-			unit, err := os.ReadFile(filepath.Join(dir, host, "peel-testnet-"+kind+"@.service"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			unit := mustRead(t, filepath.Join(dir, host, "peel-testnet-"+kind+"@.service"))
 			for _, m := range regexp.MustCompile(`(?m)^Exec\w+=/usr/bin/peel (.*)$`).FindAllStringSubmatch(string(unit), -1) {
 				if !strings.HasPrefix(m[1], "reload") {
 					runs(t, strings.Fields(strings.ReplaceAll(m[1], "%i", n)), "/var/lib/peel-testnet/"+n, filepath.Join(dir, host, n))
@@ -391,10 +388,7 @@ func TestExportForSystemd(t *testing.T) {
 	}
 	verify := []string{"verify"}
 	for _, kind := range []string{"authority", "relay", "client"} {
-		text, err := os.ReadFile(filepath.Join(dir, "192.0.2.1", "peel-testnet-"+kind+"@.service"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := mustRead(t, filepath.Join(dir, "192.0.2.1", "peel-testnet-"+kind+"@.service"))
 		unit := filepath.Join(t.TempDir(), "peel-testnet-"+kind+"@x.service")
 		if err := os.WriteFile(unit, bytes.ReplaceAll(text, []byte("/usr/bin/peel"), []byte("/bin/true")), 0o644); err != nil {
 			t.Fatal(err)

@@ -24,10 +24,7 @@ import (
 // residentMiB is what a process has of the machine's memory: in all, and of that what is its own, in MiB.
 func residentMiB(t *testing.T, pid int) (all, own float64) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := mustRead(t, fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) != 3 || f[2] != "kB" {

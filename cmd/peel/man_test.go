@@ -23,10 +23,7 @@ func TestManual(t *testing.T) {
 	}
 	var names []string
 	for _, page := range pages {
-		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := mustRead(t, page)
 		again, err := os.ReadFile(filepath.Join(dir, "b", filepath.Base(page)))
 		if err != nil || !bytes.Equal(text, again) {
 			t.Errorf("%s: another text the second time (%v)", page, err)
@@ -43,10 +40,7 @@ func TestManual(t *testing.T) {
 			t.Errorf("there is no page %s", want)
 		}
 	}
-	relay, err := os.ReadFile(filepath.Join(dir, "a", "peel-relay.1"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	relay := mustRead(t, filepath.Join(dir, "a", "peel-relay.1"))
 	for _, want := range []string{".TH PEEL\\-RELAY 1 2026-01-01 ", ".SH NAME\npeel\\-relay \\- Run a relay\n", "\n.B \\-c, \\-\\-config file\n", ".SH EXAMPLES\n", ".BR peel (1)\n"} {
 		if !strings.Contains(string(relay), want) {
 			t.Errorf("peel-relay.1 has no %q:\n%s", want, relay)

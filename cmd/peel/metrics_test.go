@@ -3,7 +3,6 @@ package main
 import (
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -90,10 +89,7 @@ var inText = regexp.MustCompile(`\bpeel_[a-z0-9_]+`)
 
 func TestEveryMetricIsDocumented(t *testing.T) {
 	const page = "../../docs/metrics.md"
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := mustRead(t, page)
 	names, said := metricNames(t), make(map[string]bool)
 	bad, err := admin.Open(admin.Config{Kind: "relay"})
 	if err != nil {
@@ -154,10 +150,7 @@ func TestDashboardsAndAlertsNameMetricsThatThereAre(t *testing.T) {
 		files = append(files, found...)
 	}
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := mustRead(t, file)
 		named := 0
 		for _, name := range inText.FindAllString(string(text), -1) {
 			base := name

@@ -384,10 +384,7 @@ func (n *processes) reload(t *testing.T, reloads int) {
 
 	var reloading sync.WaitGroup
 	for i, r := range n.relays {
-		good, err := os.ReadFile(n.file(i))
-		if err != nil {
-			t.Fatal(err)
-		}
+		good := mustRead(t, n.file(i))
 		reloading.Go(func() {
 			heard := 0
 			for k := range reloads {
@@ -451,10 +448,7 @@ func (n *processes) reload(t *testing.T, reloads int) {
 		t.Fatal(err)
 	}
 	exit := len(n.relays) - 1
-	good, err := os.ReadFile(n.file(exit))
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := mustRead(t, n.file(exit))
 	if err := os.WriteFile(n.file(exit), policyLine.ReplaceAll(good, []byte(`exit_policy = ["reject *:*"]`)), 0o600); err != nil {
 		t.Fatal(err)
 	}

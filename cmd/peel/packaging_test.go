@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -18,10 +17,7 @@ func TestUnitsForSystemd(t *testing.T) {
 	}
 	analyze, missing := exec.LookPath("systemd-analyze")
 	for _, unit := range units {
-		text, err := os.ReadFile(unit)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := mustRead(t, unit)
 		for _, m := range regexp.MustCompile(`(?m)^Exec\w+=/usr/bin/peel (.*)$`).FindAllStringSubmatch(string(text), -1) {
 			c, rest, err := root().Find(strings.Fields(m[1]))
 			if err == nil {

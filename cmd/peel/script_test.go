@@ -333,10 +333,7 @@ func TestInterrupt(t *testing.T) {
 
 // readmeCommands are the two blocks of shell commands behind the README's mark: to start the processes, and to use them.
 func readmeCommands(t *testing.T) (start, use string) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme := mustRead(t, "../../README.md")
 	m := regexp.MustCompile("(?s)<!-- processes -->\n```sh\n(.*?)```.*?```sh\n(.*?)```").FindSubmatch(readme)
 	if m == nil {
 		t.Fatal("README.md has no commands for separate processes")
@@ -351,4 +348,13 @@ func replace(t *testing.T, s, old, with string) string {
 		t.Fatalf("the README's commands have no %q:\n%s", old, s)
 	}
 	return strings.ReplaceAll(s, old, with)
+}
+
+func mustRead(t *testing.T, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }

@@ -56,10 +56,7 @@ func newGroup(t *testing.T, bytes int) *group {
 // kills is how many processes of the group were killed for want of memory.
 func (g *group) kills(t *testing.T) (n int) {
 	t.Helper()
-	text, err := os.ReadFile(g.events)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := mustRead(t, g.events)
 	for line := range strings.Lines(string(text)) {
 		fmt.Sscanf(line, "oom_kill %d", &n)
 	}
@@ -283,10 +280,7 @@ func TestARelayInASmallGroupIsNotKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := "127.0.0.1:" + freePort(t)
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := mustRead(t, file)
 	if err := os.WriteFile(file, []byte(strings.Replace(string(text), strconv.Quote(f.Listen[0]), strconv.Quote(at), 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,15 @@ import (
 
 var one, two, three = netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.2.0.1"), netip.MustParseAddr("10.3.0.1")
 
+func dialled(t *testing.T, n *Net, from netip.Addr, addr string) net.Conn {
+	t.Helper()
+	c, err := n.Dialer(from)(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // echo answers at an address with what it hears until the test ends.
 func echo(t *testing.T, n *Net, a netip.Addr) string {
 	t.Helper()
@@ -97,10 +106,7 @@ func TestACrashBreaksAllConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(1)
 		addr := echo(t, n, two)
-		c, err := n.Dialer(one)(t.Context(), "tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := dialled(t, n, one, addr)
 		n.Cut(two)
 		if _, err := ask(c); !errors.Is(err, syscall.ECONNRESET) {
 			t.Error(err)
@@ -110,10 +116,7 @@ func TestACrashBreaksAllConnections(t *testing.T) {
 		}
 		c.Close()
 		echo(t, n, two) // it comes back
-		if c, err = n.Dialer(one)(t.Context(), "tcp", addr); err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
+		dialled(t, n, one, addr).Close()
 		synctest.Wait()
 		if k := n.Connections(); k != 0 {
 			t.Errorf("%d connections are left", k)
@@ -148,15 +151,9 @@ func TestADividedNetworkHealsWithinConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(1)
 		addr := echo(t, n, two)
-		c, err := n.Dialer(one)(t.Context(), "tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := dialled(t, n, one, addr)
 		defer c.Close()
-		other, err := n.Dialer(three)(t.Context(), "tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		other := dialled(t, n, three, addr)
 		defer other.Close()
 		n.Part(map[netip.Addr]int{one: 1, two: 2, three: 2})
 		time.AfterFunc(time.Minute, func() { n.Part(nil) })
@@ -181,10 +178,7 @@ func TestLossMakesLateAndLosesNothing(t *testing.T) {
 			n.SetWays(func(_, _ netip.Addr) Way { return Way{Delay: 10 * time.Millisecond, Loss: 0.05} })
 			addr := echo(t, n, two)
 			defer n.Cut(two)
-			c, err := n.Dialer(one)(t.Context(), "tcp", addr)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := dialled(t, n, one, addr)
 			defer c.Close()
 			for range 200 {
 				d, err := ask(c)
@@ -218,10 +212,7 @@ func TestAMachineSendsNoFasterThanItsRate(t *testing.T) {
 		addr := echo(t, n, two)
 		began := time.Now()
 		for range 2 {
-			c, err := n.Dialer(one)(t.Context(), "tcp", addr)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := dialled(t, n, one, addr)
 			defer c.Close()
 			c.Write(make([]byte, 500))
 			if _, err := io.ReadFull(c, make([]byte, 500)); err != nil {
@@ -239,10 +230,7 @@ func TestResetsBreakConnections(t *testing.T) {
 		n := New(1)
 		n.SetWays(func(_, _ netip.Addr) Way { return Way{Resets: 0.02} })
 		addr := echo(t, n, two)
-		c, err := n.Dialer(one)(t.Context(), "tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := dialled(t, n, one, addr)
 		defer c.Close()
 		for i := range 1000 {
 			if _, err := ask(c); errors.Is(err, syscall.ECONNRESET) {
