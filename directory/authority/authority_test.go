@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"peel/cell"
 	"peel/directory"
 	"peel/directory/dirtest"
 )
@@ -317,6 +320,22 @@ func TestVotesThatAreRefused(t *testing.T) {
 			if code, text := n.do("POST", pathVote, c.text); code != c.code {
 				t.Errorf("a vote %s: %d %s, want %d", c.name, code, text, c.code)
 			}
+		}
+		// Of an authority, the log says it, once a period; of anybody else not.
+		var log bytes.Buffer
+		cfg := n.cfg
+		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		another, err := New(cfg) // which does not run
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []cell.Key{w.net.Network.Authorities[4].LinkKey, w.net.Network.Authorities[4].LinkKey, {1}} {
+			r := httptest.NewRequest("POST", pathVote, bytes.NewReader(broken))
+			another.ServeHTTP(httptest.NewRecorder(), r.WithContext(WithCaller(r.Context(), Caller{Key: from})))
+		}
+		if said := log.String(); strings.Count(said, "a vote is refused") != 1 || !strings.Contains(said, "from="+w.net.Network.Authorities[4].Nickname) ||
+			!strings.Contains(said, "directory: vote") {
+			t.Errorf("the log says: %s", said)
 		}
 		sleepUntil(minute(53.5))
 		if code, text := n.do("POST", pathVote, good); code != http.StatusConflict || !strings.Contains(text, "taken until") {

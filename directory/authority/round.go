@@ -24,6 +24,7 @@ type round struct {
 	result  *directory.Consensus // what we computed, not signed; nil before, or when there is none
 	digest  directory.Digest     // of result's header
 	why     error                // why there is no result
+	told    map[cell.Key]bool    // whose vote was refused, by its link key, as the log says already
 }
 
 type heldVote struct {
@@ -40,7 +41,7 @@ type heldHeader struct {
 }
 
 func newRound(p Period) *round {
-	return &round{period: p, votes: map[cell.NodeID][]heldVote{}, headers: map[cell.NodeID][]heldHeader{}}
+	return &round{period: p, votes: map[cell.NodeID][]heldVote{}, headers: map[cell.NodeID][]heldHeader{}, told: map[cell.Key]bool{}}
 }
 
 // addVote takes in a vote that verified, for this period, and says whether it is news.

@@ -30,7 +30,7 @@ func (a *Authority) routes() *http.ServeMux {
 	m.Handle(cache.Path+"/", a.cache)
 	m.Handle(PathReach, TryFor(a.cfg.Reach, a.mayTry, justNot))
 	m.HandleFunc("POST "+pathDescriptor, take(a.small.whileRead, directory.MaxDescriptor, a.postDescriptor))
-	m.HandleFunc("POST "+pathVote, a.whileVoting(take(a.whileVote, directory.MaxVote, a.postVote)))
+	m.HandleFunc("POST "+pathVote, a.telling(a.whileVoting(take(a.whileVote, directory.MaxVote, a.postVote))))
 	m.HandleFunc("POST "+pathSignature, take(a.small.whileRead, directory.MaxHeader, a.postSignature))
 	m.HandleFunc("GET "+pathVotes+"{after}", a.getList)
 	m.HandleFunc("GET "+pathVote+"/{after}/{authority}", a.getHeldVote)
@@ -133,6 +133,50 @@ func (a *Authority) postDescriptor(text []byte) error {
 	}
 	return err
 }
+
+// telling has the log say that a vote was refused which another authority sent, as its link key says: of each once a period, so that none fills it.
+func (a *Authority) telling(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		h := &heard{ResponseWriter: w}
+		next(h, r)
+		key := CallerOf(r).Key
+		for _, p := range a.peers {
+			if h.status < 400 || h.status == http.StatusServiceUnavailable || p.info.LinkKey != key {
+				continue
+			}
+			a.mu.Lock()
+			round := a.voter.round
+			told := round.told[key]
+			round.told[key] = true
+			a.mu.Unlock()
+			if !told {
+				a.log.Warn("a vote is refused", "from", p.info.Nickname, "valid-after", stamp(round.period.ValidAfter), "why", directory.Said(h.text, 300))
+			}
+		}
+	}
+}
+
+// heard notes what a handler answers.
+type heard struct {
+	http.ResponseWriter
+	status int
+	text   string // the first piece of it
+}
+
+func (h *heard) WriteHeader(status int) {
+	h.status = status
+	h.ResponseWriter.WriteHeader(status)
+}
+
+func (h *heard) Write(b []byte) (int, error) {
+	if h.text == "" {
+		h.text = string(b)
+	}
+	return h.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (h *heard) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // whileVoting refuses votes that come too late, before their long bodies are read.
 func (a *Authority) whileVoting(next http.HandlerFunc) http.HandlerFunc {
