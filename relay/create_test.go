@@ -246,6 +246,28 @@ func TestAnAuthorityDoesNotWaitBehindOthers(t *testing.T) {
 	}
 }
 
+// Nor does it wait behind another authority that floods, whose places are always all taken: they go in the order in which they came.
+func TestAnAuthorityDoesNotWaitBehindAnother(t *testing.T) {
+	w := newWaiting(6, 2)
+	push := func(of any) {
+		j := &job{kept: true}
+		j.owner = owner{of: of}
+		w.push(j)
+	}
+	for range keptOfVoter {
+		push("floods")
+	}
+	push("B")
+	for range keptOfVoter + 1 {
+		if j := w.pop(); j.of == "B" {
+			return
+		}
+		push("floods")
+		push("floods")
+	}
+	t.Error("it waits without end")
+}
+
 // Of a full queue a client who has much of it is refused more, and neither one who has little nor a relay.
 func TestWhoHasManyKeyExchangesWaiting(t *testing.T) {
 	w := newWaiting(6, 1)

@@ -8,6 +8,7 @@ type job struct {
 	do    func()      // by a worker
 	gone  func() bool // says that nobody waits for it any more; nil: somebody does
 	kept  bool        // another authority asks for it: it has a place of that one's own
+	nth   uint64      // of all that were pushed
 	drop  func()      // ends it where that is so, or a bug kept it from being done: as lose does for want of a place
 	whole bool        // set by do: a circuit's key exchange came to its end
 }
@@ -19,7 +20,8 @@ const keptOfVoter = 16
 // floods waits behind itself. A peer with a weight has so many at its turn. Every other job is the first of a peer that had none
 // waiting: so those who ask for little need not wait for a turn of all who ask for much, nor these for ever. When all places are taken, whoever has most for
 // his weight, the newcomer included, loses his oldest: the one for which the wait has been longest, and may be in vain. Jobs that are kept
-// have other places, of which each peer has a few, and go before all others, but for every other time.
+// have other places, of which each peer has a few, and go before all others, but for every other time; among themselves in the order in which
+// they came, so that no authority waits for another that floods.
 type waiting struct {
 	mu     sync.Mutex
 	some   sync.Cond // there is one, or no more will be
@@ -30,6 +32,7 @@ type waiting struct {
 	turns  []*holder // the others, in turn
 	odd    bool      // the last was one of turns
 	before bool      // the last was one that is kept
+	pushed uint64    // how many were
 	closed bool
 }
 
@@ -69,6 +72,8 @@ func (w *waiting) push(j *job) (shed *job) {
 		delete(w.jobs, p)
 	}
 	w.jobs[&j.place] = j
+	w.pushed++
+	j.nth = w.pushed
 	if h := j.in; h.turn == 0 && !j.kept { // it has just come
 		h.turn = 1
 		w.fresh = append(w.fresh, h)
@@ -88,7 +93,7 @@ func (w *waiting) pop() *job {
 		return nil
 	}
 	if w.before = w.kept.n > 0 && !(w.before && w.places.n > 0); w.before {
-		return w.take(w.kept, w.kept.rank[0].first)
+		return w.take(w.kept, w.eldest())
 	}
 	line := &w.fresh
 	if w.odd = len(w.fresh) == 0 || len(w.turns) > 0 && !w.odd; w.odd {
@@ -105,6 +110,16 @@ func (w *waiting) pop() *job {
 		}
 	}
 	return j
+}
+
+// eldest is the place, of those that are kept, whose job came first. The caller holds mu, and there is one.
+func (w *waiting) eldest() (p *place) {
+	for _, h := range w.kept.rank {
+		if p == nil || w.jobs[h.first].nth < w.jobs[p].nth {
+			p = h.first
+		}
+	}
+	return p
 }
 
 // take takes a job out of its place. The caller holds mu.
