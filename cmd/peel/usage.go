@@ -196,7 +196,7 @@ func argsMistake(c *cobra.Command, takes cobra.PositionalArgs, args []string, er
 // oneDash is the flag whose name stands after one dash, as in -config FILE: its letter took the rest for its value; "": none.
 func oneDash(c *cobra.Command) (name string) {
 	c.Flags().Visit(func(f *pflag.Flag) {
-		if typed, _, _ := strings.Cut(f.Shorthand+f.Value.String(), "="); typed == f.Name {
+		if typed, _, _ := strings.Cut(f.Shorthand+f.Value.String(), "="); f.Shorthand != "" && typed == f.Name { // not --dir dir, which has no letter
 			name = f.Name
 		}
 	})

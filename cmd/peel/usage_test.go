@@ -121,6 +121,11 @@ func TestWrongCommandLines(t *testing.T) {
 			t.Errorf("peel %s: %v, want a mistake in use: %s", line, err, want)
 		}
 	}
+	for _, line := range []string{"status --dir dir", "status --dir dir=x"} { // a folder that is called as its flag is
+		if err := typed(strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), "no such folder") {
+			t.Errorf("peel %s: %v", line, err)
+		}
+	}
 	for _, line := range []string{"", "keys", "completion", "help", "help keys rotate", "keys rotate --help", "--version"} {
 		if err := typed(strings.Fields(line)...); err != nil {
 			t.Errorf("peel %s: %v", line, err)
