@@ -136,7 +136,7 @@ func loadPrefix(dir string) (netip.Prefix, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return p, fmt.Errorf("client: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, virtualFile), []byte(p.String()+"\n"), 0o600); err != nil {
+	if err := cache.WriteFile(filepath.Join(dir, virtualFile), []byte(p.String()+"\n")); err != nil {
 		return p, fmt.Errorf("client: keeping the prefix of virtual addresses: %w", err)
 	}
 	return p, nil

@@ -106,6 +106,16 @@ func TestThePrefixIsTheInstallations(t *testing.T) {
 	if one, other := prefix6(t), prefix6(t); one == other {
 		t.Error("two installations have the same prefix")
 	}
+	name := filepath.Join(dir, virtualFile)
+	if os.Remove(name) == nil && os.Symlink(os.DevNull, name) == nil { // nor a device, or a pipe, which is not waited for
+		b, err := loadPrefix(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := loadPrefix(dir); err != nil || again != b {
+			t.Errorf("a device in the place of the file: %v, then %v, %v", b, again, err)
+		}
+	}
 }
 
 func TestIsService(t *testing.T) {
