@@ -355,7 +355,7 @@ func (t *localnet) enough() string {
 	switch {
 	case t.duration >= time.Minute:
 		return fmt.Sprintf("%dm", int(math.Ceil(2*t.duration.Minutes())))
-	case t.trouble.any(), t.duration >= 30*time.Second:
+	case t.trouble.any(), t.duration >= 30*time.Second, t.voting.Load() > 0:
 		return "2m"
 	}
 	return "30s"
