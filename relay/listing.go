@@ -23,6 +23,9 @@ import (
 type listing struct {
 	stale atomic.Bool // it was told that there is no consensus of use
 
+	unheard time.Time // since when nobody answers who has never had a consensus; of the goroutine that follows the directory
+	cutOff  bool      // it was told; of the same
+
 	mu     sync.Mutex
 	listed bool                       // so it was said last; guarded by mu, as all below
 	taken  time.Time                  // when an authority first took our descriptor
@@ -126,6 +129,26 @@ func (r *Relay) dialed(p link.Peer, conn *link.Conn) {
 			r.listing.seen = map[cell.NodeID]netip.Addr{}
 		}
 		r.listing.seen[p.ID] = conn.Observed()
+	}
+}
+
+// patience is how long nobody may answer before it is said.
+const patience = 30 * time.Second
+
+// tellCutOff says once, of a relay that has never had a consensus, that it comes by none. An authority that has none either, as
+// in a young network, is an answer.
+func (r *Relay) tellCutOff(err error) {
+	var no *cache.StatusError
+	var t *directory.TimeError
+	l, now := &r.listing, r.cfg.Now()
+	switch {
+	case r.cache.Consensus() != nil, errors.As(err, &no), errors.As(err, &t):
+		l.unheard = time.Time{}
+	case l.unheard.IsZero():
+		l.unheard = now
+	case now.Sub(l.unheard) >= patience && !l.cutOff:
+		l.cutOff = true
+		r.log.Warn("no directory yet, and without one nobody uses this relay: look whether it may connect to the authorities, and whether the network file is in order", "why", err)
 	}
 }
 

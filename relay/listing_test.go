@@ -239,3 +239,32 @@ func TestARelayIsPresentAsItIsOnly(t *testing.T) {
 		}
 	})
 }
+
+// A relay that reaches no authority says so once, and only after a while, for the authorities may be starting too.
+func TestRelayWithoutADirectorySaysSo(t *testing.T) {
+	var b strings.Builder
+	clock := time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)
+	world := dirtest.New(1, 0, dirtest.At(clock))
+	c, err := cache.New(cache.Config{Network: world.Network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Relay{log: slog.New(slog.NewTextHandler(&b, nil)), cache: c, cfg: Config{Network: world.Network, Now: func() time.Time { return clock }}}
+	fail := func(err error, times int) (said int) {
+		for range times {
+			r.tellCutOff(err)
+			clock = clock.Add(10 * time.Second)
+		}
+		return strings.Count(b.String(), "no directory yet")
+	}
+	refused := errors.New("connection refused")
+	if fail(refused, 3) != 0 || fail(&cache.StatusError{Code: 404}, 1) != 0 || fail(refused, 3) != 0 {
+		t.Errorf("told too soon:\n%s", b.String())
+	}
+	if fail(refused, 5) != 1 || !strings.Contains(b.String(), "connection refused") {
+		t.Errorf("told:\n%s", b.String())
+	}
+	if b.Reset(); fail(refused, 5) != 0 {
+		t.Errorf("told again:\n%s", b.String())
+	}
+}

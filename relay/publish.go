@@ -98,6 +98,7 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 		r.listing.stale.Store(false)
 	}, func(err error) {
 		r.tellStale(err)
+		r.tellCutOff(err)
 		r.noDirectory(err)
 	})
 }
