@@ -3,12 +3,13 @@ package client
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"peel/directory/cache"
 	"peel/directory/strict"
 )
 
@@ -141,14 +142,11 @@ func (p *pool) loadTimes(dir string) {
 	}
 	p.timesName = filepath.Join(dir, timesName)
 	sweep(p.timesName)
-	info, err := os.Stat(p.timesName)
-	if err != nil {
+	text, err := cache.ReadFile(p.timesName, 4096)
+	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	var text []byte
-	if info.Size() > 4096 {
-		err = errors.New("too long")
-	} else if text, err = os.ReadFile(p.timesName); err == nil {
+	if err == nil {
 		p.times, err = parseTimes(text)
 	}
 	if err != nil {

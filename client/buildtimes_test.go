@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -162,6 +163,21 @@ func TestLateBuildIsNotWaitedFor(t *testing.T) {
 		}
 		if l := w.client(Config{Dir: dir}).pool.times.limit(); l != buildLimit {
 			t.Errorf("from a broken file: %v", l)
+		}
+	})
+}
+
+// A device or a pipe in the place of what was learned keeps nobody from starting.
+func TestBuildTimesAreReadFromAPlainFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.Symlink(os.DevNull, filepath.Join(dir, timesName)); err != nil {
+			t.Skip(err) // Windows lets not everybody
+		}
+		var log lockedBuffer
+		newWorld(t, 6).client(Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if !strings.Contains(log.String(), "not a plain file") {
+			t.Errorf("it was read: %s", log.String())
 		}
 	})
 }

@@ -117,7 +117,7 @@ type CircuitInfo struct {
 	Age     time.Duration
 	Used    bool // a stream has been put on it
 	Purpose Purpose
-	Closing bool // it takes no more streams, and goes with its last
+	Closing bool // it takes no more streams, and goes when it has none: at once, or ten minutes after its first (NewIdentity, Change)
 
 	Sent, Received uint64 // cells
 }
