@@ -43,7 +43,7 @@ func (p *pool) tendAside(now time.Time) {
 func (p *pool) fromAside(r request, entry cell.NodeID, now time.Time) *held {
 	p.tendAside(now)
 	a := p.aside
-	if a == nil || a.h.path[0].ID != entry || a.h.born.Before(p.awoke) {
+	if a == nil || a.h.gone || a.h.path[0].ID != entry || a.h.born.Before(p.awoke) {
 		return nil
 	}
 	h := &held{era: a.h.era, path: a.h.path, skipped: a.h.skipped, born: a.h.born, last: now, built: make(chan struct{}), circuit: a.c}

@@ -72,7 +72,7 @@ func (p *pool) adopt(ctx context.Context, late *held, c *circuit.Circuit, now ti
 	p.count++
 	h := &held{id: p.count, era: late.era, path: late.path, skipped: late.skipped, built: make(chan struct{}), born: late.born, last: now, circuit: c}
 	close(h.built)
-	if p.closed || spare >= p.core.cfg.Spare || len(p.circs) >= p.core.cfg.Circuits || late.era != p.era || p.guards.Left(late.path[0].ID, p.core.cfg.Now()) || late.born.Before(p.awoke) || p.guardBuilt(h) != nil {
+	if p.closed || spare >= p.core.cfg.Spare || len(p.circs) >= p.core.cfg.Circuits || late.era != p.era || late.id <= p.ruled || p.guards.Left(late.path[0].ID, p.core.cfg.Now()) || late.born.Before(p.awoke) || p.guardBuilt(h) != nil {
 		p.ended = append(p.ended, c)
 		return
 	}

@@ -1,12 +1,15 @@
 package client
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"peel/cell"
+	"peel/circuit"
 	"peel/client/path"
 )
 
@@ -55,6 +58,55 @@ func TestRulesChangeWhileStreamsRun(t *testing.T) {
 		time.Sleep(2 * upkeep)
 		if err := c.Change(path.Rules{Own: []cell.NodeID{{1}}}); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A circuit that is being built for longer than most, and was given up for that, does not come back under rules that it was not made by.
+func TestLateBuildIsOfNoUseUnderOtherRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWorld(t, 24).client(Config{Spare: 1})
+		var late path.Path
+		next, there, goes := c.pool.build, make(chan struct{}), false
+		c.pool.build = func(ctx context.Context, p path.Path) (*circuit.Circuit, error) {
+			c.pool.mu.Lock()
+			first := goes && late == nil
+			if first {
+				late = p
+			}
+			fails := goes && !first
+			c.pool.mu.Unlock()
+			if fails {
+				return nil, &circuit.BuildError{Hop: 2, Err: io.EOF}
+			}
+			if first {
+				<-there
+			}
+			return next(ctx, p)
+		}
+		run(t, c)
+		if err := c.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		c.pool.mu.Lock()
+		for range timesEnough {
+			c.pool.times.add(time.Millisecond)
+		}
+		for h := range c.pool.circs {
+			h.gone = true
+		}
+		goes = true
+		c.pool.mu.Unlock()
+		time.Sleep(2*upkeep + 2*leastLimit)
+		rules := path.Rules{Exclude: path.Relays{IDs: []cell.NodeID{late[1].ID, late[2].ID}}}
+		if err := c.Change(rules); err != nil {
+			t.Fatal(err)
+		}
+		close(there)
+		time.Sleep(time.Second) // of the bubble
+		for _, i := range c.Circuits() {
+			t.Errorf("a circuit along %v, which the rules exclude in part", i.Path)
 		}
 	})
 }

@@ -488,6 +488,13 @@ func TestWhatIsPutAsideIsUsedWhenItsGuardIsTheOne(t *testing.T) {
 		if err != nil || other.circuit == kept {
 			t.Errorf("it is used twice: %v", err)
 		}
+		p.mu.Lock()
+		p.putAside(&held{era: h.era, path: h.path, born: h.born, gone: true}, kept, time.Now()) // other rules came while it was built
+		other, err = p.begin(request{usage: path.Usage{Port: 443}, era: p.era}, time.Now())
+		p.unlock()
+		if err != nil || other.circuit == kept {
+			t.Errorf("it is used although it takes no more streams: %v", err)
+		}
 	})
 }
 

@@ -56,6 +56,7 @@ type pool struct {
 	faults  faults
 	ctx     context.Context // of run; nil before
 	count   uint64          // circuits, ever
+	ruled   uint64          // those of them that were begun under other rules than hold now
 	era     uint64          // rises with each new identity
 	renewed time.Time       // when it last did; zero: never
 	closed  bool
@@ -247,6 +248,7 @@ func (p *pool) retireAll() {
 			h.linger()
 		}
 	}
+	p.ruled = p.count
 	p.dropAside()
 	p.clean(time.Now())
 }
