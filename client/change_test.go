@@ -99,12 +99,14 @@ func TestLateBuildIsOfNoUseUnderOtherRules(t *testing.T) {
 		goes = true
 		c.pool.mu.Unlock()
 		time.Sleep(2*upkeep + 2*leastLimit)
+		c.pool.mu.Lock()
 		rules := path.Rules{Exclude: path.Relays{IDs: []cell.NodeID{late[1].ID, late[2].ID}}}
+		c.pool.mu.Unlock()
 		if err := c.Change(rules); err != nil {
 			t.Fatal(err)
 		}
 		close(there)
-		time.Sleep(time.Second) // of the bubble
+		time.Sleep(time.Second)
 		for _, i := range c.Circuits() {
 			t.Errorf("a circuit along %v, which the rules exclude in part", i.Path)
 		}
