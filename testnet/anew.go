@@ -31,11 +31,14 @@ func slower(first, old directory.Schedule, now time.Time) directory.Schedule {
 }
 
 // verdict is what became of the period whose consensus is due: over says that all authorities are done with it, made that one of them has a consensus
-// of it, or a later one.
+// of it, or a later one, or is about to publish it.
 func verdict(all []authority.Status, due time.Time) (over, made bool) {
 	over = true
 	for _, s := range all {
 		if s.Consensus != nil && !s.Consensus.ValidAfter.Before(due) {
+			return true, true
+		}
+		if b := s.Before; b != nil && !b.Period.Before(due) && b.Failed == "" {
 			return true, true
 		}
 		over = over && s.Outcome.Period.After(due)

@@ -117,6 +117,10 @@ func TestVerdict(t *testing.T) {
 		}
 		return s
 	}
+	came := func(s authority.Status, of time.Time, failed string) authority.Status {
+		s.Before = &authority.Outcome{Period: of, Failed: failed}
+		return s
+	}
 	next, before := due.Add(5*time.Second), due.Add(-5*time.Second)
 	for name, x := range map[string]struct {
 		all        []authority.Status
@@ -125,6 +129,9 @@ func TestVerdict(t *testing.T) {
 		"they vote on it":              {[]authority.Status{at(due), at(due)}, false, false},
 		"one still votes":              {[]authority.Status{at(next), at(due)}, false, false},
 		"nothing came of it":           {[]authority.Status{at(next), at(next)}, true, false},
+		"nothing came of it, they say": {[]authority.Status{came(at(next), due, "x"), came(at(next), due, "x")}, true, false},
+		"one is about to publish it":   {[]authority.Status{came(at(next), due, "x"), came(at(next), due, "")}, true, true},
+		"that was the one before":      {[]authority.Status{came(at(due), before, ""), came(at(next), due, "x")}, false, false},
 		"one has it":                   {[]authority.Status{at(next, due), at(due)}, true, true},
 		"one has a later one":          {[]authority.Status{at(next, next), at(next)}, true, true},
 		"there is one of before alone": {[]authority.Status{at(next, before), at(next, before)}, true, false},
