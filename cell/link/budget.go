@@ -210,11 +210,13 @@ func (b *Budget) relieve() {
 		return
 	}
 	for b.full() {
-		worst := b.longest()
-		if worst == nil {
+		r, ok := b.endLongest()
+		if r != nil {
+			r.Closed(cell.DestroyBusy)
+		}
+		if !ok {
 			break
 		}
-		worst.kill()
 	}
 	if b.room() >= b.cells/4 {
 		return
@@ -232,6 +234,21 @@ func (b *Budget) relieve() {
 	for _, c := range idle {
 		c.kill()
 	}
+}
+
+// endLongest ends the circuit whose first cell waits longest, and returns who is to hear of it, unless what is queued is within the budget by
+// now: of many readers that find too much, each would end one otherwise. false: none waits.
+func (b *Budget) endLongest() (told Receiver, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.full() {
+		return nil, true
+	}
+	worst := b.longest()
+	if worst == nil {
+		return nil, false
+	}
+	return worst.killed(), true
 }
 
 // each calls do for every circuit of every link, with the link's lock held.
@@ -264,7 +281,7 @@ func (c *Circ) kill() {
 	}
 }
 
-// killed is kill but for telling r of it, if it is not nil.
+// killed is kill but for telling r of it, if it is not nil. The caller holds the budget's lock, or none.
 func (c *Circ) killed() (r Receiver) {
 	l := c.conn
 	l.mu.Lock()

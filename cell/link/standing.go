@@ -39,10 +39,8 @@ func (s *standing) take() stands {
 }
 
 // longest is the circuit whose first cell waits longest; nil: none waits. As the first cell of a circuit is its oldest, none waits longer that
-// did not when there was a look, and those that a look found and that stand still are the next.
+// did not when there was a look, and those that a look found and that stand still are the next. The caller holds mu.
 func (b *Budget) longest() *Circ {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	for len(b.line.all) > 0 {
 		if x := b.line.take(); x.still() {
 			return x.circ

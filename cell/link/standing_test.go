@@ -2,6 +2,9 @@ package link
 
 import (
 	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,5 +57,39 @@ func TestManyThatStandAreNotLookedAtForEachThatEnds(t *testing.T) {
 	}
 	if most := ended/mostStanding + 2; b.line.looks > most {
 		t.Errorf("all were looked at %d times, want at most %d", b.line.looks, most)
+	}
+}
+
+// Many readers find at the same moment that there is too much. One circuit is ended if that does.
+func TestManyReadersEndNoMoreThanNeed(t *testing.T) {
+	b := NewBudget(1 << 30)
+	l := &Conn{cfg: Config{Budget: b}, circs: make(map[cell.CircID]*Circ)}
+	b.join(l)
+	var x cell.Cell
+	for i := range cell.CircID(200) {
+		l.circs[i] = &Circ{conn: l, id: i, state: open}
+		l.circs[i].queue.push(&x, i, nil, time.Duration(i))
+		b.hold(1)
+		b.queue(1)
+	}
+	b.most = b.queued.Load() + queueSlack*b.queues.Load() - 1
+	b.mu.Lock()
+	var readers sync.WaitGroup
+	var found atomic.Int32
+	for range 50 {
+		readers.Go(func() {
+			if b.full() {
+				found.Add(1)
+			}
+			b.relieve()
+		})
+	}
+	for found.Load() < 50 {
+		runtime.Gosched()
+	}
+	b.mu.Unlock()
+	readers.Wait()
+	if n := b.Stats().Ended; n != 1 {
+		t.Errorf("%d were ended", n)
 	}
 }
