@@ -36,6 +36,11 @@ func TestANetworkThatNeedsLongerGetsReady(t *testing.T) {
 		},
 	}
 	n := run(t, cfg)
+	for _, nd := range n.nodes() { // which had none for a while
+		if p := int(nd.addr.Port()); p < firstPort || p >= firstPort+mostPorts {
+			t.Errorf("%s is at port %d, which a connection may have been given", nd.name, p)
+		}
+	}
 	mu.Lock()
 	all := slices.Clone(told)
 	mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -125,18 +126,28 @@ func New(cfg Config) (*Net, error) {
 	return n, nil
 }
 
+// Ports are below those that systems give to connections, so that none has a node's while that is made anew.
+const (
+	firstPort = 10_000
+	mostPorts = 20_000
+	portTries = 50
+)
+
 // listen opens the listener of node i: on its own address, or, where there is only 127.0.0.1, on a port of its own.
 func (n *Net) listen(i int) (netip.AddrPort, error) {
 	a, err := Loopback(0)(i)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	l, err := net.Listen("tcp", netip.AddrPortFrom(a.Addr(), 0).String())
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("testnet: %w", err)
+	for range portTries {
+		var l net.Listener
+		l, err = net.Listen("tcp", netip.AddrPortFrom(a.Addr(), uint16(firstPort+rand.IntN(mostPorts))).String())
+		if err == nil {
+			n.listeners = append(n.listeners, l)
+			return l.Addr().(*net.TCPAddr).AddrPort(), nil
+		}
 	}
-	n.listeners = append(n.listeners, l)
-	return l.Addr().(*net.TCPAddr).AddrPort(), nil
+	return netip.AddrPort{}, fmt.Errorf("testnet: %w", err)
 }
 
 // ClientAddr is where the client of a network dials from, on machines that have the whole of 127.0.0.0/8.
