@@ -46,8 +46,23 @@ func verdict(all []authority.Status, due time.Time) (over, made bool) {
 	return over, false
 }
 
+// Ready waits until the network can be used: the client is ready, and authorities and relays do not begin anew any more. Without a wait for the
+// latter, streams could be opened just as the relays under them go.
+func (n *Net) Ready(ctx context.Context) error {
+	if err := n.client.Ready(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-n.agreed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // agree gives the authorities more time, as often as it is needed, until the client is ready or ctx ends.
 func (n *Net) agree(ctx context.Context) {
+	defer close(n.agreed)
 	for {
 		due := n.schedule().Next(time.Now())
 		if n.clientReady(ctx, due) {
@@ -101,6 +116,9 @@ func (n *Net) schedule() directory.Schedule {
 func (n *Net) anew(ctx context.Context) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.clientReady(ctx, time.Now()) { // by a list of before
+		return
+	}
 	var again, frozen []*node
 	for _, nd := range n.nodes() {
 		if !nd.running() {

@@ -41,6 +41,10 @@ func TestANetworkThatNeedsLongerGetsReady(t *testing.T) {
 			t.Errorf("%s is at port %d, which a connection may have been given", nd.name, p)
 		}
 	}
+	was := n.schedule()
+	if n.anew(t.Context()); n.schedule() != was {
+		t.Error("a network that can be used began anew")
+	}
 	mu.Lock()
 	all := slices.Clone(told)
 	mu.Unlock()

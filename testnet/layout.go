@@ -3,7 +3,7 @@
 //
 //	n, err := testnet.New(testnet.Config{}) // 5 authorities, 12 relays
 //	go n.Run(ctx)
-//	err = n.Client().Ready(ctx)
+//	err = n.Ready(ctx)
 //	c, err := client.New(client.Config{Network: n.Layout().Network}) // a client of one's own, with all that client.Config has
 //
 // Ready is when the first consensus is there: two to seven seconds with the defaults, which leave a busy machine time; one or two where little

@@ -26,7 +26,7 @@ type Config struct {
 	Size
 	Period   time.Duration                  // from one consensus to the next, whole seconds; 0: 5 s. Longer where this machine is too slow for it (Anew)
 	Voting   time.Duration                  // how much of it goes into making the next; 0: 1.2 s. Likewise
-	Anew     func(directory.Schedule)       // is told when authorities could not agree in time, and all began anew with a slower schedule; nil: nobody is
+	Anew     func(directory.Schedule)       // is told when authorities could not agree in time, and all began anew with a slower schedule; it must not call Kill, Restore or Freeze. nil: nobody is
 	Measure  bool                           // authorities measure relays, which takes much of a machine
 	Dir      string                         // keys and documents are kept here; "": nowhere
 	Resolver exit.Resolver                  // of names that exits are asked for; nil: the system's
@@ -89,6 +89,7 @@ type Net struct {
 	plain       plain                    // connections that no weather meets, where it may come late
 	minds       map[string]*villain.Mind // of villains, by nickname
 	whole       bool                     // each node has an address of its own
+	agreed      chan struct{}            // closed when no node begins anew any more
 
 	mu      sync.Mutex         // held while nodes are started anew
 	network *directory.Network // that nodes are made with: its schedule may be another than the layout's
@@ -113,7 +114,7 @@ func New(cfg Config) (*Net, error) {
 	if cfg.Log == nil {
 		cfg.Log = func(string) *slog.Logger { return slog.New(slog.DiscardHandler) }
 	}
-	n := &Net{cfg: cfg}
+	n := &Net{cfg: cfg, agreed: make(chan struct{})}
 	if err := n.plan(); err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func start(t *testing.T, cfg Config, log *lockedBuffer) (n *Net, stop func() err
 	t.Helper()
 	cfg.Log = log.of
 	return started(t, cfg, func(ctx context.Context, n *Net) error {
-		if err := n.Client().Ready(ctx); err != nil {
+		if err := n.Ready(ctx); err != nil {
 			return err
 		}
 		for len(n.Client().Consensus().Entries) < len(n.layout.Relays) {
@@ -383,7 +383,7 @@ func doesNotRun(t *testing.T, n *Net) {
 
 func TestNothingIsLeftBehind(t *testing.T) {
 	before := runtime.NumGoroutine()
-	n, stop := started(t, small, func(ctx context.Context, n *Net) error { return n.Client().Ready(ctx) })
+	n, stop := started(t, small, func(ctx context.Context, n *Net) error { return n.Ready(ctx) })
 	if err := n.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "before") {
 		t.Errorf("it runs, and ran again: %v", err)
 	}

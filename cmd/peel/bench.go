@@ -276,7 +276,7 @@ func (b *benchrun) inProcess(ctx context.Context, s testnet.Size, do func(contex
 	return alongside(ctx, run, func(ctx context.Context) error {
 		wait, cancel := context.WithTimeout(ctx, starting)
 		defer cancel()
-		if err := n.Client().Ready(wait); err != nil {
+		if err := n.Ready(wait); err != nil {
 			return err
 		}
 		return do(ctx, bench.Network{Directory: n.Layout().Network, SOCKS: d.ports[0].Addr().String(), Early: d.ports[1].Addr().String(), Relays: s.Relays})

@@ -308,7 +308,7 @@ func (t *localnet) anew(s directory.Schedule) {
 
 // use waits for the network, shows that it works, and runs the command or stays.
 func (t *localnet) use(ctx context.Context, n *testnet.Net, d *doors, web string) error {
-	if err := n.Client().Ready(ctx); err != nil {
+	if err := n.Ready(ctx); err != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			come := "starting"
 			if at, _ := n.Client().Bootstrap(); at.Percent > 0 {
