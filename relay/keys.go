@@ -258,6 +258,9 @@ func SaveKey(path string, key any) error {
 			err = os.Rename(f.Name(), path) // a file system without links
 		}
 	}
+	if err == nil {
+		err = cache.SyncFolder(filepath.Dir(path))
+	}
 	if err != nil {
 		return fmt.Errorf("relay: key file: %w", err)
 	}

@@ -119,7 +119,7 @@ func After(d time.Duration, ended func(*Panic), do func()) *time.Timer {
 	return time.AfterFunc(d, func() { tell(ended, Do(do)) })
 }
 
-// AtEnd runs do when ctx ends, unless undo is called before, which waits for do if it has begun.
+// AtEnd runs do when ctx ends, unless undo is called before, which waits for do if it has begun. Undo is called once.
 func AtEnd(ctx context.Context, ended func(*Panic), do func()) (undo func()) {
 	done := make(chan struct{})
 	stop := OnDone(ctx, ended, func() {

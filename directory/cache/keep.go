@@ -27,7 +27,7 @@ func WriteFile(name string, b []byte) error {
 		os.Remove(f.Name())
 		return err
 	}
-	return syncFolder(dir)
+	return SyncFolder(dir)
 }
 
 // ReadFile reads what WriteFile wrote, at most so many bytes. What is no plain file is refused: of a pipe nobody might ever write the

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// syncFolder brings to the disk which files are in a folder: without that a power failure can bring the old one back.
-func syncFolder(dir string) error {
+// SyncFolder brings to the disk which files are in a folder: without that a power failure can bring the old one back.
+func SyncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
 package cache
 
-// syncFolder does nothing: Windows has no such call.
-func syncFolder(string) error { return nil }
+// SyncFolder does nothing: Windows has no such call.
+func SyncFolder(string) error { return nil }
