@@ -16,7 +16,7 @@ import (
 func goroutines() (all []string) {
 	b := make([]byte, 1<<20)
 	for _, g := range strings.Split(string(b[:runtime.Stack(b, true)]), "\n\n") {
-		for _, of := range []string{"relay.(*Relay)", "relay.(*transit)", "relay.atEnd", "link.(*Conn).Serve", "link.(*Pool)", "http.(*conn)"} {
+		for _, of := range []string{"relay.(*Relay)", "relay.(*transit)", "contain.AtEnd", "link.(*Conn).Serve", "link.(*Pool)", "http.(*conn)"} {
 			if strings.Contains(g, of) && !strings.Contains(g, "testing.tRunner") {
 				all = append(all, g)
 				break
@@ -48,7 +48,7 @@ func TestNothingIsLeftBehindRun(t *testing.T) {
 		// Those of the client's own links go with the test.
 		synctest.Wait()
 		for _, g := range goroutines() {
-			if strings.Contains(g, "relay.(*") || strings.Contains(g, "relay.atEnd") || strings.Contains(g, "http.(*conn)") {
+			if strings.Contains(g, "relay.(*") || strings.Contains(g, "contain.AtEnd") || strings.Contains(g, "http.(*conn)") {
 				t.Errorf("left behind:\n%s", g)
 			}
 		}
