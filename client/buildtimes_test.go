@@ -182,6 +182,15 @@ func TestBuildTimesAreReadFromAPlainFile(t *testing.T) {
 	})
 }
 
+// buildsInAMillisecond has a client think that all builds took so long until now.
+func buildsInAMillisecond(c *Client) {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	for range timesEnough {
+		c.pool.times.add(time.Millisecond)
+	}
+}
+
 // Late builds are bounded: more than that are given up.
 func TestManyLateBuilds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -193,11 +202,7 @@ func TestManyLateBuilds(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		c.pool.mu.Lock()
-		for range timesEnough {
-			c.pool.times.add(time.Millisecond)
-		}
-		c.pool.mu.Unlock()
+		buildsInAMillisecond(c)
 		b.takes.Store(int64(10 * time.Minute))
 		for i := range 100 {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
