@@ -43,7 +43,7 @@ func (c *Client) Lookup(ctx context.Context, host string) ([]cell.Answer, error)
 		return nil, netError{err}
 	}
 	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolveAny, Name: host}, func(exit *directory.Entry, a cell.Answer) bool {
-		return a.Addr.IsValid() && !c.virtual.contains(a.Addr) && (!special(a.Addr) || inside(exit)) // an exit must not point at a service, nor at us
+		return a.Addr.IsValid() && !c.virtual.contains(a.Addr) && (!directory.Special(a.Addr) || inside(exit)) // an exit must not point at a service, nor at us
 	})
 }
 
@@ -58,7 +58,7 @@ func (c *Client) LookupAddr(ctx context.Context, addr netip.Addr) ([]cell.Answer
 		}
 		return []cell.Answer{{TTL: virtualTTL, Name: name}}, nil
 	}
-	if !addr.IsValid() || addr.Zone() != "" || special(addr) {
+	if !addr.IsValid() || addr.Zone() != "" || directory.Special(addr) {
 		return nil, netError{errLocal}
 	}
 	return c.resolve(ctx, cell.Resolve{Kind: cell.ResolvePTR, Name: addr.String()}, func(_ *directory.Entry, a cell.Answer) bool {
@@ -66,14 +66,9 @@ func (c *Client) LookupAddr(ctx context.Context, addr netip.Addr) ([]cell.Answer
 	})
 }
 
-func special(a netip.Addr) bool {
-	_, is := directory.SpecialRange(a)
-	return is
-}
-
 // inside says whether an exit is itself at an address that the internet does not route, as in networks for tests: then names may be too.
 func inside(exit *directory.Entry) bool {
-	return slices.ContainsFunc(exit.Addrs, func(at netip.AddrPort) bool { return special(at.Addr()) })
+	return slices.ContainsFunc(exit.Addrs, func(at netip.AddrPort) bool { return directory.Special(at.Addr()) })
 }
 
 // resolve asks an exit, and keeps those of its answers that fit.

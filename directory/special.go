@@ -51,6 +51,12 @@ func prefixes(texts ...string) []netip.Prefix {
 
 var globalIPv6 = netip.MustParsePrefix("2000::/3")
 
+// Special says whether an address is not one of the internet.
+func Special(addr netip.Addr) bool {
+	_, is := SpecialRange(addr)
+	return is
+}
+
 // SpecialRange finds the special range an address is in. IPv6 that is neither listed nor
 // global unicast counts too, by the eighth of the address space that it is in.
 func SpecialRange(addr netip.Addr) (netip.Prefix, bool) {

@@ -45,16 +45,11 @@ func (r *Relay) mayTry(req *http.Request, q *directory.ReachRequest) error {
 	if caller.Key != (cell.Key{}) || from != q.Addr.Addr() { // on a relay's link it is not known who asks
 		return errors.New("only the address that you call from is tried, and only if you call as a client")
 	}
-	if !special(from) {
+	if !directory.Special(from) {
 		return nil
 	}
-	if now := r.settled.Load(); now == nil || slices.ContainsFunc(now.Addrs, func(own netip.AddrPort) bool { return !special(own.Addr()) }) {
+	if now := r.settled.Load(); now == nil || slices.ContainsFunc(now.Addrs, func(own netip.AddrPort) bool { return !directory.Special(own.Addr()) }) {
 		return errors.New("the internet does not route that address")
 	}
 	return nil
-}
-
-func special(a netip.Addr) bool {
-	_, is := directory.SpecialRange(a)
-	return is
 }

@@ -24,7 +24,7 @@ func (v *Villain) check(n *directory.Network) error {
 	}
 	for i := range n.Authorities {
 		for _, a := range n.Authorities[i].Addrs {
-			if _, special := directory.SpecialRange(a.Addr()); !special {
+			if !directory.Special(a.Addr()) {
 				return errors.New("relay: a node that misbehaves is for test networks, whose authorities all have private or loopback addresses")
 			}
 		}

@@ -212,10 +212,10 @@ func (e *export) at(a netip.Addr, further int) (netip.AddrPort, error) {
 func (e *export) plan() error {
 	private := false
 	for _, a := range e.layout.Authorities {
-		private = private || !e.public(a.Addr.Addr())
+		private = private || directory.Special(a.Addr.Addr())
 	}
 	for _, r := range e.layout.Relays {
-		private = private || !e.public(r.Addr.Addr())
+		private = private || directory.Special(r.Addr.Addr())
 	}
 	listen := func(a netip.AddrPort) []string {
 		if e.systemd {
@@ -258,12 +258,6 @@ func (e *export) plan() error {
 	}
 	e.nodes = append(e.nodes, exported{name: "client", kind: "client", addr: at, text: f.Text()})
 	return nil
-}
-
-// public says whether an address is one of the internet.
-func (e *export) public(a netip.Addr) bool {
-	_, special := directory.SpecialRange(a)
-	return !special
 }
 
 // writeNode writes a node's folder.

@@ -176,7 +176,7 @@ func (a *Authority) mayTry(r *http.Request, q *directory.ReachRequest) error {
 	if CallerOf(r).Key != q.LinkKey {
 		return errors.New("only the link key is looked for that you prove to hold on the link on which you ask")
 	}
-	if !a.cfg.PrivateAddrs && !public(q.Addr.Addr()) {
+	if !a.cfg.PrivateAddrs && directory.Special(q.Addr.Addr()) {
 		return errors.New("the internet does not route that address")
 	}
 	return a.store.admit(described(q))

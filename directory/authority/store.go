@@ -125,7 +125,7 @@ func (s *store) addParsed(d *directory.Descriptor, text []byte, now time.Time) (
 		return false, err
 	}
 	for _, a := range d.Addrs {
-		if !s.private && !public(a.Addr()) {
+		if !s.private && directory.Special(a.Addr()) {
 			return false, refuse(http.StatusForbidden, "address %v is not reachable from the internet: announce a public one", a)
 		}
 	}
