@@ -298,13 +298,17 @@ func TestWeightsWithAGivenGuard(t *testing.T) {
 }
 
 func FuzzParseRelays(f *testing.F) {
-	for _, s := range []string{id(1).String(), "192.0.2.1", "192.0.2.0/24", "192.0.2.1/24", "2001:db8::/32", "::ffff:1.2.3.4/112", "fe80::1%a", ""} {
+	for _, s := range []string{id(1).String(), "192.0.2.1", "192.0.2.0/24", "192.0.2.1/24", "2001:db8::/32", "::ffff:1.2.3.4/112", "fe80::1%a", "{DE}", "{??}", "{deu}", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := ParseRelays([]string{s})
-		if err == nil && len(r.IDs)+len(r.Nets) != 1 {
-			t.Errorf("%q: %+v", s, r)
+		found := len(r.IDs) + len(r.Nets)
+		if r.Countries != nil {
+			found += len(r.Countries.wanted)
+		}
+		if err == nil && found != 1 || err != nil && found != 0 {
+			t.Errorf("%q: %+v, %v", s, r, err)
 		}
 		for _, n := range r.Nets {
 			if n != n.Masked() || !n.IsValid() {
