@@ -303,7 +303,8 @@ func (e *export) writeCompose() error {
 	if uid < 0 { // Windows, where files in a container are everybody's
 		uid, gid = 65532, 65532
 	}
-	if err := put(filepath.Join(e.dir, ".env"), fmt.Sprintf("PEEL_UID=%d\nPEEL_GID=%d\n", uid, gid)); err != nil {
+	// The name is not in the file itself, where docker-compose 1 knows none.
+	if err := put(filepath.Join(e.dir, ".env"), fmt.Sprintf("COMPOSE_PROJECT_NAME=peel-testnet\nPEEL_UID=%d\nPEEL_GID=%d\n", uid, gid)); err != nil {
 		return err
 	}
 	var services table
@@ -322,7 +323,6 @@ func (e *export) writeCompose() error {
 		services = append(services, entry{n.name, s})
 	}
 	text := yamlText(table{
-		{"name", "peel-testnet"},
 		{"services", services},
 		{"networks", table{{"peel", table{{"ipam", table{{"config", []any{table{{"subnet", e.subnet().String()}}}}}}}}}},
 	})

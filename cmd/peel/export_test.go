@@ -108,7 +108,6 @@ func reachedAt(t *testing.T, dir, name, addr string) {
 }
 
 type composeFile struct {
-	Name     string
 	Services map[string]struct {
 		Image       string
 		Command     []string
@@ -145,7 +144,7 @@ func TestExportForCompose(t *testing.T) {
 		t.Fatal(err)
 	}
 	env, err := os.ReadFile(filepath.Join(dir, ".env"))
-	if err != nil || !regexp.MustCompile(`^PEEL_UID=\d+\nPEEL_GID=\d+\n$`).Match(env) {
+	if err != nil || !regexp.MustCompile(`^COMPOSE_PROJECT_NAME=peel-testnet\nPEEL_UID=\d+\nPEEL_GID=\d+\n$`).Match(env) {
 		t.Errorf("%q, %v", env, err)
 	}
 	seen := map[string]bool{}
