@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// exportedUnit is the unit of the nodes of a kind, one an instance.
+// exportedUnit is the unit of the nodes of a kind, one an instance; it takes as much from them as the unit of a relay that we ship.
 const exportedUnit = `[Unit]
 Description=Peel test network, %%i
 After=network-online.target
@@ -33,11 +33,14 @@ UMask=0077
 ReadWritePaths=/var/lib/peel-testnet/%%i
 
 CapabilityBoundingSet=
+AmbientCapabilities=
 NoNewPrivileges=yes
+DevicePolicy=closed
 LockPersonality=yes
 MemoryDenyWriteExecute=yes
 PrivateDevices=yes
 PrivateTmp=yes
+PrivateUsers=yes
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHome=yes
@@ -47,11 +50,15 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 ProtectProc=invisible
 ProtectSystem=strict
+RemoveIPC=yes
 RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self
+SystemCallFilter=~@privileged @resources
 
 [Install]
 WantedBy=multi-user.target

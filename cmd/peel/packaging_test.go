@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -52,10 +53,25 @@ func TestUnitsForSystemd(t *testing.T) {
 			t.Errorf("%s: exposed by %s, more than 1.5 (%v)", unit, m[1], err)
 		}
 	}
-	if !strings.Contains(exportedUnit, "AF_NETLINK") {
-		t.Error("the units of an exported network: exits cannot ask which addresses the machine has")
+	if got, want := taken(t, exportedUnit), taken(t, string(mustRead(t, "../../packaging/systemd/peel-relay.service"))); !slices.Equal(got, want) {
+		t.Errorf("the units of an exported network do not take from nodes what a relay's does:\n%q\n%q", got, want)
 	}
 	if missing != nil {
 		t.Skip("how exposed the units are is not known here: no systemd-analyze")
 	}
+}
+
+// taken is all that a unit takes from its process.
+func taken(t *testing.T, unit string) (lines []string) {
+	_, rest, ok := strings.Cut(unit, "\nCapabilityBoundingSet=")
+	rest, _, ok2 := strings.Cut(rest, "\n[Install]")
+	if !ok || !ok2 {
+		t.Fatalf("a unit without rights to take: %s", unit)
+	}
+	for l := range strings.Lines(rest) {
+		if l = strings.TrimSpace(l); l != "" && l[0] != '#' {
+			lines = append(lines, l)
+		}
+	}
+	return lines
 }
