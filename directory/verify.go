@@ -125,6 +125,7 @@ func (e *TimeError) Skew() time.Duration {
 
 // span writes a duration as a person would say it: "3 days", "2 hours", "10 minutes", "5 seconds".
 func span(d time.Duration) string {
+	d = d.Round(time.Second)
 	for _, u := range []struct {
 		unit time.Duration
 		name string
@@ -133,7 +134,14 @@ func span(d time.Duration) string {
 			return fmt.Sprintf("%d %s", d/u.unit, u.name)
 		}
 	}
-	return fmt.Sprintf("%d seconds", d/time.Second)
+	switch n := d / time.Second; n {
+	case 0:
+		return "less than a second"
+	case 1:
+		return "a second"
+	default:
+		return fmt.Sprintf("%d seconds", n)
+	}
 }
 
 // VerifySignatures returns nil if the header is of the network and enough of its authorities signed
@@ -207,7 +215,7 @@ func (s *SignedHeader) Usable(n *Network, now time.Time) (note string, err error
 		return "", err
 	}
 	left := s.ValidUntil.Add(Grace).Sub(now)
-	return fmt.Sprintf("the directory expired %s ago; until a newer one comes it is used, for another %s", span(now.Sub(s.ValidUntil)), span(left)), nil
+	return fmt.Sprintf("the directory expired %s ago; until a newer one comes it is used, for %s more", span(now.Sub(s.ValidUntil)), span(left)), nil
 }
 
 // Usable is SignedHeader's, and also checks the entries against the header.

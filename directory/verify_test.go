@@ -168,7 +168,7 @@ func TestTimeIsSaidInWords(t *testing.T) {
 	}{
 		{c.ValidAfter.Add(-directory.MaxSkew - 1), directory.ErrFuture, directory.MaxSkew + 1, "the clock is at least 5 minutes behind; set it"},
 		{c.ValidAfter.Add(-72 * time.Hour), directory.ErrFuture, 72 * time.Hour, "the clock is at least 3 days behind"},
-		{c.ValidUntil.Add(time.Second), directory.ErrExpired, -time.Second, "expired at 2026-03-01T15:00:00Z, 1 seconds ago by this clock"},
+		{c.ValidUntil.Add(time.Second), directory.ErrExpired, -time.Second, "expired at 2026-03-01T15:00:00Z, a second ago by this clock"},
 		{c.ValidUntil.Add(30 * time.Hour), directory.ErrExpired, -30 * time.Hour, "30 hours ago"},
 	} {
 		e := refused[*directory.TimeError](t, c.Verify(n.Network, x.now), x.want, x.word)
@@ -187,8 +187,9 @@ func TestAnExpiredConsensusMayBeUsedForADay(t *testing.T) {
 		err   error
 	}{
 		{0, "", nil},
-		{time.Second, "the directory expired 1 seconds ago", nil},
-		{directory.Grace, "expired 24 hours ago; until a newer one comes it is used, for another 0 seconds", nil},
+		{time.Millisecond, "the directory expired less than a second ago; until a newer one comes it is used, for 24 hours more", nil},
+		{time.Second, "the directory expired a second ago", nil},
+		{directory.Grace, "expired 24 hours ago; until a newer one comes it is used, for less than a second more", nil},
 		{directory.Grace + 1, "", directory.ErrExpired},
 		{-4 * time.Hour, "", directory.ErrFuture},
 	} {
