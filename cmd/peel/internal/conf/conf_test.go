@@ -187,6 +187,26 @@ func TestSizesInMemory(t *testing.T) {
 	}
 }
 
+// What an error says is the most is taken, and a little more is not.
+func TestTheMostIsSaidWithItsUnit(t *testing.T) {
+	for _, c := range []struct {
+		parse      func(string) error
+		most, over string
+	}{
+		{func(s string) error { _, err := Size(s, LeastRelayMemory); return err }, "16384 GiB", "16385 GiB"},
+		{func(s string) error { _, err := ParseRate(s); return err }, "1099 GB/s", "1100 GB/s"},
+		{func(s string) error { _, err := (&Relay{Burst: s}).AtOnce(); return err }, "16 TiB", "16.1 TiB"},
+		{func(s string) error { _, _, err := (&Relay{Quota: s}).Allowance(); return err }, "1000000 TB", "1000001 TB"},
+	} {
+		if err := c.parse(c.most); err != nil {
+			t.Error(err)
+		}
+		if err := c.parse(c.over); err == nil || !strings.Contains(err.Error(), "at most "+c.most+",") {
+			t.Errorf("%s: %v, which does not say %s", c.over, err, c.most)
+		}
+	}
+}
+
 // A rate or a size that is not written as it should be is refused with what may have been meant.
 func TestUnitsThatAreMeant(t *testing.T) {
 	quota := func(s string) error { _, _, err := (&Relay{Quota: s}).Allowance(); return err }

@@ -74,7 +74,7 @@ func nearestUnit(s string, units []unit) string {
 
 // ParseRate reads a rate such as "20 MB/s" or "100 Mbit/s" as bytes a second.
 func ParseRate(s string) (uint64, error) {
-	n, err := amount(s, rateUnits, 1e3, float64(directory.MaxBandwidth), `a rate of at least 1 kB/s, such as "20 MB/s" or "100 Mbit/s"`)
+	n, err := amount(s, rateUnits, 1e3, float64(directory.MaxBandwidth), `a rate of at least 1 kB/s and at most 1099 GB/s, such as "20 MB/s" or "100 Mbit/s"`)
 	return uint64(n), err
 }
 
@@ -91,7 +91,7 @@ func Size(s string, least int64) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	n, err := amount(s, sizeUnits, float64(least), mostMemory, fmt.Sprintf(`a size of at least %d MiB, such as "512 MiB" or "2 GiB"`, least>>20))
+	n, err := amount(s, sizeUnits, float64(least), mostMemory, fmt.Sprintf(`a size of at least %d MiB and at most %d GiB, such as "512 MiB" or "2 GiB"`, least>>20, mostMemory>>30))
 	return int64(n), err
 }
 
@@ -114,7 +114,7 @@ func (c *Relay) AtOnce() (uint64, error) {
 	if c.Burst == "" {
 		return 0, nil
 	}
-	n, err := amount(c.Burst, bulkUnits, leastBurst, mostMemory, `a size of at least 64 kB, such as "40 MB"`)
+	n, err := amount(c.Burst, bulkUnits, leastBurst, mostMemory, `a size of at least 64 kB and at most 16 TiB, such as "40 MB"`)
 	return uint64(n), err
 }
 
@@ -128,7 +128,7 @@ func (c *Relay) Allowance() (bytes uint64, daily bool, err error) {
 	if c.Quota == "" {
 		return 0, false, nil
 	}
-	n, err := amount(c.Quota, bulkUnits, leastQuota, mostQuota, `a size of at least 100 MB, such as "500 GB" or "2 TiB"`)
+	n, err := amount(c.Quota, bulkUnits, leastQuota, mostQuota, `a size of at least 100 MB and at most 1000000 TB, such as "500 GB" or "2 TiB"`)
 	return uint64(n), c.Period == "day", err
 }
 
