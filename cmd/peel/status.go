@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -79,7 +81,7 @@ func (w *which) path() (string, error) {
 		} else if err != nil || !st.IsDir() {
 			return "", &usageError{fmt.Errorf("--dir %s: no such folder: name that of a node, or its state folder", w.dir)}
 		}
-		return admin.Find(w.dir), nil
+		return w.found(w.dir)
 	}
 	for _, dir := range []string{".", conf.RuntimeFolder()} {
 		if dir == "" {
@@ -90,7 +92,41 @@ func (w *which) path() (string, error) {
 			return path, nil
 		}
 	}
+	if _, err := w.found("."); err != nil {
+		return "", err
+	}
 	return "", &usageError{errors.New("no node here: name one with --config FILE, --dir FOLDER or --socket PATH (peel testnet runs none that can be asked; the separate processes that peel init network prepares can be)")}
+}
+
+// found is the socket of a folder. Where the folder is none of a node's and holds those of several, it says which can be named.
+func (w *which) found(dir string) (string, error) {
+	path := admin.Find(dir)
+	if _, err := os.Lstat(path); err == nil {
+		return path, nil
+	}
+	if own, _ := filepath.Glob(filepath.Join(dir, "*.toml")); slices.ContainsFunc(own, ofNode) {
+		return path, nil // it does not run
+	}
+	all, _ := filepath.Glob(filepath.Join(dir, "*", "*.toml")) // a name with letters of a pattern finds none, and is told as such
+	all = slices.DeleteFunc(all, func(path string) bool { return !ofNode(path) })
+	if len(all) == 0 {
+		return path, nil
+	}
+	for i := range all {
+		all[i] = filepath.Base(filepath.Dir(all[i]))
+	}
+	all = slices.Compact(all)
+	example := filepath.Join(dir, all[len(all)-1])
+	if dir == "." {
+		dir = "this folder"
+	}
+	return "", &usageError{about(dir, "the folders of %d nodes are in it: name one of them, such as --dir %s (%s)",
+		len(all), example, strings.Join(all, ", "))}
+}
+
+// ofNode says whether a file is called as peel init calls the configuration of a node.
+func ofNode(path string) bool {
+	return slices.Contains([]string{"authority.toml", "client.toml", "relay.toml"}, filepath.Base(path))
 }
 
 func (w *which) ask() (*admin.Asker, error) {
