@@ -115,7 +115,7 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	if err != nil {
 		return err
 	}
-	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name)
+	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name, "memory_budget_MiB", cfg.Memory>>20)
 	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys, conf.RuntimeFolder()}, append(f.Lists, path, f.Network)...); err != nil {
 		return err
 	}

@@ -112,7 +112,8 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	}
 	servers := d.servers(c, log)
 	doorsWindow(window, d)
-	return together(ctx, append(servers, c.Run, window.Run,
+	log.Info("client starts", "network", network.Name, "memory_budget_MiB", memory>>20)
+	err = together(ctx, append(servers, c.Run, window.Run,
 		func(ctx context.Context) error { return heedNewnym(ctx, newnym, c, log) },
 		func(ctx context.Context) error { return reloadOnHangup(ctx, reload) },
 		func(ctx context.Context) error { return drained(ctx, log, d.socks.Drain) },
@@ -126,6 +127,8 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 			}
 			return nil
 		})...)
+	log.Info("client ends")
+	return err
 }
 
 // complain says now and then what a start that does not come to its end is waiting for; it returns when it has.
@@ -138,7 +141,7 @@ func complain(ctx context.Context, c *client.Client, log *slog.Logger) {
 			return
 		}
 		if p, why := c.Bootstrap(); why != nil {
-			log.Warn("not ready yet", "stage", p.Stage, "why", plainly(why))
+			log.Warn("not ready yet", "stage", p.Stage, "why", why)
 		}
 	}
 }

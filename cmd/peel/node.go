@@ -30,9 +30,17 @@ func logger(w io.Writer, level string) (*slog.Logger, *slog.LevelVar) {
 		to = s.w
 	}
 	if f, ok := to.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
-		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: "15:04:05Z07:00"})), l
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: "15:04:05Z07:00", ReplaceAttr: inPlainWords})), l
 	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l})), l
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: l, ReplaceAttr: inPlainWords})), l
+}
+
+// inPlainWords has every error in a log say what peel would print of it: whoever reads the log of a node need not know our packages.
+func inPlainWords(_ []string, a slog.Attr) slog.Attr {
+	if err, ok := a.Value.Any().(error); ok {
+		a.Value = slog.StringValue(plainly(err))
+	}
+	return a
 }
 
 // setLevel sets a level of the configuration.

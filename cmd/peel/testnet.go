@@ -474,7 +474,7 @@ func (l *logFiles) open(node string) *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	l.files = append(l.files, f)
-	return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: l.level}))
+	return slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: l.level, ReplaceAttr: inPlainWords}))
 }
 
 func (l *logFiles) close() {
