@@ -189,8 +189,8 @@ func noise(n int) []byte {
 	return b
 }
 
-// browser is an http.Client whose connections go through the network.
-func browser(t *testing.T, c *client.Client) *http.Client {
+// over is an http.Client whose connections go through the network.
+func over(t *testing.T, c *client.Client) *http.Client {
 	tr := &http.Transport{DialContext: c.DialContext}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
@@ -209,7 +209,7 @@ func TestDownloadAndUpload(t *testing.T) {
 	s := web(t, page)
 
 	t.Run("client.Client", func(t *testing.T) {
-		b := browser(t, n.Client())
+		b := over(t, n.Client())
 		r, err := b.Get(s.URL)
 		if err != nil {
 			t.Fatal(err)
@@ -280,7 +280,7 @@ func TestFiftyStreamsSideBySide(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
-			r, err := browser(t, n.Client()).Get(s.URL)
+			r, err := over(t, n.Client()).Get(s.URL)
 			if err != nil {
 				t.Errorf("stream %d: %v", i, err)
 				return

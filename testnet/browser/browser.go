@@ -52,12 +52,23 @@ type message struct {
 // Start runs a browser until the test ends. Where there is no Chromium the test is skipped, with a notice.
 func Start(t testing.TB) *Browser {
 	t.Helper()
+	return start(t, "--no-proxy-server")
+}
+
+// Through runs a browser that goes nowhere but through a SOCKS port, and believes every certificate.
+func Through(t testing.TB, door string) *Browser {
+	t.Helper()
+	return start(t, "--proxy-server=socks5://"+door, "--proxy-bypass-list=<-loopback>", "--ignore-certificate-errors")
+}
+
+func start(t testing.TB, flags ...string) *Browser {
+	t.Helper()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
 		t.Skip("notice: chromium is not installed: the page is not looked at")
 	}
 	args := []string{"--headless=new", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--disable-dev-shm-usage", "--hide-scrollbars", "--no-proxy-server", "--user-data-dir=" + t.TempDir(), "--remote-debugging-pipe"}
+		"--disable-dev-shm-usage", "--hide-scrollbars", "--user-data-dir=" + t.TempDir(), "--remote-debugging-pipe"}
 	if os.Getuid() == 0 {
 		args = append(args, "--no-sandbox")
 	}
@@ -69,7 +80,7 @@ func Start(t testing.TB) *Browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(chromium, append(args, "about:blank")...)
+	cmd := exec.Command(chromium, append(append(args, flags...), "about:blank")...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // 3 and 4
 	// A pipe to a writer of ours: all processes of the browser hold it, so that Wait returns when the last has ended and nobody
@@ -197,6 +208,7 @@ type View struct {
 type Page struct {
 	t       testing.TB
 	b       *Browser
+	target  string
 	session string
 
 	mu         sync.Mutex
@@ -221,7 +233,7 @@ func (b *Browser) Open(t testing.TB, url string, v View) *Page {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.session = joined.Session
+	p.target, p.session = made.Target, joined.Session
 	b.mu.Lock()
 	b.pages[p.session] = p
 	b.mu.Unlock()
@@ -237,6 +249,14 @@ func (b *Browser) Open(t testing.TB, url string, v View) *Page {
 		t.Fatalf("%s: %s", strings.SplitN(url, "#", 2)[0], gone.Error)
 	}
 	return p
+}
+
+// Close closes the tab.
+func (p *Page) Close() {
+	p.t.Helper()
+	if err := p.b.call("", "Target.closeTarget", map[string]any{"targetId": p.target}, nil); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // Look changes how the page is looked at.
