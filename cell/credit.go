@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/rand/v2"
 )
 
 // MaxGrants is how many circuits one CREDIT cell can speak of.
@@ -60,6 +61,8 @@ func (c CreditCell) Check() error {
 	if c.Ask == 0 && c.Answer == 0 && len(c.Grants) == 0 {
 		return fmt.Errorf("cell: CREDIT: says nothing")
 	}
+	var last [1 << spreadBits]uint8 // of the grants whose circuits are spread to a place, the last; 0: none. They count from 1
+	var before [MaxGrants + 1]uint8 // and for each the one before it
 	for i, g := range c.Grants {
 		switch {
 		case g.Circ == 0:
@@ -67,14 +70,24 @@ func (c CreditCell) Check() error {
 		case g.Cells == 0 || g.Cells == math.MinInt32:
 			return fmt.Errorf("cell: CREDIT: a grant of %d cells", g.Cells)
 		}
-		for _, h := range c.Grants[:i] { // at most 174 of them: looking at all takes microseconds
-			if h.Circ == g.Circ {
+		at := uint32(g.Circ) * spread >> (32 - spreadBits)
+		for j := last[at]; j != 0; j = before[j] {
+			if c.Grants[j-1].Circ == g.Circ {
 				return fmt.Errorf("cell: CREDIT: two grants to circuit %#x", uint32(g.Circ))
 			}
 		}
+		before[i+1], last[at] = last[at], uint8(i+1)
 	}
 	return nil
 }
+
+// spreadBits is how many of the bits of circuits times spread say where to look for another grant to the same: of 174 that a peer may choose,
+// but without knowing spread, some 60 pairs come to one place at most, on average, for any choice.
+const spreadBits = 9
+
+// spread is odd, and another in each process, so that no peer can know which circuits come to one place. It decides how long Check takes, never
+// what it says.
+var spread = rand.Uint32() | 1
 
 // Append implements Body.
 func (c CreditCell) Append(b []byte) []byte {
