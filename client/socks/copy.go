@@ -1,15 +1,20 @@
 package socks
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"peel/cell/contain"
 )
 
 // bufferSize is what one direction of a connection holds at most between read and write.
 const bufferSize = 32 << 10
+
+// lookEvery is how often a client that has sent its last byte is looked at. The system asks as often whether it is there.
+const lookEvery = 15 * time.Second
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
@@ -22,6 +27,7 @@ func (c *conn) carry(target net.Conn) {
 	}
 	c.touch()
 
+	over := make(chan struct{}) // closed before the client is sent its last byte
 	var up contain.Group
 	up.Go(c.door.server.bug, func() {
 		ok := false
@@ -31,7 +37,7 @@ func (c *conn) carry(target net.Conn) {
 				target.Close()
 			}
 		}()
-		ok = c.up(target)
+		ok = c.up(target) && c.stays(over)
 	})
 	ok := false
 	defer func() {
@@ -41,7 +47,7 @@ func (c *conn) carry(target net.Conn) {
 		}
 		up.Wait()
 	}()
-	ok = c.down(target)
+	ok = c.down(target, over)
 }
 
 // reset closes a connection so that its other end cannot take what it got for the whole.
@@ -71,9 +77,37 @@ func (c *conn) up(target net.Conn) bool {
 	return target.Close() == nil
 }
 
+// stays waits until the client, which has sent its last byte, gets its own, and says whether it was there for so long. One that closed its
+// connection looks like one that waits for an answer, until it is sent something: the system's keep-alive does that, and an empty write is
+// told what came of it.
+func (c *conn) stays(over <-chan struct{}) bool {
+	if !socket(c.nc) {
+		return true
+	}
+	look := time.NewTicker(cmp.Or(c.door.server.lookEvery, lookEvery))
+	defer look.Stop()
+	for {
+		select {
+		case <-over:
+			return true
+		case <-look.C:
+		}
+		if _, err := c.nc.Write(nil); err != nil {
+			select {
+			case <-over: // it is we who ended it
+				return true
+			default:
+				return false
+			}
+		}
+	}
+}
+
 // down carries what comes for the client, and says whether it ended well.
-func (c *conn) down(target net.Conn) bool {
-	if err := c.transfer(c.nc, target); err != nil {
+func (c *conn) down(target net.Conn, over chan<- struct{}) bool {
+	err := c.transfer(c.nc, target)
+	close(over)
+	if err != nil {
 		return false
 	}
 	if w, ok := c.nc.(closeWriter); ok {

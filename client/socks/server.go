@@ -58,6 +58,8 @@ type Server struct {
 	stats  counters
 	warned [warnings]atomic.Bool
 
+	lookEvery time.Duration // tests look sooner; 0: lookEvery
+
 	draining atomic.Bool // no connection is taken
 	alarms   alarms
 
