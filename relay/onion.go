@@ -34,26 +34,43 @@ type onionKeys struct {
 	since    time.Time        // when current was made
 }
 
-// at returns the keys for a time, and whether they are others: then fresh made one of them.
-func (o onionKeys) at(now time.Time, fresh func() (*ecdh.PrivateKey, error)) (onionKeys, bool, error) {
+// A witness is what a relay knows of its current onion key besides what its clock says.
+type witness struct {
+	sure    bool          // there is a directory that may be used now: so the clock is right
+	named   bool          // and that names the key, however long ago it seems to have been made
+	ran     time.Duration // for how long this run has had the key
+	unaware time.Duration // and for how long it was not sure meanwhile, lately
+}
+
+// at returns the keys for a time, and whether they are to be written: the current one is another, which fresh made, or its time counts
+// anew. A clock that nothing bears out is taken for wrong, and ends no key, until that is so for a week.
+func (o onionKeys) at(now time.Time, w witness, fresh func() (*ecdh.PrivateKey, error)) (onionKeys, bool, error) {
 	age := now.Sub(o.since)
-	if age < onionLife && age > -onionAhead {
+	switch {
+	case !w.sure && w.unaware < onionLife, w.sure && age > -onionAhead && age < onionLife:
 		return o, false, nil
+	case w.sure && age <= -onionAhead && w.ran < onionLife: // made by a wrong clock
+		o.since = now.Add(-w.ran).UTC().Truncate(time.Second)
+		return o, true, nil
 	}
 	k, err := fresh()
 	if err != nil {
 		return o, false, fmt.Errorf("relay: onion key: %w", err)
 	}
 	next := onionKeys{current: k, previous: o.current, since: now.UTC().Truncate(time.Second)}
-	if age >= 2*onionLife {
-		next.previous = nil // the relay was away: no directory in use names it
+	if !w.sure || age >= 2*onionLife && !w.named {
+		next.previous = nil // the relay was away, or alone: no directory in use names it
 	}
 	return next, true, nil
 }
 
 // wait is how long from now these keys are to be kept, at most onionLook.
 func (o onionKeys) wait(now time.Time) time.Duration {
-	return max(time.Second, min(o.since.Add(onionLife).Sub(now), onionLook))
+	left := o.since.Add(onionLife).Sub(now)
+	if left <= 0 { // they would be others, were the clock borne out
+		return onionLook
+	}
+	return max(time.Second, min(left, onionLook))
 }
 
 func newOnionKey() (*ecdh.PrivateKey, error) { return ecdh.X25519().GenerateKey(rand.Reader) }
@@ -172,25 +189,46 @@ func SaveOnionKey(dir string) error {
 type honoured struct {
 	onionKeys
 	keys     []onionKey    // the current one first
+	had      time.Time     // since when this run has the current one, by a clock that nobody sets
+	sure     time.Time     // when the clock was last borne out since then, or had; guarded by turning
 	replaced chan struct{} // closed when others take their place
 }
 
 // honour makes keys those that the relay answers for.
 func (r *Relay) honour(o onionKeys) {
-	h := &honoured{onionKeys: o, replaced: make(chan struct{})}
+	h := &honoured{onionKeys: o, had: time.Now(), replaced: make(chan struct{})}
+	h.sure = h.had
 	for _, k := range []*ecdh.PrivateKey{o.current, o.previous} {
 		if k != nil {
 			h.keys = append(h.keys, onionKey{cell.Key(k.PublicKey().Bytes()).ID(), k})
 		}
 	}
-	if was := r.onion.Swap(h); was != nil {
+	was := r.onion.Load()
+	if was != nil && was.current == o.current {
+		h.had, h.sure = was.had, was.sure
+	}
+	r.onion.Store(h)
+	if was != nil {
 		close(was.replaced)
 	}
 }
 
+// witness is what there is to know of the current onion key at a time. The caller holds turning.
+func (r *Relay) witness(now time.Time) (w witness) {
+	h := r.onion.Load()
+	if c, _, err := r.cache.Usable(now); err == nil {
+		e, ok := c.Lookup(r.id)
+		w.sure, w.named = true, ok && e.OnionKey.ID() == h.keys[0].id
+		h.sure = time.Now()
+	}
+	w.ran, w.unaware = time.Since(h.had), time.Since(h.sure)
+	return w
+}
+
 // turnOnion gives the relay the onion keys for a time. New ones are on the disk before anybody hears of them.
-func (r *Relay) turnOnion(now time.Time) error {
-	next, changed, err := r.onion.Load().at(now, r.newOnion)
+func (r *Relay) turnOnion(now time.Time, w witness) error {
+	was := r.onion.Load()
+	next, changed, err := was.at(now, w, r.newOnion)
 	if err != nil || !changed {
 		return err
 	}
@@ -200,22 +238,37 @@ func (r *Relay) turnOnion(now time.Time) error {
 		}
 	}
 	r.honour(next)
-	r.log.Info("a new onion key; the one before is honoured for 7 days more")
+	switch {
+	case next.current == was.current:
+		r.log.Info("the onion key was made by a clock that was far ahead: it stays, and its time counts from now")
+	case next.previous == nil:
+		r.log.Info("a new onion key; no directory names the one before")
+	default:
+		r.log.Info("a new onion key; the one before is honoured for 7 days more")
+	}
 	return nil
+}
+
+// lookAtOnion turns the onion keys if it is time, and says how long they may be left alone then.
+func (r *Relay) lookAtOnion() time.Duration {
+	r.turning.Lock()
+	defer r.turning.Unlock()
+	err := errPanic
+	r.guard("onion keys", func() {
+		now := r.cfg.Now()
+		err = r.turnOnion(now, r.witness(now))
+	})
+	if err != nil {
+		r.log.Error("no new onion key: the old ones stay in use, longer than they should", "why", err)
+		return onionLook
+	}
+	return r.onion.Load().wait(r.cfg.Now())
 }
 
 // keepOnion turns the onion keys when it is time, until ctx ends.
 func (r *Relay) keepOnion(ctx context.Context) {
 	for {
-		err := errPanic
-		r.guard("onion keys", func() { err = r.turnOnion(r.cfg.Now()) })
-		wait := onionLook
-		if err != nil {
-			r.log.Error("no new onion key: the old ones stay in use, longer than they should", "why", err)
-		} else {
-			wait = r.onion.Load().wait(r.cfg.Now())
-		}
-		t := time.NewTimer(wait)
+		t := time.NewTimer(r.lookAtOnion())
 		select {
 		case <-t.C:
 		case <-ctx.Done():

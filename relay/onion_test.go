@@ -28,7 +28,7 @@ func TestOnionKeysTurnEverySevenDays(t *testing.T) {
 	o := onionKeys{current: first, since: start}
 	was := map[string]time.Duration{} // key → when it was seen first
 	for at := time.Duration(0); at < 40*day; at += time.Hour {
-		next, changed, err := o.at(start.Add(at), fresh)
+		next, changed, err := o.at(start.Add(at), witness{sure: true}, fresh)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,31 +66,46 @@ func TestOnionKeysAfterAnAbsenceOrAWrongClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sure := witness{sure: true}
 	for name, c := range map[string]struct {
-		made             time.Duration // from now
-		changed, honours bool
+		made    time.Duration // from now
+		w       witness
+		changed bool // so that they are written
+		stays   bool
+		honours bool          // the old one, where it does not stay
+		since   time.Duration // from now
 	}{
-		"just made":                 {0, false, false},
-		"a clock an hour behind":    {time.Hour, false, false},
-		"almost a week":             {-7*day + time.Second, false, false},
-		"a week":                    {-7 * day, true, true},
-		"away for ten days":         {-10 * day, true, true},
-		"away for two weeks":        {-14 * day, true, false},
-		"away for a year":           {-365 * day, true, false},
-		"made by a clock far ahead": {365 * day, true, true},
+		"just made":                            {0, sure, false, true, false, 0},
+		"a clock an hour behind":               {time.Hour, sure, false, true, false, time.Hour},
+		"almost a week":                        {-7*day + time.Second, sure, false, true, false, -7*day + time.Second},
+		"a week":                               {-7 * day, sure, true, false, true, 0},
+		"away for ten days":                    {-10 * day, sure, true, false, true, 0},
+		"away for two weeks":                   {-14 * day, sure, true, false, false, 0},
+		"away for a year":                      {-365 * day, sure, true, false, false, 0},
+		"made by a clock far behind":           {-365 * day, witness{sure: true, named: true}, true, false, true, 0},
+		"made by a clock far ahead":            {365 * day, sure, true, true, false, 0},
+		"and three days ago":                   {365 * day, witness{sure: true, ran: 3 * day}, true, true, false, -3 * day},
+		"and a week ago":                       {365 * day, witness{sure: true, ran: 7 * day}, true, false, true, 0},
+		"who knows whether the clock is right": {-30 * 365 * day, witness{ran: 9 * day}, false, true, false, -30 * 365 * day},
+		"or else":                              {30 * 365 * day, witness{ran: 9 * day, unaware: 7*day - time.Second}, false, true, false, 30 * 365 * day},
+		"but for a week":                       {-30 * 365 * day, witness{ran: 7 * day, unaware: 7 * day}, true, false, false, 0},
+		"or else, but for a week":              {30 * 365 * day, witness{ran: 9 * day, unaware: 7 * day}, true, false, false, 0},
 	} {
 		o := onionKeys{current: key, since: now.Add(c.made)}
-		next, changed, err := o.at(now, newOnionKey)
-		if err != nil || changed != c.changed || (next.previous == key) != c.honours {
-			t.Errorf("%s: changed %v, honours the old one %v, %v", name, changed, next.previous == key, err)
+		next, changed, err := o.at(now, c.w, newOnionKey)
+		if err != nil || changed != c.changed || (next.current == key) != c.stays || (next.previous == key) != c.honours {
+			t.Errorf("%s: changed %v, stays %v, honoured %v, %v", name, changed, next.current == key, next.previous == key, err)
 		}
-		if changed && !next.since.Equal(now) {
+		if !next.since.Equal(now.Add(c.since)) {
 			t.Errorf("%s: made %v", name, next.since)
+		}
+		if w := next.wait(now); w < time.Second || w > onionLook {
+			t.Errorf("%s: wait %v", name, w)
 		}
 	}
 	failing := errors.New("no chance")
 	o := onionKeys{current: key, since: now.Add(-8 * day)}
-	if next, changed, err := o.at(now, func() (*ecdh.PrivateKey, error) { return nil, failing }); !errors.Is(err, failing) || changed || next != o {
+	if next, changed, err := o.at(now, sure, func() (*ecdh.PrivateKey, error) { return nil, failing }); !errors.Is(err, failing) || changed || next != o {
 		t.Errorf("%v, %v", changed, err)
 	}
 }
@@ -301,7 +316,7 @@ func TestClientsWithAnOldDirectoryGetInAfterATurn(t *testing.T) {
 		synctest.Wait()
 		before := posted()
 		w.mustBuild(0)
-		if err := r.turnOnion(time.Now().Add(7 * day)); err != nil {
+		if err := r.turnOnion(time.Now().Add(7*day), witness{sure: true}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -318,7 +333,7 @@ func TestClientsWithAnOldDirectoryGetInAfterATurn(t *testing.T) {
 		if err != nil || !k.Onion.Equal(r.onion.Load().current) || !k.Previous.Equal(keys.Onion) || k.ID() != keys.ID() {
 			t.Fatalf("on the disk: %v", err)
 		}
-		if err := r.turnOnion(time.Now().Add(14 * day)); err != nil {
+		if err := r.turnOnion(time.Now().Add(14*day), witness{sure: true}); err != nil {
 			t.Fatal(err)
 		}
 		w.hops[0].OnionKey = old
@@ -337,7 +352,7 @@ func TestKeysThatCannotBeWrittenAreNotUsed(t *testing.T) {
 		w := newWorld(t, 1, func(_ int, cfg *Config) { cfg.KeyDir = filepath.Join(t.TempDir(), "none") })
 		r := w.relays[0]
 		before := r.onion.Load()
-		if err := r.turnOnion(time.Now().Add(8 * day)); err == nil {
+		if err := r.turnOnion(time.Now().Add(8*day), witness{sure: true}); err == nil {
 			t.Error("no error")
 		}
 		if r.onion.Load() != before {

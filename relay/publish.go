@@ -92,6 +92,7 @@ func (r *Relay) follow(ctx context.Context, first *sync.Once) {
 		Relay: r.dialRelay, Alone: r.alone,
 	}, func(c *directory.Consensus) {
 		r.known.Store(r.known.Load().with(c))
+		r.lookAtOnion() // now that the clock is borne out, and before a key is told that is not to stay
 		first.Do(func() { close(r.informed) })
 		r.newDirectory()
 		r.tellListed(ctx, r.presence(c), c.ValidAfter)

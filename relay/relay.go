@@ -110,6 +110,7 @@ type Relay struct {
 	id         cell.NodeID
 	network    cell.NetworkID
 	log        *slog.Logger
+	turning    sync.Mutex // held while onion is looked at and replaced
 	onion      atomic.Pointer[honoured]
 	linkCfg    link.Config
 	pool       *link.Pool

@@ -149,7 +149,8 @@ func placeWindow(s *admin.Server, r *relay.Relay) {
 		return ""
 	})
 	s.Warning(func() string {
-		if made, next, _ := r.OnionKeys(); time.Since(next) > next.Sub(made)/4 {
+		made, next, _ := r.OnionKeys()
+		if now := time.Now(); now.Sub(next) > next.Sub(made)/4 && now.Before(r.Place().ValidUntil) { // else nothing says that the clock is right
 			return "the onion key should have been replaced: can the relay write its key folder?"
 		}
 		return ""
