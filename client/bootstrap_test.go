@@ -109,7 +109,7 @@ func TestClientRefusesAConsensus(t *testing.T) {
 		},
 		"from the future": {
 			func(w *world) []byte { return w.later(2*time.Hour, 5) },
-			directory.ErrFuture, "the clock is at least 119 minutes behind; set it",
+			directory.ErrFuture, "the clock is at least 2 hours behind; set it",
 		},
 		"signed by one dishonest authority for all": {
 			func(w *world) []byte { return w.signedBy(*w.Consensus, 0, 0, 0, 0, 0) },
