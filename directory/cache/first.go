@@ -12,11 +12,12 @@ import (
 // When a node that waits for an authority asks another one as well. (spec/directory.md, section 9)
 const (
 	askNext   = time.Second
-	askAtOnce = 6  // authorities, at most
-	askInAll  = 12 // before Follow waits
+	askSlow   = 1 << 10 // bytes, that one sends in this time, at least, who is not taken for silent
+	askAtOnce = 6       // authorities, at most
+	askInAll  = 12      // before Follow waits
 )
 
-// fetchFirst asks an authority; who is in a hurry and hears nothing from it for a while asks others meanwhile, and is content with the
+// fetchFirst asks an authority; who is in a hurry and hears hardly anything from it for a while asks others meanwhile, and is content with the
 // first good answer; in the place of one that fails while others are silent it asks the next.
 func (c *Cache) fetchFirst(ctx context.Context, from Sources, hurry bool) (bool, error) {
 	if !hurry {
@@ -25,13 +26,13 @@ func (c *Cache) fetchFirst(ctx context.Context, from Sources, hurry bool) (bool,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
-	var heard atomic.Int64 // when something came from any of them, since then
+	var heard atomic.Int64 // when another askSlow bytes had come from any of them, since then
 	dial := func(ctx context.Context) (net.Conn, error) {
 		nc, err := from.Authority(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return &hearing{nc, began, &heard}, nil
+		return &hearing{Conn: nc, began: began, heard: &heard}, nil
 	}
 	type result struct {
 		changed bool
@@ -80,17 +81,19 @@ func (c *Cache) fetchFirst(ctx context.Context, from Sources, hurry bool) (bool,
 	}
 }
 
-// hearing notes when something comes.
+// hearing notes when something comes that is worth waiting for.
 type hearing struct {
 	net.Conn
 	began time.Time
 	heard *atomic.Int64
+	some  int // bytes that came since that was noted
 }
 
 func (h *hearing) Read(b []byte) (int, error) {
 	n, err := h.Conn.Read(b)
-	if n > 0 {
+	if h.some += n; h.some >= askSlow {
 		h.heard.Store(int64(time.Since(h.began)))
+		h.some = 0
 	}
 	return n, err
 }

@@ -86,12 +86,17 @@ func liar(b net.Conn) {
 	b.Write([]byte("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nnonsense"))
 }
 
-// slow sends its answer's head, byte by byte, for five seconds, and then nothing more.
-func slow(b net.Conn) {
-	http.ReadRequest(bufio.NewReader(b))
-	for _, x := range []byte("HTTP/1.1 200") {
-		b.Write([]byte{x})
-		time.Sleep(500 * time.Millisecond)
+// dripping sends a few bytes every half a second, as long as anybody listens; or more of them, for six seconds.
+func dripping(bytes int) func(net.Conn) {
+	return func(b net.Conn) {
+		http.ReadRequest(bufio.NewReader(b))
+		b.Write([]byte("HTTP/1.1 200 OK\r\n\r\n"))
+		for i := 0; i < 12 || bytes < 100; i++ {
+			if _, err := b.Write(make([]byte, bytes)); err != nil {
+				return
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
 	}
 }
 
@@ -113,7 +118,8 @@ func TestSilentAuthoritiesAreNotWaitedFor(t *testing.T) {
 		{"a liar first: Follow asks the next", true, []func(net.Conn){liar, nil}, false, 1, 0},
 		{"six silent ones", true, []func(net.Conn){silent, silent, silent, silent, silent, silent, nil}, true, 7, Stall},
 		{"only silent ones", true, []func(net.Conn){silent, silent, silent, silent, silent, silent, silent, silent, silent, silent, silent, silent, nil}, false, 12, 2*Stall + 5*time.Second},
-		{"one that is slow", true, []func(net.Conn){slow, nil}, false, 1, 6 * time.Second},
+		{"one that is slow", true, []func(net.Conn){dripping(1 << 10), nil}, false, 1, 6 * time.Second},
+		{"one that drips", true, []func(net.Conn){dripping(1), nil}, true, 2, time.Second},
 		{"a relay that has none", false, []func(net.Conn){silent, nil}, true, 2, time.Second},
 		{"a relay that has one, and so has time", false, []func(net.Conn){silent, nil}, false, 1, Stall},
 	} {
