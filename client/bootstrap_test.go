@@ -549,7 +549,6 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// dialAndEcho opens a connection, uses it and closes it.
 // mustDial is DialContext over TCP, without an error.
 func mustDial(t *testing.T, c *Client, addr string) net.Conn {
 	t.Helper()
@@ -560,6 +559,7 @@ func mustDial(t *testing.T, c *Client, addr string) net.Conn {
 	return conn
 }
 
+// dialAndEcho opens a connection, uses it and closes it.
 func dialAndEcho(c *Client, addr string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

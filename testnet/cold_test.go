@@ -126,6 +126,24 @@ func (m *inMemory) until(run func(context.Context) error) {
 	m.t.Cleanup(func() { cancel(); wg.Wait() })
 }
 
+// serve answers each connection to an address of the internet, until the test ends.
+func (m *inMemory) serve(at string, answer func(net.Conn)) {
+	l, err := m.internet.Listen(netip.MustParseAddrPort(at))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.until(func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, func() { l.Close() })()
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			go answer(c)
+		}
+	})
+}
+
 // newInMemory starts authorities and relays, some of which are harmed.
 func newInMemory(t *testing.T, authorities, relays []harm, listens ...func(net.Listener) net.Listener) *inMemory {
 	m := &inMemory{t: t, internet: memnet.New(1), harms: make(map[netip.AddrPort]harm)}

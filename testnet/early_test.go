@@ -30,28 +30,18 @@ func TestAnEarlyAnswerSavesAWayThereAndBack(t *testing.T) {
 			}
 			return memnet.Way{Delay: line}
 		})
-		listen := func(at string) net.Listener {
-			l, err := m.internet.Listen(netip.MustParseAddrPort(at))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return l
-		}
-		web := listen("20.0.0.7:80")
-		defer web.Close()
-		go func() {
-			for c, err := web.Accept(); err == nil; c, err = web.Accept() {
-				go func() {
-					asked, _ := bufio.NewReader(c).ReadString('\n')
-					fmt.Fprintf(c, "you asked %s", asked)
-					c.Close()
-				}()
-			}
-		}()
+		m.serve("20.0.0.7:80", func(c net.Conn) {
+			asked, _ := bufio.NewReader(c).ReadString('\n')
+			fmt.Fprintf(c, "you asked %s", asked)
+			c.Close()
+		})
 		server := m.client().SOCKSServer(nil)
 		ports := map[bool]net.Listener{}
 		for i, early := range []bool{false, true} {
-			port := listen(fmt.Sprintf("%s:%d", clientAddr, 9250+i))
+			port, err := m.internet.Listen(netip.AddrPortFrom(clientAddr, 9250+uint16(i)))
+			if err != nil {
+				t.Fatal(err)
+			}
 			ports[early] = port
 			m.until(func(ctx context.Context) error { return server.ServeRules(ctx, port, socks.Rules{Early: early}) })
 		}

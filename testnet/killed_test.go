@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -18,21 +17,11 @@ import (
 func TestAfterAKillTheNextConnectionComesSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newInMemory(t, make([]harm, 4), make([]harm, 12))
-		target := netip.MustParseAddrPort("20.0.0.7:443")
-		l, err := m.internet.Listen(target)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		go func() {
-			for c, err := l.Accept(); err == nil; c, err = l.Accept() {
-				c.Write([]byte("hello")) // and no more
-			}
-		}()
+		m.serve("20.0.0.7:443", func(c net.Conn) { c.Write([]byte("hello")) }) // and no more
 		c := m.client()
 		time.Sleep(5 * time.Minute)
 		open := func() net.Conn {
-			conn, err := c.DialContext(t.Context(), "tcp", target.String())
+			conn, err := c.DialContext(t.Context(), "tcp", "20.0.0.7:443")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -65,20 +65,11 @@ func TestHowLongALineMayBe(t *testing.T) {
 				})
 				time.Sleep(time.Minute) // the relays have their directory
 				m.internet.SetWays(way)
-				web, err := m.internet.Listen(netip.MustParseAddrPort("20.0.0.7:80"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer web.Close()
 				const size = 100_000
-				go func() {
-					for c, err := web.Accept(); err == nil; c, err = web.Accept() {
-						go func() {
-							c.Write(make([]byte, size))
-							c.Close()
-						}()
-					}
-				}()
+				m.serve("20.0.0.7:80", func(c net.Conn) {
+					c.Write(make([]byte, size))
+					c.Close()
+				})
 				cl := m.client()
 				fetch := func(within time.Duration) (time.Duration, error) {
 					at := time.Now()
