@@ -127,12 +127,16 @@ func checkKeyFolder(config, dir string) error {
 	return nil
 }
 
-// checkState says what is wrong with the state folder that a node's file names, as the node starts.
+// checkState makes the state folder that a node's file names, as the node starts, or says what is wrong with it.
 func checkState(config, dir string) error {
 	if dir == "" {
 		return nil
 	}
-	if err := admin.CheckFolder(dir); err != nil {
+	err := admin.CheckFolder(dir)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return conf.About(config, "state", errors.New(plainly(err)))
 	}
 	return nil

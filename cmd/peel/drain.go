@@ -43,8 +43,13 @@ func watchTerminate(end func()) (undo func()) {
 		if first == nil {
 			return
 		}
+		came := time.Now()
 		wg.Go(func(*contain.Panic) { end() }, func() {
-			if s := next(); s != nil {
+			s := next()
+			for s != nil && echo(first, s, time.Since(came)) {
+				s = next()
+			}
+			if s != nil {
 				endAtOnce(s)
 			}
 		})
@@ -62,6 +67,12 @@ func watchTerminate(end func()) (undo func()) {
 		close(quit)
 		wg.Wait()
 	}
+}
+
+// echo says that a signal that comes so long after the first is the same one: timeout(1) sends it to the program and to the group that the
+// program is in, and what hands Ctrl-C on to a program that the terminal tells of it does alike.
+func echo(first, s os.Signal, after time.Duration) bool {
+	return s == first && after < 500*time.Millisecond
 }
 
 // onSecond tells in the node's log that a second signal ends it; nil: there is no log.

@@ -39,6 +39,24 @@ func twoSignals() {
 	time.Sleep(time.Minute)
 }
 
+// A signal that is sent twice at once, as by timeout(1), is one.
+func TestASignalThatComesTwiceAtOnceIsOne(t *testing.T) {
+	for _, c := range []struct {
+		first, s os.Signal
+		after    time.Duration
+		same     bool
+	}{
+		{syscall.SIGTERM, syscall.SIGTERM, 0, true},
+		{os.Interrupt, os.Interrupt, 100 * time.Millisecond, true},
+		{syscall.SIGTERM, os.Interrupt, 0, false},
+		{os.Interrupt, os.Interrupt, time.Second, false},
+	} {
+		if got := echo(c.first, c.s, c.after); got != c.same {
+			t.Errorf("%v, and %v after %v: %t", c.first, c.s, c.after, got)
+		}
+	}
+}
+
 // The second signal ends peel at once and says so, also the interrupt that a shell has what it runs in the background ignore, and also where
 // saying so never ends.
 func TestTheSecondSignalEndsPeelAtOnce(t *testing.T) {
