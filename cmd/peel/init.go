@@ -149,8 +149,8 @@ a machine without a network. It certifies a signing key for 29 days now, and is 
 }
 
 // moveAway seals the identity of new keys in a file, and has a signing key speak for it.
-func moveAway(k *relay.Keys, n *directory.Network, to string, phrase *passphrase, c errWriter) error {
-	p, err := phrase.get("the new identity in "+to, true, c.ErrOrStderr())
+func moveAway(k *relay.Keys, n *directory.Network, to string, phrase *passphrase, c asker) error {
+	p, err := phrase.get("the new identity in "+to, true, c)
 	if err != nil {
 		return err
 	}
@@ -291,7 +291,7 @@ stays in the key folder, unprotected, and the authority certifies its signing ke
 }
 
 // newIdentity makes an authority's identity: in the key folder, or in a file that only a passphrase opens.
-func newIdentity(dir string, here bool, phrase *passphrase, c errWriter) (ed25519.PrivateKey, error) {
+func newIdentity(dir string, here bool, phrase *passphrase, c asker) (ed25519.PrivateKey, error) {
 	kdir := filepath.Join(dir, "keys")
 	if err := os.MkdirAll(kdir, 0o700); err != nil {
 		return nil, err

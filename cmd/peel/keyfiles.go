@@ -329,7 +329,7 @@ func sealIdentity(path string, id ed25519.PrivateKey, phrase []byte) error {
 }
 
 // openSealed opens a sealed file of a kind ("": any), and returns the keys in it.
-func openSealed(path, kind string, p *passphrase, c errWriter) ([]namedKey, error) {
+func openSealed(path, kind string, p *passphrase, c asker) ([]namedKey, error) {
 	text, err := readFile(path)
 	if err != nil {
 		return nil, err
@@ -341,7 +341,7 @@ func openSealed(path, kind string, p *passphrase, c errWriter) ([]namedKey, erro
 	if kind != "" && f.Kind != kind {
 		return nil, fmt.Errorf("%s holds %s, not %s", path, f.Kind, kind)
 	}
-	phrase, err := p.get(path, false, c.ErrOrStderr())
+	phrase, err := p.get(path, false, c)
 	if err != nil {
 		return nil, err
 	}
@@ -376,7 +376,7 @@ func identityIn(k namedKey) (id cell.NodeID, ok bool) {
 }
 
 // loadIdentity reads an identity, sealed or in PEM.
-func loadIdentity(path string, p *passphrase, c errWriter) (ed25519.PrivateKey, error) {
+func loadIdentity(path string, p *passphrase, c asker) (ed25519.PrivateKey, error) {
 	text, err := readFile(path)
 	if err != nil {
 		return nil, onTheLine(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -23,8 +24,11 @@ import (
 	"peel/relay"
 )
 
-// errWriter is what a verb asks on.
-type errWriter interface{ ErrOrStderr() io.Writer }
+// asker is a verb that asks on the terminal.
+type asker interface {
+	Context() context.Context
+	ErrOrStderr() io.Writer
+}
 
 func keysCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -73,8 +77,8 @@ func keysCreate() *cobra.Command {
 	return c
 }
 
-func newSealedIdentity(path string, p *passphrase, c errWriter) (ed25519.PrivateKey, error) {
-	phrase, err := p.get("the new identity in "+path, true, c.ErrOrStderr())
+func newSealedIdentity(path string, p *passphrase, c asker) (ed25519.PrivateKey, error) {
+	phrase, err := p.get("the new identity in "+path, true, c)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +285,7 @@ func keysExport() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			p, err := phrase.get("the identity in "+out, true, c.ErrOrStderr())
+			p, err := phrase.get("the identity in "+out, true, c)
 			if err != nil {
 				return err
 			}
@@ -325,7 +329,7 @@ func keysBackup() *cobra.Command {
 				}
 				return about(args[0], "no keys here")
 			}
-			p, err := phrase.get("the backup in "+out, true, c.ErrOrStderr())
+			p, err := phrase.get("the backup in "+out, true, c)
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"peel/cell/contain"
 	"peel/cmd/peel/internal/sealed"
 )
 
@@ -32,8 +33,8 @@ func (p *passphrase) flags(c *cobra.Command) {
 const mostPassphrase = 1024
 
 // get asks for a passphrase; for a new one, twice where a person types it.
-func (p *passphrase) get(what string, isNew bool, errs io.Writer) ([]byte, error) {
-	b, err := p.read(what, isNew, errs)
+func (p *passphrase) get(what string, isNew bool, c asker) ([]byte, error) {
+	b, err := p.read(what, isNew, c)
 	switch {
 	case err != nil:
 		return nil, err
@@ -47,7 +48,7 @@ func (p *passphrase) get(what string, isNew bool, errs io.Writer) ([]byte, error
 	return b, nil
 }
 
-func (p *passphrase) read(what string, isNew bool, errs io.Writer) ([]byte, error) {
+func (p *passphrase) read(what string, isNew bool, c asker) ([]byte, error) {
 	if p.file != "" {
 		return fromFile(p.file)
 	}
@@ -59,11 +60,11 @@ func (p *passphrase) read(what string, isNew bool, errs io.Writer) ([]byte, erro
 	if !term.IsTerminal(in) {
 		return nil, &usageError{fmt.Errorf("no passphrase for %s: there is no terminal to ask on; set %s or give --passphrase-file", what, env)}
 	}
-	b, err := ask(in, "Passphrase for "+what+": ", errs)
+	b, err := ask(c, in, "Passphrase for "+what+": ")
 	if err != nil || !isNew {
 		return b, err
 	}
-	again, err := ask(in, "The same again: ", errs)
+	again, err := ask(c, in, "The same again: ")
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +75,30 @@ func (p *passphrase) read(what string, isNew bool, errs io.Writer) ([]byte, erro
 	return b, nil
 }
 
-// ask reads a line from the terminal, which does not show it.
-func ask(in int, prompt string, errs io.Writer) ([]byte, error) {
-	fmt.Fprint(errs, prompt)
-	b, err := term.ReadPassword(in)
-	fmt.Fprintln(errs)
+// ask reads a line from the terminal, which does not show it. A signal ends that, and the terminal shows again what is typed: the
+// goroutine that reads is then left to the end of the program, which follows, as only another line would wake it.
+func ask(c asker, in int, prompt string) (b []byte, err error) {
+	fmt.Fprint(c.ErrOrStderr(), prompt)
+	defer fmt.Fprintln(c.ErrOrStderr())
+	was, err := term.GetState(in)
+	if err != nil {
+		return nil, fmt.Errorf("passphrase: %w", err)
+	}
+	type line struct {
+		text []byte
+		err  error
+	}
+	typed := make(chan line, 1)
+	contain.Go(func(bug *contain.Panic) { typed <- line{nil, bug} }, func() {
+		b, err := term.ReadPassword(in)
+		typed <- line{b, err}
+	})
+	select {
+	case l := <-typed:
+		b, err = l.text, l.err
+	case <-c.Context().Done():
+		err = errors.Join(errors.New("interrupted"), term.Restore(in, was))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("passphrase: %w", err)
 	}
