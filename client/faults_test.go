@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -243,6 +244,28 @@ func TestRelayThatFailsIsLeftAlone(t *testing.T) {
 		}
 		if hit.Load() > defaultSpare+1 { // those begun before the first had failed
 			t.Errorf("it was tried %d times within a minute", hit.Load())
+		}
+	})
+}
+
+// An exit that does not know the middle relay of a circuit (spec/exit.md, section 7) costs that circuit, and nobody his name.
+func TestNobodyIsBlamedForAMiddleThatAnExitDoesNotKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 12)
+		c := w.ready(Config{})
+		for i := range 40 { // of which counts would say something
+			w.refusals.Store(dialAttempts - 1)
+			mustDial(t, c.Isolated(i), fmt.Sprintf("fickle-%d.example:443", cell.EndMisc)).Close()
+			time.Sleep(time.Second)
+		}
+		if n := len(w.asked()); n < 40*dialAttempts {
+			t.Errorf("%d circuits were asked: nobody refused", n)
+		}
+		c.pool.mu.Lock()
+		blamed := len(c.pool.faults)
+		c.pool.mu.Unlock()
+		if g := c.Guards()[0]; blamed > 0 || !g.Up || g.Left || g.Counts.Built < g.Counts.Tried || g.Counts.Carried < g.Counts.Used {
+			t.Errorf("%d relays are blamed, and of the guard is thought %+v", blamed, g.Info)
 		}
 	})
 }

@@ -85,10 +85,9 @@ func (r *Relay) busy(c *link.Circ, o owner) {
 	c.Conn().Slow(r.wait(c.Conn(), o))
 }
 
-// wait is for how long. Whoever proved a key may be a relay while there is no directory that says who is.
+// wait is for how long.
 func (r *Relay) wait(c *link.Conn, o owner) time.Duration {
-	_, proved := c.PeerKey()
-	if o.weight == relayWeight || proved && len(r.known.Load().nodes) == 0 {
+	if o.weight == relayWeight || r.fromRelay(c) {
 		return refusedRelay
 	}
 	return refusedClient

@@ -32,6 +32,10 @@ func (t *transit) accept(s *stream.Stream, o stream.Open) {
 	case now == nil || now.exit == nil:
 		s.Refuse(cell.EndPolicy)
 		return
+	case !r.cfg.OneHop && !r.fromRelay(t.prev.Conn()):
+		r.stats.OneHop.Add(1)
+		t.deny(s, cell.EndMisc)
+		return
 	case o.Type == cell.MsgResolve:
 		do = func(context.Context) { r.resolve(t, s, now.exit, o.Resolve) }
 	default:

@@ -100,6 +100,18 @@ func (r *Relay) peer(c *link.Conn) (o owner, at netip.Prefix, ok bool) {
 	return o, at, ok
 }
 
+// fromRelay says whether the other end of a link is a relay of the directory, so that this relay is not the only one of a circuit that came by it
+// (spec/exit.md, section 7). While there is no directory whoever proved a key counts as one.
+func (r *Relay) fromRelay(c *link.Conn) bool {
+	key, proved := c.PeerKey()
+	if !proved {
+		return false
+	}
+	nodes := r.known.Load().nodes
+	_, listed := nodes[key] // looked up anew, as above
+	return listed || len(nodes) == 0
+}
+
 // allow lets a peer begin one more of a kind, or not.
 func (r *Relay) allow(c *link.Conn, of kind) (o owner, ok bool) {
 	o, at, counted := r.peer(c)

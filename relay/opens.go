@@ -82,7 +82,7 @@ func (p *portion) owes(now time.Time, n float64, t *terms, of *opening) bool {
 type opens struct {
 	portion
 	refused bucket
-	busy    bool // the message at hand was refused as busy
+	denied  bool // the message at hand asked for what could not be, or may not
 
 	mu    sync.Mutex  // held while credit returns; before the link's
 	owed  int         // cells for which credit is held back
@@ -167,18 +167,21 @@ func (t *transit) opening() *opens {
 }
 
 // busy refuses a stream for which there is no place.
-func (t *transit) busy(s *stream.Stream) {
-	t.opening().busy = true
-	s.Refuse(cell.EndBusy)
+func (t *transit) busy(s *stream.Stream) { t.deny(s, cell.EndBusy) }
+
+// deny refuses a stream, and has the circuit wait if that happens often.
+func (t *transit) deny(s *stream.Stream, why cell.EndReason) {
+	t.opening().denied = true
+	s.Refuse(why)
 }
 
-// taken returns the credit for a cell that was handled: later, if it asked for what could not be, and that often. So a circuit that asks
+// taken returns the credit for a cell that was handled: later, if it was denied, and that often. So a circuit that asks
 // without end is refused no more often than this relay likes, and whoever sends on it waits.
 func (t *transit) taken() {
 	o := t.opens
-	refused := o != nil && o.busy
+	refused := o != nil && o.denied
 	if refused {
-		o.busy = false
+		o.denied = false
 		refused = !o.refused.take(time.Now(), refusedOpens, refusedOpens)
 	}
 	if !refused {

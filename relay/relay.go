@@ -49,6 +49,10 @@ type Config struct {
 	Directory http.Handler
 	ID        cell.NodeID
 
+	// OneHop lets an exit be the only relay of a circuit, as instruments and tests need it. It works only where no authority has an address of
+	// the internet: New refuses it elsewhere (spec/exit.md, section 7).
+	OneHop bool
+
 	// Measure lets the node of an authority measure relays, from the address MeasureFrom if that is valid (spec/bandwidth.md).
 	Measure     bool
 	MeasureFrom netip.Addr
@@ -170,6 +174,7 @@ type onionKey struct {
 type Stats struct {
 	Circuits, HandshakesFailed, HandshakesShed atomic.Uint64
 	Exits, ExitsFailed                         atomic.Uint64
+	OneHop                                     atomic.Uint64 // streams and look-ups refused, of circuits that no relay of the directory passed on
 	LinksRefused, Panics                       atomic.Uint64
 	CircuitsShed, LinksShed                    atomic.Uint64 // ended to make room for others
 	Crowded                                    atomic.Uint64 // circuits and key exchanges for which there was no place
@@ -203,6 +208,9 @@ func New(cfg Config) (made *Relay, err error) {
 	}
 	if err := cfg.Villain.check(cfg.Network); err != nil {
 		return nil, err
+	}
+	if cfg.OneHop && !testNetwork(cfg.Network) {
+		return nil, errors.New("relay: an exit that is the only relay of a circuit is for test networks, whose authorities all have private or loopback addresses")
 	}
 	plain := cfg.Dial == nil
 	cfg.Dial = cfg.dialer()

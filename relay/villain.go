@@ -3,6 +3,8 @@ package relay
 import (
 	"errors"
 	"net/http"
+	"net/netip"
+	"slices"
 
 	"peel/cell"
 	"peel/cell/link"
@@ -19,17 +21,17 @@ type Villain struct {
 
 // check refuses a villain in a network that people may use.
 func (v *Villain) check(n *directory.Network) error {
-	if v == nil {
-		return nil
-	}
-	for i := range n.Authorities {
-		for _, a := range n.Authorities[i].Addrs {
-			if !directory.Special(a.Addr()) {
-				return errors.New("relay: a node that misbehaves is for test networks, whose authorities all have private or loopback addresses")
-			}
-		}
+	if v != nil && !testNetwork(n) {
+		return errors.New("relay: a node that misbehaves is for test networks, whose authorities all have private or loopback addresses")
 	}
 	return nil
+}
+
+// testNetwork says whether no authority has an address of the internet.
+func testNetwork(n *directory.Network) bool {
+	return !slices.ContainsFunc(n.Authorities, func(a directory.AuthorityInfo) bool {
+		return slices.ContainsFunc(a.Addrs, func(at netip.AddrPort) bool { return !directory.Special(at.Addr()) })
+	})
 }
 
 // observed is what the relay says that it carried.

@@ -55,11 +55,14 @@ func TestNobodyMisbehavesInANetworkOfPeople(t *testing.T) {
 			Network: n.Network, Keys: someKeys(t), Listeners: []net.Listener{listens("198.51.100.1:9001")}, Nickname: "me", Villain: new(Villain),
 		}
 		_, relayErr := New(cfg)
+		cfg.Villain, cfg.OneHop = nil, true
+		_, hopErr := New(cfg)
+		cfg.Villain, cfg.OneHop = new(Villain), false
 		cfg.Keys = Keys{Link: a.Link}
 		_, authorityErr := NewAuthority(cfg, authority.Config{Certificate: cert, SigningKey: a.Signing, Now: func() time.Time { return dirtest.ValidAfter }})
-		for role, err := range map[string]error{"relay": relayErr, "authority": authorityErr} {
+		for role, err := range map[string]error{"relay": relayErr, "exit of one hop": hopErr, "authority": authorityErr} {
 			if (err != nil) != refused || err != nil && !strings.Contains(err.Error(), "for test networks") {
-				t.Errorf("a %s that misbehaves where an authority is at %s: %v", role, addr, err)
+				t.Errorf("%s that misbehaves where an authority is at %s: %v", role, addr, err)
 			}
 		}
 	}

@@ -28,6 +28,7 @@ type Config struct {
 	Voting   time.Duration                  // how much of it goes into making the next; 0: 1.2 s. Likewise
 	Anew     func(directory.Schedule)       // is told when authorities could not agree in time, and all began anew with a slower schedule; it must not call Kill, Restore or Freeze. nil: nobody is
 	Measure  bool                           // authorities measure relays, which takes much of a machine
+	OneHop   bool                           // an exit may be the only relay of a circuit, so as to measure one
 	Dir      string                         // keys and documents are kept here; "": nowhere
 	Resolver exit.Resolver                  // of names that exits are asked for; nil: the system's
 	Progress func(client.Progress)          // of the client's start

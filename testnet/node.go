@@ -54,7 +54,7 @@ func (n *Net) relay(r *Relay, l net.Listener, g *gate) (member, error) {
 		if err != nil {
 			return nil, fmt.Errorf("testnet: %w", err)
 		}
-		cfg.Exit, cfg.Resolver = p, n.cfg.Resolver
+		cfg.Exit, cfg.Resolver, cfg.OneHop = p, n.cfg.Resolver, n.cfg.OneHop
 	}
 	return relay.New(cfg)
 }

@@ -228,17 +228,17 @@ func (b *benchrun) withProcesses(ctx context.Context, s testnet.Size, do func(co
 		return err
 	}
 	var commands []bench.Command
-	node := func(name, verb string) {
+	node := func(name, verb string, flags ...string) {
 		dir := filepath.Join(b.dir, name)
 		commands = append(commands, bench.Command{
-			Name: name, Role: verb, Dir: dir, Args: []string{verb, "--config", filepath.Join(dir, verb+".toml")},
+			Name: name, Role: verb, Dir: dir, Args: append([]string{verb, "--config", filepath.Join(dir, verb+".toml")}, flags...),
 		})
 	}
 	for _, a := range l.Authorities {
 		node(a.Nickname, bench.RoleAuthority)
 	}
 	for _, r := range l.Relays {
-		node(r.Nickname, bench.RoleRelay)
+		node(r.Nickname, bench.RoleRelay, "--one-hop") // which is measured too
 	}
 	node("client", bench.RoleClient)
 	nodes := bench.NewNodes(commands)
@@ -261,7 +261,7 @@ func (b *benchrun) withProcesses(ctx context.Context, s testnet.Size, do func(co
 
 // inProcess starts a network in this process.
 func (b *benchrun) inProcess(ctx context.Context, s testnet.Size, do func(context.Context, bench.Network) error) error {
-	n, err := testnet.New(testnet.Config{Size: s, Period: period})
+	n, err := testnet.New(testnet.Config{Size: s, Period: period, OneHop: true})
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func newBesieged(t *testing.T) *besieged {
 		Network: n.Network.ID(), ID: d.Descriptor.ID, Link: cell.Key(d.Link.PublicKey().Bytes()), Onion: cell.Key(d.Onion.PublicKey().Bytes()), At: f.Listen[0],
 	}}
 	var err error
-	onCores(t, []int{own}, func() { b.relay = start(t, nil, "relay", "--config", filepath.Join(dir, "relay.toml")) })
+	onCores(t, []int{own}, func() { b.relay = start(t, nil, "relay", "--one-hop", "--config", filepath.Join(dir, "relay.toml")) })
 	b.relay.says(t, 0, "relay starts")
 	for end := time.Now().Add(soon); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", b.base.At)

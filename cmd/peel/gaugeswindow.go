@@ -148,7 +148,7 @@ func workMetrics(look func() relay.Gauges, t *relay.Stats) []admin.Metric {
 			Values: func() map[string]float64 {
 				return map[string]float64{"breach": float64(t.Breaches.Load()), "memory": float64(look().Ended), "circuit": float64(t.CircuitsShed.Load()),
 					"link": float64(t.LinksShed.Load()), "rate": float64(t.Limited.Load()), "stuck": float64(t.Stuck.Load()),
-					"busy": float64(t.Busy.Load())}
+					"busy": float64(t.Busy.Load()), "one_hop": float64(t.OneHop.Load())}
 			}},
 		{Name: "peel_relay_directory_requests_total", Help: "Requests for directory documents, rounded down to 8.", Rise: true, Round: 8, Label: "document",
 			Values: func() map[string]float64 {

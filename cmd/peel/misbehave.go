@@ -19,14 +19,17 @@ type misdeeds struct {
 	script string
 	seed   uint64
 	mind   *villain.Mind // nil: it is honest
+
+	oneHop bool // as an exit it may be the only relay of a circuit
 }
 
-// flags adds what peel testnet run starts villains with. It is not for people, and nothing that works in a network of theirs.
+// flags adds what peel testnet run starts villains with, and peel testnet bench its relays. It is not for people, and nothing that works in a network of theirs.
 func (m *misdeeds) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&m.script, "villain", "", "misbehave by a script, in a test network")
 	f.Uint64Var(&m.seed, "villain-seed", 0, "chance of the misdeeds")
-	for _, name := range []string{"villain", "villain-seed"} {
+	f.BoolVar(&m.oneHop, "one-hop", false, "let an exit be the only relay of a circuit, in a test network: for peel testnet bench")
+	for _, name := range []string{"villain", "villain-seed", "one-hop"} {
 		if err := f.MarkHidden(name); err != nil {
 			panic(err) // cannot be: the flag was just added
 		}

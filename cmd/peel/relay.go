@@ -199,6 +199,7 @@ func relayConfig(f *conf.Relay, network *directory.Network, bad *misdeeds, log *
 	if cfg.Villain, err = bad.villain("relay"); err != nil {
 		return cfg, err
 	}
+	cfg.OneHop = bad.oneHop
 	if cfg.Quota, cfg.QuotaDaily, err = f.Allowance(); err != nil {
 		return cfg, err
 	}

@@ -294,7 +294,7 @@ func TestARelayInASmallGroupIsNotKilled(t *testing.T) {
 	}
 	var log strings.Builder
 	var logging sync.Mutex
-	cmd := exec.Command("/bin/sh", "-c", `echo $$ > "$0"/cgroup.procs && exec "$@"`, g.dir, peel, "relay", "--config", file)
+	cmd := exec.Command("/bin/sh", "-c", `echo $$ > "$0"/cgroup.procs && exec "$@"`, g.dir, peel, "relay", "--one-hop", "--config", file)
 	cmd.Stderr = writerFunc(func(b []byte) (int, error) { // so that Wait waits for all of them
 		logging.Lock()
 		defer logging.Unlock()

@@ -270,7 +270,7 @@ func (b *bencher) circuits(ctx context.Context) error {
 	return err
 }
 
-// oneHop measures a circuit that begins and ends at an exit, built here: clients build none.
+// oneHop measures a circuit that begins and ends at an exit, built here: clients build none, and exits take none but where they are told to.
 func (b *bencher) oneHop(ctx context.Context) error {
 	way, err := b.paths.choose()
 	if err != nil {

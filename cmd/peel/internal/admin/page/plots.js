@@ -14,7 +14,7 @@ const plots = [
   { title: "Links", unit: figure, metric: "peel_relay_links", values: { dialled: "dialled", nodes: "from nodes", clients: "from clients" } },
   { title: "Streams to the world", unit: each, metric: "peel_relay_exits_total", values: { connected: "connected", failed: "failed" } },
   { title: "Ended or refused", unit: each, metric: "peel_relay_drops_total",
-    values: { breach: "breach", memory: "memory", circuit: "circuits for others", link: "links for others", rate: "rate of an address", stuck: "nobody took what waited", busy: "too much of a circuit or of all" } },
+    values: { breach: "breach", memory: "memory", circuit: "circuits for others", link: "links for others", rate: "rate of an address", stuck: "nobody took what waited", busy: "too much of a circuit or of all", one_hop: "an exit as the only relay" } },
   { title: "Circuits and streams", unit: figure, metric: "peel_client_open", values: { circuits: "circuits", building: "being built", streams: "streams" } },
   { title: "Memory", unit: bytes, metrics: { peel_resident_bytes: "resident", peel_heap_bytes: "heap" } },
   { title: "Goroutines and files", unit: figure, metrics: { peel_goroutines: "goroutines", peel_open_files: "files and connections" } },
