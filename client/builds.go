@@ -210,8 +210,12 @@ func (p *pool) timed(took time.Duration, late bool, err error) {
 func (p *pool) settle(h *held, c *circuit.Circuit, err error, now time.Time) {
 	p.mu.Lock()
 	defer p.unlock()
-	if h.left {
-		p.unused(h, c)
+	switch {
+	case h.left:
+		p.unused(h, c, errLeft)
+		return
+	case err == nil && p.closed: // its link ends now, and streams on it would say that it was lost
+		p.unused(h, c, ErrClosed)
 		return
 	}
 	if err == nil {

@@ -382,12 +382,12 @@ func (p *pool) leave(id cell.NodeID, why string, lost bool) bool {
 	return true
 }
 
-// unused ends a circuit whose guard was left while it was built. The caller holds mu.
-func (p *pool) unused(h *held, c *circuit.Circuit) {
-	h.err = errLeft
+// unused ends a circuit, if there is one, that became of no use while it was built. The caller holds mu.
+func (p *pool) unused(h *held, c *circuit.Circuit, why error) {
+	h.err = why
 	delete(p.circs, h)
 	if c != nil {
 		p.ended = append(p.ended, c)
 	}
-	p.core.events.tell(Event{Kind: EventCircuitFailed, Circuit: h.id, Path: h.path, Err: errLeft})
+	p.core.events.tell(Event{Kind: EventCircuitFailed, Circuit: h.id, Path: h.path, Err: why})
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"peel/cell"
 	"peel/circuit"
 	"peel/circuit/stream"
+	"peel/client/path"
 	"peel/client/socks"
 	"peel/directory"
 )
@@ -181,6 +183,53 @@ func TestStreamsSayThatTheClientEnded(t *testing.T) {
 			}
 			read <- later
 			written <- behind
+		}
+	})
+}
+
+// A circuit that is there in the moment in which Run ends takes no streams: they would say that its link was lost.
+func TestCircuitThatComesAtTheEndServesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newWorld(t, 12).client(Config{Spare: 1})
+		var held atomic.Bool
+		made := make(chan *circuit.Circuit, 10)
+		next, there := c.pool.build, make(chan struct{})
+		c.pool.build = func(ctx context.Context, p path.Path) (*circuit.Circuit, error) {
+			last := held.Load()
+			ci, err := next(ctx, p)
+			if last && err == nil {
+				made <- ci
+				<-there
+			}
+			return ci, err
+		}
+		run(t, c)
+		if err := c.Ready(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		c.pool.mu.Lock()
+		for h := range c.pool.circs {
+			h.gone = true
+		}
+		c.pool.mu.Unlock()
+		held.Store(true)
+		said := make(chan error, 1)
+		go func() {
+			_, err := c.DialEarly(t.Context(), "tcp", "www.example:443", []byte("hello"))
+			said <- err
+		}()
+		synctest.Wait()
+		c.pool.close() // as Run does when it ends
+		close(there)
+		if err := <-said; !errors.Is(err, ErrClosed) {
+			t.Errorf("a dial that waited for it: %v", err)
+		}
+		synctest.Wait()
+		for range len(made) {
+			if err := (<-made).Err(); !errors.Is(err, ErrClosed) {
+				t.Errorf("a circuit: %v", err)
+			}
 		}
 	})
 }

@@ -46,6 +46,8 @@ type pool struct {
 	guardFile *guardFile
 	timesName string // where build times are kept; "": nowhere
 
+	closing sync.Mutex // goes before mu; held until all are closed
+
 	mu      sync.Mutex // goes before the locks of circuits
 	circs   map[*held]struct{}
 	cut     map[cell.NodeID]bool // guards whose links were lost under a circuit, and no circuit has come about since
@@ -113,8 +115,10 @@ func (p *pool) run(ctx context.Context) {
 	p.keepTimes()
 }
 
-// close closes the circuits that there are; none is begun after it.
+// close closes the circuits that there are; none is begun after it. It returns when they are closed, by whomever: their links may end then.
 func (p *pool) close() {
+	p.closing.Lock()
+	defer p.closing.Unlock()
 	p.mu.Lock()
 	defer p.unlock()
 	p.closed = true
