@@ -187,6 +187,9 @@ With --page, prints the address of the node's status page, for a browser on this
 says no admin address, the page is shown by this command itself, until Ctrl-C. Whoever has the address can read the page.`,
 		Example: "  peel status --config my-relay/relay.toml\n  peel status --dir my-client --json\n  peel status --dir my-relay --page",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if !inBrowser && c.Flags().Changed("listen") {
+				return usageOf(c, "--listen is for --page")
+			}
 			if inBrowser {
 				return node.showPage(c.Context(), listen, c.OutOrStdout(), c.ErrOrStderr())
 			}
