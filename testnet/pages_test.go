@@ -90,7 +90,7 @@ func TestInABrowserPagesTalkUntilTheirTabIsClosed(t *testing.T) {
 	s.StartTLS()
 	defer s.Close()
 	t.Run("browser", func(t *testing.T) {
-		b := browser.Through(t, proxy(t, n.Client()))
+		b := browser.Through(t, newHouse(t, n, "127.0.0.1", "0").door)
 		p := b.Open(t, url(s, here, "/"), browser.View{Width: 300, Height: 300})
 		p.Until(t.Context(), "done.all")
 		var done map[string]any
