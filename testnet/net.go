@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -120,12 +121,22 @@ func New(cfg Config) (*Net, error) {
 		return nil, err
 	}
 	if err := n.make(); err != nil {
-		for _, l := range n.listeners {
-			l.Close()
-		}
+		n.unmake()
 		return nil, err
 	}
 	return n, nil
+}
+
+// unmake has the nodes that were made give back what they took.
+func (n *Net) unmake() {
+	ctx, over := context.WithCancel(context.Background())
+	over()
+	for _, nd := range slices.Concat(n.authorities, n.relays) {
+		nd.now.Run(ctx) // it is over at once
+	}
+	for _, l := range n.listeners {
+		l.Close()
+	}
 }
 
 // Ports are below those that systems give to connections, so that none has a node's while that is made anew.

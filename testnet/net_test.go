@@ -23,6 +23,7 @@ import (
 
 	"peel/client"
 	"peel/client/socks"
+	"peel/directory/cache"
 )
 
 // run starts a network for the time of a test and waits until its client is ready and knows all relays.
@@ -418,5 +419,35 @@ func TestNetThatNeverRanIsEnded(t *testing.T) {
 		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%v: was open: %v", l.Addr(), err)
 		}
+	}
+}
+
+// A network of which one node cannot be made gives back what those before it took: their folders, and their ports.
+func TestANetworkThatCannotBeMadeHoldsNothing(t *testing.T) {
+	dir := t.TempDir()
+	size := Size{Authorities: 2, Relays: 3, Exits: 1}
+	last, err := Plan("local", size, Loopback(9000), time.Time{}, 0, 0, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := cache.Hold(filepath.Join(dir, last.Relays[2].Nickname), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if _, err := New(Config{Size: size, Dir: dir}); !errors.Is(err, cache.ErrInUse) {
+		t.Fatalf("made in a folder that is in use: %v", err)
+	}
+	made := 0
+	for _, name := range []string{last.Authorities[0].Nickname, last.Authorities[1].Nickname, last.Relays[0].Nickname, last.Relays[1].Nickname} {
+		if _, err := os.Stat(filepath.Join(dir, name, "lock")); err == nil {
+			made++
+		}
+		if cache.Held(filepath.Join(dir, name)) {
+			t.Errorf("the folder of %s is held", name)
+		}
+	}
+	if made != 4 {
+		t.Errorf("%d of 4 nodes were made before: the test shows little", made)
 	}
 }
