@@ -141,7 +141,6 @@ func (p *pool) loadTimes(dir string) {
 		return
 	}
 	p.timesName = filepath.Join(dir, timesName)
-	sweep(p.timesName)
 	text, err := cache.ReadFile(p.timesName, 4096)
 	if errors.Is(err, fs.ErrNotExist) {
 		return

@@ -41,7 +41,6 @@ func loadGuards(dir string, id cell.NetworkID) (*guard.Set, *guardFile, error) {
 		return guard.New(id), f, nil
 	}
 	f.name = filepath.Join(dir, GuardsFile(id))
-	sweep(f.name)
 	text, err := readGuards(f.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return guard.New(id), f, nil
@@ -84,14 +83,6 @@ func putAside(name string) (string, error) {
 		}
 	}
 	return "", errors.New("there are too many broken ones: look why")
-}
-
-// sweep removes what a crash in the middle of a write left behind.
-func sweep(name string) {
-	left, _ := filepath.Glob(filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"*"))
-	for _, name := range left {
-		os.Remove(name)
-	}
 }
 
 // keepGuards writes the guards to disk if they are not there as they are now. It may be called from any goroutine that

@@ -338,6 +338,11 @@ func TestKilledWhileGuardsAreWritten(t *testing.T) {
 			cmd := exec.Command(strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace="+call, "-e", "inject="+call+":signal=KILL:when="+itoa(when), os.Args[0], "-test.run", "^TestKilledWhileGuardsAreWritten$")
 			cmd.Env = append(os.Environ(), "PEEL_TEST_GUARDS="+dir)
 			err := cmd.Run()
+			release, holdErr := cache.Hold(dir, nil) // as New does
+			if holdErr != nil {
+				t.Fatal(holdErr)
+			}
+			release()
 			set, _, loadErr := loadGuards(dir, id)
 			if loadErr != nil {
 				t.Fatalf("killed at %s %d: %v", call, when, loadErr)

@@ -135,22 +135,8 @@ func (k Keys) files() []string {
 }
 
 // LoadKeys reads what Save wrote. It refuses a folder or files that others than their owner can read. It never makes a key: where one is
-// missing or damaged, that is an error.
+// missing or damaged, that is an error. It changes nothing in the folder, so that a relay may be using it.
 func LoadKeys(dir string) (Keys, error) {
-	k, err := readKeys(dir)
-	if err == nil {
-		sweep(dir)
-	}
-	return k, err
-}
-
-// CheckKeys says why LoadKeys would not read a folder, and changes nothing in it, so that a relay may be using it.
-func CheckKeys(dir string) error {
-	_, err := readKeys(dir)
-	return err
-}
-
-func readKeys(dir string) (Keys, error) {
 	var k Keys
 	if err := CheckKeyFolder(dir); err != nil {
 		return Keys{}, err
@@ -218,19 +204,6 @@ func exposed(path string, st fs.FileInfo) error {
 	return &ExposedError{path, st.Mode()}
 }
 
-// sweep removes what a crash left of files that were being written: there are keys in them.
-func sweep(dir string) {
-	for _, glob := range []string{"." + onionFile + "*", newKey + "*"} {
-		names, _ := filepath.Glob(filepath.Join(dir, glob))
-		for _, name := range names {
-			os.Remove(name)
-		}
-	}
-}
-
-// newKey begins the name of a key file that is being written.
-const newKey = ".new-key-"
-
 // SaveKey writes one Ed25519 or X25519 private key to a new file that only its owner can read. A crash leaves the whole file or none.
 func SaveKey(path string, key any) error {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -241,7 +214,7 @@ func SaveKey(path string, key any) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("relay: key file %s: %w", path, fs.ErrExist)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), newKey)
+	f, err := cache.Create(path)
 	if err != nil {
 		return fmt.Errorf("relay: key file: %w", err)
 	}

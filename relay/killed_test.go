@@ -57,9 +57,13 @@ func TestKilledWhileStateIsWritten(t *testing.T) {
 			var out bytes.Buffer // so that Wait waits for all that it started
 			cmd.Stdout, cmd.Stderr = &out, &out
 			err := cmd.Run()
+			cache.Sweep(dir) // as New does
 			got, loadErr := LoadKeys(dir)
 			if loadErr != nil {
 				t.Fatalf("killed at %s %d: %v", call, when, loadErr)
+			}
+			if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
+				t.Fatalf("killed at %s %d: left behind: %v", call, when, left)
 			}
 			if got.ID() != k.ID() || !got.Link.Equal(k.Link) || !bytes.Equal(fileOf(t, dir, identityFile), sealedBytes) {
 				t.Fatalf("killed at %s %d: it is another relay", call, when)

@@ -188,6 +188,7 @@ func TestACrashLeavesOldOrNewOnionKeys(t *testing.T) {
 	}
 	load := func(dir string) Keys {
 		t.Helper()
+		cache.Sweep(dir) // as New does
 		k, err := LoadKeys(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -205,7 +206,7 @@ func TestACrashLeavesOldOrNewOnionKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := 0; n <= len(text); n++ { // the file beside it, cut off by the crash
-		if err := os.WriteFile(filepath.Join(dir, "."+onionFile+"123456"), text[:n], 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "."+onionFile+".peel-123456"), text[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if k := load(dir); !k.Onion.Equal(old.Onion) || k.Previous != nil {
@@ -305,7 +306,13 @@ func TestClientsWithAnOldDirectoryGetInAfterATurn(t *testing.T) {
 				t.Fatal(err)
 			}
 			cfg.KeyDir, keys = dir, cfg.Keys
+			if err := os.WriteFile(filepath.Join(dir, "."+onionFile+".peel-1"), []byte("a key that a crash left"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		})
+		if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
 		r := w.relays[0]
 		posted := func() int {
 			w.mu.Lock()

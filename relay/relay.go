@@ -250,6 +250,9 @@ func New(cfg Config) (made *Relay, err error) {
 			r.release()
 		}
 	}()
+	if cfg.KeyDir != "" {
+		cache.Sweep(cfg.KeyDir) // there may be keys in what a crash left
+	}
 	r.quota = quota{most: cfg.Quota, daily: cfg.QuotaDaily}
 	if err := r.quota.load(cfg.Dir, cfg.Now()); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"peel/cell"
 	"peel/client"
 	"peel/directory"
+	"peel/directory/cache"
 	"peel/relay/exit"
 	"peel/testnet/memnet"
 	"peel/testnet/plan"
@@ -223,6 +224,9 @@ func (n *Net) make() error {
 			return err
 		}
 		n.relays = append(n.relays, nd)
+	}
+	if n.cfg.Dir != "" {
+		cache.Sweep(n.cfg.Dir) // nobody else is there: the nodes have their folders
 	}
 	n.client, err = client.New(client.Config{
 		Network: n.layout.Network, Progress: n.cfg.Progress, Tap: n.cfg.Watch.tap("client", nil), Log: n.cfg.Log("client"), Dial: n.dialFrom(ClientAddr),

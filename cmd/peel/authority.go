@@ -15,6 +15,7 @@ import (
 	"peel/cell"
 	"peel/cmd/peel/internal/conf"
 	"peel/directory/authority"
+	"peel/directory/cache"
 	"peel/relay"
 )
 
@@ -115,6 +116,7 @@ func runAuthority(ctx context.Context, path string, bad *misdeeds, w io.Writer) 
 	if err != nil {
 		return err
 	}
+	cache.Sweep(f.Keys) // there may be keys in what a crash left of a rotation
 	cfg.Log.Info("authority starts", "id", a.ID(), "network", network.Name, "memory_budget_MiB", cfg.Memory>>20)
 	if err := sandboxed(cfg.Log, f.Open, []string{f.State, f.Keys, conf.RuntimeFolder()}, append(f.Lists, path, f.Network)...); err != nil {
 		return err

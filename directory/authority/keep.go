@@ -31,13 +31,6 @@ func openKeep(dir string) (*keep, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("authority: state: %w", err)
 	}
-	// What a crash in the middle of a write left behind.
-	for _, kind := range []string{keptDescriptors, keptHistory, keptMeasured, keptVote, keptSigned, keptRandom, keptEvidence} {
-		left, _ := filepath.Glob(filepath.Join(dir, "."+kind+"*")) // it fails with a bad pattern only
-		for _, name := range left {
-			_ = os.Remove(name) // else it stays, and does no harm
-		}
-	}
 	return &keep{dir: dir, write: cache.WriteFile}, nil
 }
 

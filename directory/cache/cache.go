@@ -91,7 +91,6 @@ func New(cfg Config) (*Cache, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	sweep(cfg.Dir)
 	text, err := ReadFile(filepath.Join(cfg.Dir, fileName), directory.MaxConsensus)
 	if err == nil {
 		_, err = c.put(text, cfg.Now())
@@ -100,14 +99,6 @@ func New(cfg Config) (*Cache, error) {
 		cfg.Log.Info("the consensus kept from last time is of no use", "why", err)
 	}
 	return c, nil
-}
-
-// sweep removes what a crash in the middle of a write left behind.
-func sweep(dir string) {
-	left, _ := filepath.Glob(filepath.Join(dir, "."+fileName+"*"))
-	for _, name := range left {
-		os.Remove(name)
-	}
 }
 
 // Consensus returns the newest consensus, or nil. It verified when it came, but may have expired

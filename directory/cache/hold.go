@@ -19,7 +19,7 @@ var ErrInUse = errors.New("another peel runs with this state folder: end it, or 
 var ErrNoLock = errors.New("it cannot be locked")
 
 // Hold makes a folder if it is missing, and has it for one node alone, in this program or another, until release is called or the program
-// ends, however it does. Where nothing can be locked, as on some network file systems, it says so to the log and lets the node have the
+// ends, however it does. What a crash left there of files that were being written is removed. Where nothing can be locked, as on some network file systems, it says so to the log and lets the node have the
 // folder all the same; so it does where nothing can be written. Of "" nothing is held.
 func Hold(dir string, log *slog.Logger) (release func(), err error) {
 	if dir == "" {
@@ -45,6 +45,7 @@ func hold(dir string, log *slog.Logger, lock func(path string) (func(), error)) 
 	case err != nil:
 		return nil, fmt.Errorf("cache: the state folder: %w", err)
 	}
+	Sweep(dir)
 	return release, nil
 }
 

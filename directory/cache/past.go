@@ -85,6 +85,7 @@ func newPast(cfg Config) (*past, error) {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
+	Sweep(p.dir)
 	files, err := os.ReadDir(p.dir)
 	if err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
@@ -93,9 +94,6 @@ func newPast(cfg Config) (*past, error) {
 		it, ok := parseName(f.Name())
 		info, err := f.Info()
 		if !ok || err != nil || !info.Mode().IsRegular() {
-			if strings.HasPrefix(f.Name(), ".") { // what a crash in the middle of a write left
-				os.Remove(filepath.Join(p.dir, f.Name()))
-			}
 			continue
 		}
 		it.size = info.Size()

@@ -136,7 +136,7 @@ func TestTheNextStartStillHasThePast(t *testing.T) {
 	h := newHistory(t, 20, 4, time.Now().Add(-3*time.Hour).Truncate(time.Second))
 	dir := t.TempDir()
 	h.put(t, serving(t, h.Net, dir), 0, 4)
-	leftover := filepath.Join(dir, "past", ".1234")
+	leftover := filepath.Join(dir, "past", ".1-a.gz.peel-1234")
 	if err := os.WriteFile(leftover, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
