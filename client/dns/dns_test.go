@@ -515,6 +515,26 @@ func TestSilentConnectionsEnd(t *testing.T) {
 	})
 }
 
+// A question may spell a name of 255 bytes in 71, by pointers into itself. What repeats it is too long for another machine.
+func TestAQuestionThatPointsIntoItselfIsNotAnsweredToOthers(t *testing.T) {
+	in := folded(dnsmessage.TypeA)
+	s := &Server{Lookup: new(book).lookup}
+	if out := s.handle(t.Context(), asker{client: netip.MustParseAddr("192.0.2.9"), listener: "l", udp: true}, in); out != nil {
+		t.Errorf("%d bytes for %d", len(out), len(in))
+	}
+	if out := s.handle(t.Context(), local, in); len(out) != 12+255+4 {
+		t.Errorf("this machine gets %d bytes", len(out))
+	}
+}
+
+// folded is a question whose name reads its own bytes several times.
+func folded(typ dnsmessage.Type) []byte {
+	in := append([]byte{0xbe, 0xef, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}, bytes.Repeat([]byte{'a'}, 71)...)
+	in[12], in[14], in[16], in[20] = 63, 63, 63, 61           // labels, each of which holds the next one's beginning
+	copy(in[76:], []byte{0xc0, 14, 0xc0, 16, 0xc0, 20, 0x00}) // behind each, where the next begins
+	return append(in, 0, byte(typ), 0, 1)
+}
+
 func FuzzHandle(f *testing.F) {
 	for _, name := range []string{"both.example.", "many.example.", "7.2.0.192.in-addr.arpa.", ".", "none.example."} {
 		for _, typ := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypePTR, dnsmessage.TypeTXT} {
@@ -522,7 +542,25 @@ func FuzzHandle(f *testing.F) {
 			f.Add(ask(f, name, typ, 1232), false)
 		}
 	}
-	s := &Server{Lookup: new(book).lookup}
+	good := ask(f, "both.example.", dnsmessage.TypeA, 1232)
+	for _, change := range []func(b []byte){
+		func(b []byte) { b[2] |= 0x80 },             // an answer
+		func(b []byte) { b[2] |= 0x08 },             // another operation
+		func(b []byte) { b[5] = 2 },                 // two questions
+		func(b []byte) { b[7] = 1 },                 // a record where there is none
+		func(b []byte) { b[11] = 2 },                // a second OPT that is not there
+		func(b []byte) { b[len(b)-5] = 1 },          // another version of EDNS
+		func(b []byte) { b[len(b)-2] = 1 },          // an OPT that is cut off
+		func(b []byte) { b[len(b)-11-3] = 252 },     // AXFR
+		func(b []byte) { b[len(b)-11-1] = 3 },       // of another class
+		func(b []byte) { copy(b[13:], "b\xe9th") },  // not the name of a host
+		func(b []byte) { copy(b[12:], "\xc0\x0c") }, // a name that points to itself
+	} {
+		b := bytes.Clone(good)
+		change(b)
+		f.Add(b, true)
+	}
+	f.Add(folded(dnsmessage.TypeA), true)
 	far := asker{client: netip.MustParseAddr("192.0.2.9"), listener: "l"}
 	f.Fuzz(func(t *testing.T, in []byte, udp bool) {
 		if bytes.Contains(bytes.ToLower(in), []byte("slow")) {
@@ -530,17 +568,30 @@ func FuzzHandle(f *testing.F) {
 		}
 		from := far
 		from.udp = udp
+		s := &Server{Lookup: new(book).lookup}
 		out := s.handle(context.Background(), from, in)
 		if out == nil {
+			if _, _, ok := parse(in); ok && !udp {
+				t.Fatalf("% x: no answer", in)
+			}
 			return
+		}
+		if udp && len(out) > amplify*len(in) {
+			t.Fatalf("% x: %d bytes for %d", in, len(out), len(in))
 		}
 		var p dnsmessage.Parser
 		h, err := p.Start(out)
-		if err != nil || !h.Response || binary.BigEndian.Uint16(in) != h.ID || udp && len(out) > amplify*len(in) {
+		if err != nil || !h.Response || binary.BigEndian.Uint16(in) != h.ID {
 			t.Fatalf("% x: answered % x, %v", in, out, err)
 		}
 		if _, err := p.AllQuestions(); err != nil {
 			t.Fatalf("% x: answered % x, %v", in, out, err)
+		}
+		if all, err := p.AllAnswers(); err != nil || len(all) > 0 && (h.RCode != dnsmessage.RCodeSuccess || h.Truncated) {
+			t.Fatalf("% x: answered % x, %v", in, out, err)
+		}
+		if again := s.handle(context.Background(), from, in); len(again) != len(out) { // out of the cache
+			t.Fatalf("% x: answered % x, then % x", in, out, again)
 		}
 	})
 }

@@ -84,7 +84,8 @@ func (r *request) refusal() dnsmessage.RCode {
 	return dnsmessage.RCodeNotImplemented
 }
 
-// answer writes the answer to r, of at most limit bytes: what is longer is cut to nothing and marked so.
+// answer writes the answer to r, of at most limit bytes: what is longer is cut to nothing and marked so. nil: that is still too long, as the
+// question has a name that it spells in far fewer bytes by pointing into itself.
 func (r *request) answer(code dnsmessage.RCode, found []Answer, limit int) []byte {
 	b, err := r.build(code, found, false)
 	if err != nil {
@@ -93,8 +94,8 @@ func (r *request) answer(code dnsmessage.RCode, found []Answer, limit int) []byt
 	if err == nil && len(b) > limit {
 		b, err = r.build(code, nil, true)
 	}
-	if err != nil {
-		return nil // cannot be: the question was read before
+	if err != nil || len(b) > limit { // the former cannot be: the question was read before
+		return nil
 	}
 	return b
 }
