@@ -247,6 +247,7 @@ func (p *Plan) checkEvent(f *faults, at string, i int) {
 	}
 	f.unless(e.For >= 0 && e.For <= Duration(MostLength), at+"for", "must not be negative")
 	f.unless(e.Every == 0 || e.Every >= Duration(10*time.Millisecond), at+"every", "give at least 10ms")
+	f.unless(e.Every <= Duration(MostLength), at+"every", "give at most %v", MostLength)
 	if e.Every >= Duration(10*time.Millisecond) && int64(p.Length)/int64(e.Every) > mostActs {
 		f.at(at+"every", fmt.Errorf("that is more than %d times", mostActs), "length")
 	}

@@ -134,6 +134,7 @@ func TestMistakesAreSaidWithTheirLine(t *testing.T) {
 		{"[[event]]\ndo = \"kill\"\nnode = \"client1\"", "a client cannot be made to kill"},
 		{"[[event]]\ndo = \"kill\"\nnode = \"relay1\"\n[[event]]\ndo = \"kill\"\nnode = \"nobody\"", `line 6: event: node: there is no node "nobody"`},
 		{"[[event]]\ndo = \"kill\"\nnode = \"relay1\"\nevery = \"1ms\"", "at least 10ms"},
+		{"[[event]]\ndo = \"kill\"\nnode = \"relay1\"\nat = \"1s\"\nevery = \"2562047h47m16.8s\"", "at most 9600h"},
 		{"[[event]]\ndo = \"fill\"\nnode = \"relay1\"", "give kept = true"},
 		{"kept = true\n[[event]]\ndo = \"slow-disk\"\nnode = \"relay1\"", "how much longer the disk takes"},
 		{"[[expect.says]]\nnode = \"relay99\"\ntext = \"x\"", "no node \"relay99\""},
@@ -287,6 +288,12 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(whole))
 	f.Add([]byte("[[event]]\ndo=\"part\"\nnodes=[\"relay1\"]\nat=\"1s\"\n"))
 	f.Add([]byte("length=\"9600h\"\n[[event]]\ndo=\"kill\"\nnode=\"any relay\"\nevery=\"1s\"\n"))
+	f.Add([]byte("length=\"24h\"\n[[event]]\ndo=\"freeze\"\nnode=\"any middle\"\nat=\"1m\"\nevery=\"1m\"\nfor=\"1h\"\nuntil=\"20h\"\n"))
+	f.Add([]byte("[[event]]\ndo=\"kill\"\nnode=\"relay1\"\nat=\"1s\"\nevery=\"2562047h47m16.8s\"\n"))
+	f.Add([]byte("kept=true\n[[event]]\ndo=\"fill\"\nnode=\"any authority\"\n[[event]]\ndo=\"slow-disk\"\nnode=\"relay2\"\nby=\"1s\"\n"))
+	f.Add([]byte("[[event]]\ndo=\"skew\"\nnode=\"client1\"\nby=\"-1h\"\n[[event]]\ndo=\"limit\"\nnodes=[\"any exit\",\"relay1\"]\nrate=\"1kB\"\n[[event]]\ndo=\"restart\"\nnode=\"relay1\"\n"))
+	f.Add([]byte("[[event]]\ndo=\"villain\"\nnode=\"authority1\"\nscript=\"mute\"\nweather=\"\\u0000\\\"\"\n[[villain]]\nnode=\"client1\"\nscript=\"flood\"\nrefused=3\n"))
+	f.Add([]byte("weather=\"storm\"\n[[expect.says]]\nnode=\"relay1\"\ntext=\"full\"\n[[service]]\nname=\"e\"\nkind=\"echo\"\nplace=\"tokyo\"\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := Parse(text)
 		if err != nil {
@@ -300,21 +307,50 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, out)
 		}
-		if twice, _ := again.Encode(); string(twice) != string(out) {
-			t.Fatalf("%s\nbecame\n%s", out, twice)
+		if a, b := fmt.Sprintf("%+v", p), fmt.Sprintf("%+v", again); a != b { // in which no list is as an empty one
+			t.Fatalf("%s\nbecame\n%s\nby\n%s", a, b, out)
 		}
-		if n := len(p.Timetable()); n > 2*mostActs {
-			t.Fatalf("%d acts", n)
+		if draws(p) > 1_000_000 {
+			return // it takes its time
+		}
+		acts := p.Timetable()
+		if len(acts) > 2*mostActs {
+			t.Fatalf("%d acts", len(acts))
+		}
+		for i, a := range acts {
+			if a.At < 0 || a.At > time.Duration(p.Length) || i > 0 && a.At < acts[i-1].At {
+				t.Fatalf("act %d of %d, in a run of %v: %v at %v", i, len(acts), p.Length, a, a.At)
+			}
+			for _, n := range a.Names[:min(len(a.Names), 10)] {
+				if _, ok := p.RoleOf(n); !ok {
+					t.Fatalf("act %d: there is no %q: %v", i, n, a)
+				}
+			}
 		}
 	})
 }
 
+// draws is how many names Timetable may look at.
+func draws(p *Plan) (n int) {
+	for i := range p.Events {
+		e := &p.Events[i]
+		times := 1
+		if e.Every > 0 {
+			times += int(p.Length / e.Every)
+		}
+		n += times * len(e.Targets()) * p.Relays.Count
+	}
+	return n
+}
+
 func FuzzParseVillain(f *testing.F) {
-	f.Add("relay3=tag")
-	f.Add("=")
+	for _, s := range []string{"relay3=tag", "=", "relay3", "a=b=c", ""} {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if v, err := ParseVillain(s); err == nil && v.Node+"="+v.Script != s {
-			t.Errorf("%q became %+v", s, v)
+		v, err := ParseVillain(s)
+		if err == nil && (v.Node+"="+v.Script != s || strings.Contains(v.Node, "=")) || (err == nil) != strings.Contains(s, "=") {
+			t.Errorf("%q became %+v, %v", s, v, err)
 		}
 	})
 }
