@@ -27,10 +27,11 @@ func parseHost(s string) (host, error) {
 		}
 		return host{addr: addr}, nil
 	}
-	name := strings.ToLower(strings.TrimSuffix(s, "."))
-	if !validName(name) {
+	name := strings.TrimSuffix(s, ".")
+	if !validName(name) { // before ToLower, to which a Kelvin sign is a K
 		return host{}, refuse(cell.EndNotFound, "neither a name nor an address")
 	}
+	name = strings.ToLower(name)
 	for _, suffix := range localNames {
 		if name == suffix || strings.HasSuffix(name, "."+suffix) {
 			return host{}, refuse(cell.EndNotFound, "a name that is not for the DNS: ."+suffix)
