@@ -28,7 +28,8 @@ var ErrTooLarge = errors.New("head: the head of a request is larger than it may 
 
 // Read reads from a connection until the head of a request has come whole, and returns that with what came behind it. All of it
 // must come within a time, however slowly, else the error is that of a deadline; more than Most bytes of it are ErrTooLarge. What
-// stands in the head is not looked at, but for cookies, which browsers bring for whatever else is on a machine: they are left out.
+// stands in the head is not looked at, but for cookies, which browsers bring for whatever else is on a machine: they are left out, once
+// "Cookie:" has found its place.
 // It leaves the connection without a deadline for reading.
 func Read(c net.Conn, within time.Duration) ([]byte, error) {
 	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
