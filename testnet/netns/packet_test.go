@@ -86,16 +86,46 @@ func TestAResetIsOfItsConnection(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(testPacket(here, there, 1, 10))
 	f.Add(testPacket(here, there, 1, 0)[:30])
-	f.Fuzz(func(t *testing.T, b []byte) {
+	for _, change := range []func(b []byte){
+		func(b []byte) { b[0] = 0x60 },                  // IPv6
+		func(b []byte) { b[0] = 0x44 },                  // a header too short
+		func(b []byte) { b[0] = 0x46 },                  // with options
+		func(b []byte) { b[3] = 19 },                    // shorter than its header
+		func(b []byte) { b[3]++ },                       // longer than it is
+		func(b []byte) { b[6] = 0x20 },                  // the first fragment
+		func(b []byte) { b[7] = 1 },                     // another one
+		func(b []byte) { b[9] = protoUDP },              // UDP
+		func(b []byte) { b[9] = 1 },                     // ICMP
+		func(b []byte) { b[3] = ipHeader + 3 },          // without whole ports
+		func(b []byte) { b[3] = ipHeader + 19 },         // without a whole header of TCP
+		func(b []byte) { b[ipHeader+12] = 0 },           // of TCP, with no header
+		func(b []byte) { b[ipHeader+12] = 15 << 4 },     // with a header longer than the packet
+		func(b []byte) { b[ipHeader+13] = flagRST },     // a reset
+		func(b []byte) { copy(b[12:], "\xff\xff\xff") }, // of sums that carry
+	} {
+		b := testPacket(here, there, 1, 30)
+		change(b)
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		b := bytes.Clone(packet) // which reset changes
 		h, ok := parse(b)
 		if !ok {
 			return
 		}
-		if h.size > len(b) || h.size < ipHeader {
+		if h.size > len(b) || h.size < ipHeader || h.to != [4]byte(b[16:20]) {
 			t.Fatalf("%+v of %d bytes", h, len(b))
 		}
-		if h.data && reset(b) != ipHeader+tcpHeader {
-			t.Fatal("a reset of another length")
+		if !h.data {
+			return
+		}
+		b = b[:reset(b)]
+		r, ok := parse(b)
+		if !ok || r.data || r.size != ipHeader+tcpHeader || r.size > h.size || r.to != h.to || r.flow != h.flow {
+			t.Fatalf("%+v became %+v, %v", h, r, ok)
+		}
+		if s := b[ipHeader:]; checksum(0, b[:ipHeader]) != 0 || checksum(sum(protoTCP+tcpHeader, b[12:20]), s) != 0 || s[13] != flagRST|flagACK {
+			t.Fatalf("% x is no reset", b)
 		}
 	})
 }
