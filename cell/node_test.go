@@ -186,6 +186,11 @@ func TestLinkSpecIsChecked(t *testing.T) {
 func FuzzIDs(f *testing.F) {
 	for _, s := range []string{someNode.String(), someKey.String(), someNetwork.String(), hex.EncodeToString(someKey[:])} {
 		f.Add(s)
+		f.Add(strings.ToUpper(s))
+		f.Add(s[:len(s)-1])
+		f.Add(s[:len(s)-1] + "z") // bits that say nothing
+		f.Add(s + "=")
+		f.Add(s[:8] + "\n" + s[8:])
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if id, err := cell.ParseNodeID(s); err == nil && id.String() != s {

@@ -1,7 +1,9 @@
 package link_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdh"
 	"errors"
 	"io"
 	"log/slog"
@@ -351,6 +353,10 @@ func TestDialToNoKeyFails(t *testing.T) {
 // FuzzAccept sends anything as a call: it is refused, nothing more than the handshake is read, and nobody panics.
 func FuzzAccept(f *testing.F) {
 	b := linktest.Config(f, "b")
+	var err error
+	if b.Key, err = ecdh.X25519().NewPrivateKey(bytes.Repeat([]byte{1}, 32)); err != nil { // the same in all processes that fuzz: they share the seeds
+		f.Fatal(err)
+	}
 	for _, cfg := range []*link.Config{{}, linktest.Config(f, "a")} {
 		var said []byte
 		na, nb := linktest.Pipe(linktest.Options{Wiretap: func(fromA bool, p []byte) []byte {
@@ -368,6 +374,7 @@ func FuzzAccept(f *testing.F) {
 		f.Add(said)
 		f.Add(said[:len(said)-1426])
 		f.Add(said[:100])
+		f.Add(append(bytes.Clone(said[:len(said)-1426]), make([]byte, 1426)...))
 	}
 	f.Add([]byte{})
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))

@@ -408,6 +408,18 @@ func FuzzReceive(f *testing.F) {
 		message(f, cell.MsgWindow, 1, cell.Window{Limit: 2 << 20}),
 		data(1, 5),
 		{Type: cell.MsgBeginDir}, // of no stream
+		message(f, cell.MsgBegin, 1, web),
+		message(f, cell.MsgConnected, 2, connected),
+		message(f, cell.MsgConnected, 5, connected),
+		message(f, cell.MsgResolved, 1, cell.Resolved{Reason: cell.EndMisc}),
+		message(f, cell.MsgWindow, 1, cell.Window{Limit: 1}),
+		message(f, cell.MsgWindow, 9, cell.Window{Limit: 2 << 20}),
+		message(f, cell.MsgEnd, 9, cell.End{Reason: cell.EndReset}),
+		data(1, cell.MaxData),
+		data(2, 5),
+		data(1, 0),
+		{Type: cell.MsgExtended, Stream: 1},
+		{Type: cell.MsgEnd, Stream: 1, Data: []byte{0xff}},
 	} {
 		f.Add(byte(m.Type), uint16(m.Stream), m.Data)
 	}
@@ -420,17 +432,31 @@ func FuzzReceive(f *testing.F) {
 		relay.Receive(message(t, cell.MsgBegin, 1, web))
 		for _, m := range []*Mux{client, relay} {
 			for range 2 {
-				if err := m.Receive(msg); err != nil && !errors.Is(err, ErrProtocol) {
+				streams, unread := m.Streams(), m.Unread()
+				err := m.Receive(msg)
+				if err != nil && !errors.Is(err, ErrProtocol) {
 					t.Errorf("an error of another kind: %v", err)
 				}
+				switch got := m.Unread() - unread; {
+				case err != nil && (got != 0 || m.Streams() != streams):
+					t.Errorf("%v, but %d bytes of it and %d streams instead of %d are there", err, got, m.Streams(), streams)
+				case got != 0 && (msg.Type != cell.MsgData || got != len(d)):
+					t.Errorf("%d bytes of %v with %d are there", got, msg.Type, len(d))
+				case msg.Type == cell.MsgData && err == nil && (id != 1 || got != len(d)):
+					t.Errorf("%d of %d bytes for stream %d are there", got, len(d), id)
+				}
 				for {
-					if _, ok := next(t, m); !ok {
+					out, ok := next(t, m)
+					if !ok {
 						break
+					}
+					if out.Stream != msg.Stream && !(m == relay && out.Type == cell.MsgConnected && out.Stream == 1) {
+						t.Errorf("%v of stream %d was answered with %v of stream %d", msg.Type, msg.Stream, out.Type, out.Stream)
 					}
 				}
 			}
 			m.Close(errGone)
-			if m.Unread() != 0 || m.Streams() != 0 {
+			if m.Unread() != 0 || m.Streams() != 0 || m.Pending() {
 				t.Error("something is left")
 			}
 		}
