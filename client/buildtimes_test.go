@@ -84,11 +84,27 @@ func TestBuildTimesAreReadBack(t *testing.T) {
 }
 
 func FuzzParseTimes(f *testing.F) {
-	f.Add((&buildTimes{}).encode())
+	none := string((&buildTimes{}).encode())
+	f.Add([]byte(none))
+	for _, with := range []string{"-1", "1000", "1001", "1000, 1", "1.5", "07"} {
+		f.Add([]byte(strings.Replace(none, "[0", "["+with, 1)))
+	}
+	var b buildTimes
+	for i := range 3 * timesMost {
+		b.add(time.Duration(i) * 20 * time.Millisecond)
+	}
+	f.Add(b.encode())
 	f.Add([]byte("counts = [1]"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if b, err := parseTimes(text); err == nil && (b.total > timesMost || b.limit() > buildLimit || b.limit() < leastLimit) {
+		b, err := parseTimes(text)
+		if err != nil {
+			return
+		}
+		if b.total > timesMost || b.limit() > buildLimit || b.limit() < leastLimit {
 			t.Errorf("%+v", b)
+		}
+		if again, err := parseTimes(b.encode()); err != nil || again != b {
+			t.Errorf("%+v became %+v, %v", b, again, err)
 		}
 	})
 }

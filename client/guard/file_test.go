@@ -3,6 +3,7 @@ package guard
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -147,17 +148,40 @@ func FuzzParse(f *testing.F) {
 	f.Add(New(network).Encode())
 	f.Add(lived(f).encode(1))
 	f.Add([]byte("format = 3\n"))
+	text := string(lived(f).Encode())
+	for _, change := range [][2]string{
+		{"\nnetwork = \"", "\nnetwork = \"x"}, {"rank = 1\n", "rank = 2\n"}, {"rank = 1\n", "rank = 0\n"}, {"rank = 0\n", "rank = 1\n"}, {"added = \"2", "added = \"0"},
+		{"circuits = [", "circuits = [0, "}, {"circuits = [", "circuits = [-"}, {"leaves = 0", "leaves = 9"}, {"until = \"\"", "until = \"9999-12-31\""}, {"[[guard]]", "[[guards]]"},
+	} {
+		changed := strings.Replace(text, change[0], change[1], 1)
+		if changed == text {
+			f.Fatalf("%q changes nothing", change)
+		}
+		f.Add([]byte(changed))
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		s, err := Parse(text, network)
-		if err != nil {
-			return
-		}
-		if !bytes.Equal(s.Encode(), text) && !bytes.Equal(s.encode(1), text) {
-			t.Error("what is accepted is not written alike")
-		}
-		s.Update(relays(30), nil, t0, seeded(1))
-		if len(s.sample) > MaxSample {
-			t.Error("too many guards")
+		for _, text := range [][]byte{text, summed(text)} {
+			s, err := Parse(text, network)
+			if err != nil {
+				continue
+			}
+			if !bytes.Equal(s.Encode(), text) && !bytes.Equal(s.encode(1), text) {
+				t.Error("what is accepted is not written alike")
+			}
+			s.Update(relays(30), nil, t0, seeded(1))
+			if len(s.sample) > MaxSample {
+				t.Error("too many guards")
+			}
+			if again, err := Parse(s.Encode(), network); err != nil || !bytes.Equal(again.Encode(), s.Encode()) {
+				t.Errorf("what came of it is not read again: %v\n%s", err, s.Encode())
+			}
 		}
 	})
+}
+
+// summed is a text with the sum that its body has.
+func summed(text []byte) []byte {
+	head, rest, _ := bytes.Cut(text, []byte("\nsum = \""))
+	_, body, _ := bytes.Cut(rest, []byte("\n"))
+	return fmt.Appendf(bytes.Clone(head), "\nsum = %q\n%s", sum(body), body)
 }

@@ -16,6 +16,7 @@ import (
 	"peel/cell"
 	"peel/directory"
 	"peel/directory/dirtest"
+	"peel/directory/strict"
 )
 
 // lists writes a file of lists and returns its name.
@@ -133,15 +134,42 @@ func FuzzLists(f *testing.F) {
 	f.Add("[[allow]]\nrelay = \"27ltz7pdoytuj3kbevaiuthkershqen6dxn4sjpfktlreacrmkpa\"\nreason = \"x\"\nby = \"y\"\n")
 	f.Add("reject = [{address = \"1.1.1.1\", reason = \"x\"}]\n")
 	f.Add("[[reject]\n")
+	f.Add("[[badexit]]\nfamily = \"27ltz7pdoytuj3kbevaiuthkershqen6dxn4sjpfktlreacrmkpa\"\nreason = \"x\"\n[[middleonly]]\naddress = \"2001:db8::1\"\nreason = \"x\"\n")
+	f.Add("[[reject]]\naddress = \"11.1.0.0/8\"\nreason = \"x\"\n[[reject]]\naddress = \"::ffff:1.1.1.1\"\nreason = \"x\"\n")
+	f.Add("[[reject]]\naddress = \"1.1.1.1\"\n[[reject]]\naddress = \"1.1.1.1\"\nreason = \"a\\nb\"\n[[reject]]\nreason = \"x\"\nby = \"\u00e9\"\n")
+	f.Add(strings.Repeat("[[reject]]\naddress = \"1.1.1.1\"\nreason = \"x\"\n", 3))
 	f.Fuzz(func(t *testing.T, text string) {
 		l := new(Lists)
-		if err := l.parse([]byte(text)); err != nil && err.Error() == "" {
-			t.Error("an error without words")
+		if err := l.parse([]byte(text)); err != nil {
+			for _, e := range append([]*strict.Error{err.(*strict.Error)}, err.(*strict.Error).More...) {
+				if e.Text == "" || e.Line > 1+strings.Count(text, "\n") {
+					t.Errorf("line %d: %q", e.Line, e.Text)
+				}
+			}
+			return
 		}
 		if c := l.counts(); c.Allow+c.Reject+c.BadExit+c.MiddleOnly > maxRules {
 			t.Errorf("%+v", c)
 		}
+		for _, of := range []*list{&l.allow, &l.reject, &l.badExit, &l.middleOnly} {
+			for id, r := range of.relays {
+				holdRule(t, r, !id.IsZero() && r.Relay == id && r.Family.IsZero() && !r.Address.IsValid())
+			}
+			for id, r := range of.families {
+				holdRule(t, r, !id.IsZero() && r.Family == id && r.Relay.IsZero() && !r.Address.IsValid())
+			}
+			for _, r := range of.prefixes {
+				holdRule(t, r, r.Address.IsValid() && r.Address == r.Address.Masked() && !r.Address.Addr().Is4In6() && r.Relay.IsZero() && r.Family.IsZero())
+			}
+		}
 	})
+}
+
+// holdRule holds what must be true of a rule that was read.
+func holdRule(t *testing.T, r *Rule, subject bool) {
+	if !subject || r.Reason == "" || len(r.Reason) > maxReason || len(r.By) > maxReason || directory.Said(r.Reason, maxReason) != r.Reason || directory.Said(r.By, maxReason) != r.By {
+		t.Errorf("%+v", r)
+	}
 }
 
 // Lists are loaded while the authority runs: who is rejected is gone and is told why, who is marked has the flag in

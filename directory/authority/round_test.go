@@ -2,6 +2,7 @@ package authority
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -129,13 +130,31 @@ func FuzzParseList(f *testing.F) {
 		v, text := b.net.Vote(i)
 		r.addVote(v, text)
 	}
-	f.Add(r.list())
+	whole := r.list()
+	line := whole[:bytes.IndexByte(whole, '\n')+1]
+	f.Add(whole)
+	f.Add(whole[:len(whole)-1])
+	f.Add(whole[:len(whole)-2])
+	f.Add(bytes.ToUpper(line))
+	f.Add(bytes.Replace(line, []byte(" "), []byte("  "), 1))
+	f.Add(bytes.Repeat(line, directory.MaxAuthorities*evidenceKept))
+	f.Add(bytes.Repeat(line, directory.MaxAuthorities*evidenceKept+1))
 	f.Add([]byte(nil))
 	f.Add([]byte("a b\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		list, err := parseList(text)
-		if err == nil && len(list) > directory.MaxAuthorities*evidenceKept {
+		if err != nil {
+			return
+		}
+		if len(list) > directory.MaxAuthorities*evidenceKept {
 			t.Errorf("%d lines taken", len(list))
+		}
+		var again []byte
+		for _, l := range list {
+			again = fmt.Appendf(again, "%v %v\n", l.authority, l.digest)
+		}
+		if !bytes.Equal(bytes.TrimSuffix(again, []byte("\n")), bytes.TrimSuffix(text, []byte("\n"))) {
+			t.Errorf("%q says\n%s", text, again)
 		}
 	})
 }

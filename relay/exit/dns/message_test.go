@@ -295,9 +295,38 @@ func TestReverseNames(t *testing.T) {
 
 func FuzzAnswers(f *testing.F) {
 	q := ask(f, "a.example.", typeA)
-	for _, records := range [][]string{nil, {"a.example. 60 8.8.8.8"}, {"a.example. 7 CNAME b.example.", "b.example. 300 8.8.8.8"}, {"a.example. 60 TXT x"}} {
+	var many, chain []string
+	for i := range mostKept + 1 {
+		many = append(many, fmt.Sprintf("a.example. 60 8.8.8.%d", i))
+	}
+	for i := range mostAliases + 1 {
+		chain = append(chain, fmt.Sprintf("%c.example. 60 CNAME %c.example.", 'a'+i, 'b'+i))
+	}
+	for _, records := range [][]string{nil, {"a.example. 60 8.8.8.8"}, {"a.example. 7 CNAME b.example.", "b.example. 300 8.8.8.8"}, {"a.example. 60 TXT x"}, many, chain, chain[:mostAliases],
+		{"a.example. 1 CNAME b.example.", "b.example. 1 CNAME a.example."}, {"a.example. 1 CNAME b.example.", "a.example. 1 CNAME c.example."}, {"b.example. 60 8.8.8.8"},
+		{"A.EXAMPLE. 60 8.8.8.8", "a.example. 60 2001:db8::1", "a.example. 60 PTR b.example."}} {
 		f.Add(reply(f, q, records))
 	}
+	for _, change := range []func(*dnsmessage.Header, *dnsmessage.Question){
+		func(h *dnsmessage.Header, _ *dnsmessage.Question) { h.ID++ },
+		func(h *dnsmessage.Header, _ *dnsmessage.Question) { h.Response = false },
+		func(h *dnsmessage.Header, _ *dnsmessage.Question) { h.Truncated = true },
+		func(h *dnsmessage.Header, _ *dnsmessage.Question) { h.OpCode = 1 },
+		func(h *dnsmessage.Header, _ *dnsmessage.Question) { h.RCode = dnsmessage.RCodeNameError },
+		func(h *dnsmessage.Header, _ *dnsmessage.Question) { h.RCode = dnsmessage.RCodeServerFailure },
+		func(_ *dnsmessage.Header, asked *dnsmessage.Question) {
+			asked.Name = dnsmessage.MustNewName("a.example.")
+		},
+		func(_ *dnsmessage.Header, asked *dnsmessage.Question) {
+			asked.Name = dnsmessage.MustNewName("b.example.")
+		},
+		func(_ *dnsmessage.Header, asked *dnsmessage.Question) { asked.Type = dnsmessage.TypeAAAA },
+	} {
+		f.Add(reply(f, q, []string{"a.example. 60 8.8.8.8"}, change))
+	}
+	two := reply(f, q, nil)
+	two[5] = 2 // questions
+	f.Add(append(two, two[12:]...))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		a, err := q.read(msg)
@@ -311,6 +340,15 @@ func FuzzAnswers(f *testing.F) {
 			if !x.Is4() {
 				t.Errorf("%v for a question about IPv4", x)
 			}
+			if b := x.As4(); !bytes.Contains(msg, b[:]) {
+				t.Errorf("%v is not in what came", x)
+			}
+		}
+		if len(a.names) > 0 {
+			t.Errorf("%v for a question about addresses", a.names)
+		}
+		if sent, _ := q.message(); err == nil && (len(msg) < 12 || !bytes.Equal(msg[:2], sent[:2]) || msg[2]&0x80 == 0) {
+			t.Errorf("%x is an answer", msg)
 		}
 	})
 }

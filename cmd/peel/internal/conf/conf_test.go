@@ -160,16 +160,53 @@ func TestDamagedFilesNeverOpenAnExit(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	r := relayFile()
 	f.Add(r.Text())
-	f.Add("network = 1")
-	f.Add("[relay]\nx = 1")
-	path := filepath.Join(f.TempDir(), "node.toml")
+	for _, change := range []func(r *Relay){
+		func(r *Relay) { r.Exit, r.Notice, r.NoticeAt = nil, "", nil },
+		func(r *Relay) { r.Network = "" },
+		func(r *Relay) { r.Keys = "keys\x01\u00e9" },
+		func(r *Relay) { r.Listen = nil },
+		func(r *Relay) { r.Listen, r.Advertise = []string{":9001"}, nil },
+		func(r *Relay) { r.Listen, r.Advertise = []string{"127.0.0.1:0", "name:1"}, nil },
+		func(r *Relay) { r.Bandwidth, r.Burst, r.Quota, r.Period = "1 MB/s", "2 MB", "1.5 TiB", "day" },
+		func(r *Relay) { r.Bandwidth = "1 MB" },
+		func(r *Relay) { r.Memory = "1 MiB" },
+		func(r *Relay) { r.Exit = []string{"accept *:80,443,6660-6669", "reject *:*", "accept 10.0.0.0/8:*"} },
+		func(r *Relay) { r.Resolvers = []string{"dns.example"} },
+		func(r *Relay) { r.Notice = UsualNotice },
+		func(r *Relay) { r.Family = []string{"relay2"} },
+		func(r *Relay) { r.Nickname, r.Contact, r.Log = "re-lay", "a\nb", "loud" },
+		func(r *Relay) { r.Admin, r.State = "unix:admin", "" },
+	} {
+		r := relayFile()
+		change(&r)
+		f.Add(r.Text())
+	}
+	for _, s := range []string{"network = 1", "[relay]\nx = 1", "socks = \"127.0.0.1:9050\"\n", "[[authority]]\nnickname = \"a\"\n", ""} {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
 		var got Relay
-		if err := Load(path, &got); err == nil && (got.Network == "" || len(got.Listen) == 0) {
+		if load("/n/node.toml", []byte(text), &got) != nil {
+			return
+		}
+		if got.Network == "" || got.Keys == "" || len(got.Listen) == 0 {
 			t.Fatal("accepted without what is required")
+		}
+		_, addrs := got.Addrs()
+		_, told := got.Told()
+		_, rate := got.Rate()
+		_, burst := got.AtOnce()
+		_, _, quota := got.Allowance()
+		_, size := Size(got.Memory, LeastRelayMemory)
+		policy, exit := got.Policy()
+		_, servers := got.Servers()
+		_, family := got.Relatives()
+		if err := errors.Join(addrs, told, rate, burst, quota, size, exit, policy.Check(), servers, family); err != nil {
+			t.Fatalf("accepted, and then: %v", err)
+		}
+		var again Relay
+		if err := load("/n/node.toml", []byte(got.Text()), &again); err != nil || again.Text() != got.Text() {
+			t.Fatalf("%v: written and read again, it is\n%s\nwas\n%s", err, again.Text(), got.Text())
 		}
 	})
 }
