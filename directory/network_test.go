@@ -102,6 +102,12 @@ func TestScheduleMayBeLeftOutOrSaidInFractions(t *testing.T) {
 			t.Errorf("%q: %+v, %v", s, n, err)
 		}
 	}
+	for _, start := range []string{"2026-01-01T01:00:00", "2026-01-01", "01:00:00", "7"} { // of this machine's zone, which others need not have
+		_, err := directory.ParseNetwork(fmt.Appendf(nil, "%s[schedule]\nstart = %s\n\n%s", good[:i], start, good[j:]))
+		if err == nil || !strings.Contains(err.Error(), "must be a time of UTC") {
+			t.Errorf("start = %s: %v", start, err)
+		}
+	}
 }
 
 func TestThresholdOfEachSize(t *testing.T) {

@@ -22,9 +22,9 @@ type networkFile struct {
 }
 
 type scheduleTable struct {
-	Start  time.Time `toml:"start"`
-	Period string    `toml:"period"`
-	Voting any       `toml:"voting"`
+	Start  any    `toml:"start"`
+	Period string `toml:"period"`
+	Voting any    `toml:"voting"`
 }
 
 type authorityTable struct {
@@ -110,7 +110,11 @@ func (f *networkFile) network() (*Network, faults) {
 
 // schedule also says which key an error is about.
 func (t *scheduleTable) schedule() (s Schedule, key string, err error) {
-	s.Start = t.Start
+	start, ok := t.Start.(time.Time)
+	if t.Start != nil && !ok || strings.HasSuffix(start.Location().String(), "-local") { // so the TOML library calls this machine's zone, where none is named
+		return s, "start", fmt.Errorf("start: must be a time of UTC, such as 2026-01-01T00:00:00Z")
+	}
+	s.Start = start
 	if t.Period != "" {
 		p, err := time.ParseDuration(t.Period)
 		if err != nil || p <= 0 {
