@@ -212,25 +212,54 @@ func TestDiffsOfRandomHistories(t *testing.T) {
 func FuzzDiff(f *testing.F) {
 	n := dirtest.New(1, 6, dirtest.Authorities(1))
 	next, to := n.Churn(2, n.Consensus, 0.2)
-	text, err := directory.MakeDiff(n.Text, to)
-	if err != nil {
-		f.Fatal(err)
+	for _, to := range [][]byte{to, n.Text} { // the second leads nowhere
+		text, err := directory.MakeDiff(n.Text, to)
+		if err != nil {
+			f.Fatal(err)
+		}
+		seeds(f, text)
+		first, _, _ := bytes.Cut(n.Text[bytes.Index(n.Text, []byte("\nrelay "))+1:], []byte("\nrelay "))
+		for _, changes := range []string{"", "drop 0\n", "drop 5\n", "drop 6\n", "drop 1\ndrop 1\n", "change 0\n", "change 0\nbandwidth 1\n", "change 0\nflags\nbandwidth 1\n", "change 0\nbandwidth 1\nflags\n", "change 5\nversion x\nchange 6\nversion x\n",
+			"change 0\nonion-key x\n", "change 0\nfamily x\n", "drop 0\n" + string(first) + "\n", string(first) + "\n"} {
+			f.Add([]byte(string(text[:bytes.Index(text, []byte("\nheader-signature "))+1+len("header-signature ")+86+1]) + changes))
+		}
 	}
-	seeds(f, text)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d, err := directory.ParseDiff(text)
 		if err != nil {
 			return
 		}
 		printsBack(t, text, d.Append(nil))
+		if c, err := d.Apply(n.Consensus); err == nil && c.Verify(n.Network, c.ValidAfter) == nil && c.Header.Digest() != next.Header.Digest() && c.Header.Digest() != n.Consensus.Header.Digest() {
+			t.Fatal("it leads to a header that nobody signed")
+		}
+		// What it leads to if it begins here and the header fits, which a fuzzer cannot bring about.
+		d.Base, d.Relays = n.Consensus.Header.Digest(), len(n.Consensus.Entries)+len(d.Added)
+		for _, c := range d.Changes {
+			if len(c.Lines) == 0 {
+				d.Relays--
+			}
+		}
+		d.Relays = min(max(d.Relays, 0), directory.MaxRelays)
+		var wrong *directory.RootError
 		c, err := d.Apply(n.Consensus)
+		if errors.As(err, &wrong) && wrong.HaveRelays == wrong.WantRelays {
+			d.Root = wrong.Have
+			c, err = d.Apply(n.Consensus)
+		}
 		if err != nil {
 			return
 		}
-		if again, err := directory.ParseConsensus(c.Append(nil)); err != nil {
-			t.Fatalf("it leads to what is no consensus: %v", err)
-		} else if again.Verify(n.Network, c.ValidAfter) == nil && c.Header.Digest() != next.Header.Digest() {
-			t.Fatal("it leads to a header that nobody signed")
+		led := c.Append(nil)
+		if again, err := directory.ParseConsensus(led); err != nil || !bytes.Equal(again.Append(nil), led) {
+			t.Fatalf("it leads to what is no consensus: %v\n%s", err, led)
+		}
+		made, err := directory.MakeDiff(n.Text, led)
+		if err != nil {
+			t.Fatalf("there is no diff to where it leads: %v", err)
+		}
+		if c, err := parseDiff(t, made).Apply(n.Consensus); err != nil || !bytes.Equal(c.Append(nil), led) {
+			t.Fatalf("the diff that is made leads elsewhere: %v", err)
 		}
 	})
 }

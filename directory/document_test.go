@@ -288,6 +288,8 @@ func resign(context string, text []byte, key ed25519.PrivateKey) []byte {
 	return fmt.Appendf(bytes.Clone(body), "signature %s\n", base64.RawStdEncoding.EncodeToString(sig))
 }
 
+var counted = regexp.MustCompile("\nrelays [0-9]+\nroot [0-9a-f]+")
+
 // reroot makes the header of a changed consensus fit its entries.
 func reroot(text []byte) []byte {
 	head, body, _ := bytes.Cut(text, []byte("\nrelay "))
@@ -302,7 +304,7 @@ func reroot(text []byte) []byte {
 		stored = append(stored, more...)
 	}
 	root, _ := tlog.TreeHash(int64(len(entries)), stored)
-	head = regexp.MustCompile("\nrelays [0-9]+\nroot [0-9a-f]+").ReplaceAll(head, fmt.Appendf(nil, "\nrelays %d\nroot %x", len(entries), root[:]))
+	head = counted.ReplaceAll(head, fmt.Appendf(nil, "\nrelays %d\nroot %x", len(entries), root[:]))
 	return fmt.Appendf(nil, "%s\nrelay %s", head, body)
 }
 

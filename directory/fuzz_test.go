@@ -2,7 +2,8 @@ package directory_test
 
 import (
 	"bytes"
-	"crypto/ed25519"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -17,6 +18,11 @@ func seeds(f *testing.F, text []byte) {
 	f.Add(bytes.Replace(text, []byte(" "), []byte("  "), 1))
 	f.Add(bytes.Replace(text, []byte("\n"), []byte("\r\n"), -1))
 	f.Add([]byte(nil))
+	for line := range bytes.Lines(text) { // each left out, there twice, and of one letter more
+		f.Add(bytes.Replace(text, line, nil, 1))
+		f.Add(bytes.Replace(text, line, append(line[:len(line):len(line)], line...), 1))
+		f.Add(bytes.Replace(text, line, append(bytes.TrimSuffix(line, []byte("\n")), "0\n"...), 1))
+	}
 }
 
 // printsBack fails the test if a text that parses is printed in another way.
@@ -26,10 +32,20 @@ func printsBack(t *testing.T, text, again []byte) {
 	}
 }
 
-// fuzzSigned gives a parser what the fuzzer makes, as it is and signed.
-func fuzzSigned[D interface{ Append([]byte) []byte }](f *testing.F, context string, key ed25519.PrivateKey, parse func([]byte) (D, error)) {
+// fuzzSigned gives a parser what the fuzzer makes, as it is and signed by each of those who signed the seeds.
+func fuzzSigned[D interface{ Append([]byte) []byte }](f *testing.F, parse func([]byte) (D, error), good ...document) {
+	for _, d := range good {
+		if !bytes.Equal(d.mend(d.text), d.text) {
+			f.Fatalf("%s: another signs it", d.name)
+		}
+		seeds(f, d.text)
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		for _, text := range [][]byte{text, resign(context, text, key)} {
+		texts := [][]byte{text}
+		for _, d := range good {
+			texts = append(texts, d.mend(text))
+		}
+		for _, text := range texts {
 			if d, err := parse(text); err == nil {
 				printsBack(t, text, d.Append(nil))
 			}
@@ -38,28 +54,29 @@ func fuzzSigned[D interface{ Append([]byte) []byte }](f *testing.F, context stri
 }
 
 func FuzzDescriptor(f *testing.F) {
-	seeds(f, documents()[0].text)
-	seeds(f, documents()[1].text)
-	key := dirtest.New(1, 1).Relays[0].Identity
-	fuzzSigned(f, "peel descriptor v1\n", key, directory.ParseDescriptor)
+	d := documents()
+	fuzzSigned(f, directory.ParseDescriptor, d[0], d[1])
 }
 
 func FuzzCertificate(f *testing.F) {
-	seeds(f, dirtest.New(3, 0, dirtest.Authorities(1)).Authorities[0].Certificate.Append(nil))
-	key := dirtest.New(1, 0).Authorities[0].Identity
-	fuzzSigned(f, "peel certificate v1\n", key, directory.ParseCertificate)
+	fuzzSigned(f, directory.ParseCertificate, documents()[3])
 }
 
 func FuzzRelayCertificate(f *testing.F) {
-	seeds(f, documents()[2].text)
-	key := dirtest.New(1, 1).Relays[0].Identity
-	fuzzSigned(f, "peel relay certificate v1\n", key, directory.ParseRelayCertificate)
+	fuzzSigned(f, directory.ParseRelayCertificate, documents()[2])
 }
 
 func FuzzVote(f *testing.F) {
 	n := dirtest.New(1, 2, dirtest.Authorities(1))
-	_, text := n.Vote(0)
+	vote, text := n.Vote(0)
+	if vote.Certificate != n.Authorities[0].Certificate || !bytes.Equal(resign("peel vote v1\n", text, n.Authorities[0].Signing), text) {
+		f.Fatal("another signs it")
+	}
 	seeds(f, text)
+	for _, with := range []string{"param new-thing -1\n", "param distinct-subnets 2\n", "param x 1\nparam x 1\n", "shared-random-commit 1 x y\n"} {
+		f.Add(bytes.Replace(text, []byte("\npeel-certificate"), []byte("\n"+with+"peel-certificate"), 1))
+	}
+	f.Add(bytes.Replace(text, []byte("\ndescriptor "), []byte("\nmeasured 7\ndescriptor "), 1))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, text := range [][]byte{text, resign("peel vote v1\n", text, n.Authorities[0].Signing)} {
 			v, err := directory.ParseVote(text)
@@ -69,7 +86,7 @@ func FuzzVote(f *testing.F) {
 			printsBack(t, text, v.Append(nil))
 			again := *v
 			if again.Certificate == n.Authorities[0].Certificate {
-				if _, err := again.Sign(n.Authorities[0].Signing); err != nil {
+				if signed, err := again.Sign(n.Authorities[0].Signing); err != nil || !bytes.Equal(signed, text) {
 					t.Fatalf("what was parsed is not signed: %v", err)
 				}
 			}
@@ -81,37 +98,50 @@ func FuzzSignedHeader(f *testing.F) {
 	n := dirtest.New(1, 2)
 	seeds(f, n.Consensus.SignedHeader.Append(nil))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if h, err := directory.ParseSignedHeader(text); err == nil {
-			printsBack(t, text, h.Append(nil))
-			h.Verify(n.Network, h.ValidAfter)
+		h, err := directory.ParseSignedHeader(text)
+		if err != nil {
+			return
+		}
+		printsBack(t, text, h.Append(nil))
+		if h.Verify(n.Network, h.ValidAfter) == nil && h.Header.Digest() != n.Consensus.Header.Digest() {
+			t.Fatal("a header that nobody signed was taken")
 		}
 	})
 }
 
 func FuzzConsensus(f *testing.F) {
 	n := dirtest.New(1, 2, dirtest.Authorities(1))
+	if !bytes.Equal(reroot(n.Text), n.Text) {
+		f.Fatal("it has another root")
+	}
 	seeds(f, n.Text)
 	f.Fuzz(func(t *testing.T, text []byte) {
-		c, err := directory.ParseConsensus(text)
-		if err != nil {
-			return
-		}
-		printsBack(t, text, c.Append(nil))
-		if again, err := c.Encode(); err != nil || !bytes.Equal(again, text) {
-			t.Fatalf("what was parsed is not encoded: %v", err)
-		}
-		if _, err := c.Usable(n.Network, c.ValidAfter); err == nil && c.Header.Digest() != n.Consensus.Header.Digest() {
-			t.Fatal("a header that nobody signed was taken")
+		for _, text := range [][]byte{text, reroot(text)} {
+			c, err := directory.ParseConsensus(text)
+			if err != nil {
+				continue
+			}
+			printsBack(t, text, c.Append(nil))
+			if again, err := c.Encode(); err != nil || !bytes.Equal(again, text) {
+				t.Fatalf("what was parsed is not encoded: %v", err)
+			}
+			if _, err := c.Usable(n.Network, c.ValidAfter); err == nil && c.Header.Digest() != n.Consensus.Header.Digest() {
+				t.Fatal("a header that nobody signed was taken")
+			}
 		}
 	})
 }
 
 func FuzzNetwork(f *testing.F) {
-	text, err := dirtest.New(1, 0, dirtest.Authorities(1)).Network.Encode()
+	text, err := dirtest.New(1, 0, dirtest.Authorities(2)).Network.Encode()
 	if err != nil {
 		f.Fatal(err)
 	}
 	seeds(f, text)
+	for _, schedule := range []string{"", "period = \"90s\"\nvoting = 0.25", "voting = \"100ms\"", "voting = \"1ns\"", "voting = 7", "period = \"1.5s\"", "period = \"x\"",
+		"start = 2026-01-01T00:00:00+01:30", "start = 2026-01-01T00:00:00", "start = 2026-01-01", "start = 07:32:00", "start = 1969-12-31T23:59:59Z", "start = 2026-01-01T00:00:00.5Z"} {
+		f.Add(scheduled.ReplaceAll(text, []byte("\n[schedule]\n"+schedule+"\n\n[[authority]]")))
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		n, err := directory.ParseNetwork(text)
 		if err != nil {
@@ -122,33 +152,50 @@ func FuzzNetwork(f *testing.F) {
 			t.Fatal(err)
 		}
 		m, err := directory.ParseNetwork(again)
-		if err != nil || m.ID() != n.ID() || m.Schedule != n.Schedule {
+		if err != nil || m.ID() != n.ID() || !reflect.DeepEqual(m, n) {
 			t.Fatalf("came back otherwise: %v\n%s", err, again)
 		}
 	})
 }
 
+// scheduled is the schedule in a network.toml.
+var scheduled = regexp.MustCompile(`(?s)\n\[schedule\].*?\n\[\[authority\]\]`)
+
 func FuzzRule(f *testing.F) {
-	for _, s := range []string{"accept *:80", "reject 10.0.0.0/8:1-1024", "accept [2001:db8::]/32:*", "accept", "reject *:0"} {
+	for _, s := range []string{"accept *:80", "reject 10.0.0.0/8:1-1024", "accept [2001:db8::]/32:*", "accept", "reject *:0", "accept *:80,443,6660-6669", "accept 1.2.3.4:1-65535", "accept *:2-1",
+		"accept *:080", "accept *:65536", "accept *:25-", "accept 10.1.0.0/8:*", "accept 1.2.3.4/32:25", "accept 1.2.3.4/33:25", "accept [1.2.3.4]:25", "accept ::1:25", "accept [fe80::1%x]:25",
+		"accept [::ffff:1.2.3.4]:25", "allow *:*", "accept *:*,25", "accept *:" + strings.Repeat("1,", directory.MaxRules) + "1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if r, err := directory.ParseRule(s); err == nil && r.String() != s {
-			t.Fatalf("%q came back as %q", s, r)
-		}
-		if p, err := directory.ParsePolicy([]string{"reject *:25", s}); err == nil {
-			if err := p.Check(); err != nil {
-				t.Fatal(err)
+		if r, err := directory.ParseRule(s); err == nil {
+			if r.String() != s {
+				t.Fatalf("%q came back as %q", s, r)
 			}
-			if p.AllowsPort(25) {
-				t.Fatalf("%v allows what it rejects first", p)
+			if p := (directory.Policy{r}); p.AllowsPort(r.Lo) != r.Accept || p.AllowsPort(r.Hi) != r.Accept {
+				t.Fatalf("%q: of its own ports it says the contrary", s)
+			}
+		}
+		p, err := directory.ParsePolicy([]string{"reject *:25", s})
+		if err != nil {
+			return
+		}
+		if err := p.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if p.AllowsPort(25) {
+			t.Fatalf("%v allows what it rejects first", p)
+		}
+		for _, r := range p {
+			if again, err := directory.ParseRule(r.String()); err != nil || again != r {
+				t.Fatalf("%q of %q came back as %q, %v", r, s, again, err)
 			}
 		}
 	})
 }
 
 func FuzzFlags(f *testing.F) {
-	for _, s := range []string{"", "Running", "Exit Fast Guard", "Guard Fast", "fast"} {
+	for _, s := range []string{"", "Running", "Exit Fast Guard", "Guard Fast", "fast", "Fast Fast", "Fast ", " Fast", directory.AllFlags.String()} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -161,6 +208,8 @@ func FuzzFlags(f *testing.F) {
 func FuzzDigest(f *testing.F) {
 	f.Add(strings.Repeat("0f", 32))
 	f.Add("0F")
+	f.Add(strings.Repeat("0F", 32))
+	f.Add(strings.Repeat("0g", 32))
 	f.Fuzz(func(t *testing.T, s string) {
 		if d, err := directory.ParseDigest(s); err == nil && d.String() != s {
 			t.Fatalf("%q came back as %q", s, d)

@@ -180,12 +180,14 @@ func TestProofTextsThatAreRefused(t *testing.T) {
 func FuzzProof(f *testing.F) {
 	c := dirtest.New(1, 9).Consensus
 	seeds(f, proof(f, c, c.Entries[3].ID, near(c.Entries[6].ID, 1)).Append(nil))
+	seeds(f, proof(f, c, c.Entries[0].ID, c.Entries[8].ID).Append(nil))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := directory.ParseProof(text)
 		if err != nil {
 			return
 		}
 		printsBack(t, text, p.Append(nil))
+		p.Consensus = c.Header.Digest() // another is refused at once
 		if p.Verify(&c.Header) != nil {
 			return
 		}
@@ -193,6 +195,11 @@ func FuzzProof(f *testing.F) {
 			e := &p.Leaves[i].Entry
 			if have, ok := c.Lookup(e.ID); !ok || !bytes.Equal(have.Append(nil), e.Append(nil)) {
 				t.Fatalf("shows relay %s, which is not there so", e.ID)
+			}
+		}
+		for i := range c.Entries {
+			if e, err := p.Lookup(&c.Header, c.Entries[i].ID); e == nil && err == nil {
+				t.Fatalf("says that relay %s is not there", c.Entries[i].ID)
 			}
 		}
 	})

@@ -63,10 +63,13 @@ func FuzzReachRequest(f *testing.F) {
 	for _, q := range reachRequests() {
 		seeds(f, q.Append(nil))
 	}
+	f.Add([]byte(directory.UnreachedSilent))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if q, err := directory.ParseReachRequest(text); err == nil {
 			printsBack(t, text, q.Append(nil))
 		}
-		_, _ = directory.ParseUnreached(string(text))
+		if u, err := directory.ParseUnreached(string(text)); err == nil && (string(u) != string(text) || u == "") {
+			t.Fatalf("%q became %q", text, u)
+		}
 	})
 }
