@@ -287,6 +287,7 @@ stays in the key folder, unprotected, and the authority certifies its signing ke
 	phrase.flags(c)
 	c.Flags().StringVar(&advertise, "advertise", "", "`address` where others reach the authority")
 	c.Flags().StringSliceVar(&f.Listen, "listen", usualListen(nil), "`address` where links arrive; beside an advertised one of IPv6 [::]:9001 too, unless it is given")
+	required(c, "nickname", "advertise")
 	return c
 }
 
@@ -346,6 +347,9 @@ func initNetworkCommand() *cobra.Command {
 			}
 			if err := checkPeriod(period); err != nil {
 				return err
+			}
+			if port == 0 {
+				return &usageError{errors.New("--port 0: give 1 to 65535")}
 			}
 			l, err := testnet.Plan("local", size, testnet.Loopback(port), time.Time{}, period, 0, time.Now())
 			if err != nil {

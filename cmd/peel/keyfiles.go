@@ -64,16 +64,21 @@ func readFile(path string) ([]byte, error) {
 
 // putNew writes a file that must not have been there, as a whole or not at all. Only its owner can read it.
 func putNew(path string, text []byte) error {
+	if err := checkNew(path); err != nil {
+		return err
+	}
+	return cache.WriteFile(path, text)
+}
+
+// checkNew says why putNew would not write a file.
+func checkNew(path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			err = fs.ErrExist
 		}
 		return about(path, "%w: nothing was written", err)
 	}
-	if err := folderFault(filepath.Dir(path)); err != nil {
-		return err
-	}
-	return cache.WriteFile(path, text)
+	return folderFault(filepath.Dir(path))
 }
 
 // signingPairs are the certificates of a key folder whose signing keys are there too. Files that hold no certificate are told of.

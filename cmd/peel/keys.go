@@ -78,6 +78,9 @@ func keysCreate() *cobra.Command {
 }
 
 func newSealedIdentity(path string, p *passphrase, c asker) (ed25519.PrivateKey, error) {
+	if err := checkNew(path); err != nil { // before somebody thinks of a passphrase
+		return nil, err
+	}
 	phrase, err := p.get("the new identity in "+path, true, c)
 	if err != nil {
 		return nil, err
@@ -285,6 +288,9 @@ func keysExport() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := checkNew(out); err != nil {
+				return err
+			}
 			p, err := phrase.get("the identity in "+out, true, c)
 			if err != nil {
 				return err
@@ -328,6 +334,9 @@ func keysBackup() *cobra.Command {
 					return onTheLine(err)
 				}
 				return about(args[0], "no keys here")
+			}
+			if err := checkNew(out); err != nil {
+				return err
 			}
 			p, err := phrase.get("the backup in "+out, true, c)
 			if err != nil {

@@ -58,7 +58,11 @@ func (p *passphrase) read(what string, isNew bool, c asker) ([]byte, error) {
 	}
 	in := int(os.Stdin.Fd())
 	if !term.IsTerminal(in) {
-		return nil, &usageError{fmt.Errorf("no passphrase for %s: there is no terminal to ask on; set %s or give --passphrase-file", what, env)}
+		or := " or give --passphrase-file"
+		if p.env != "" { // that file has another
+			or = ""
+		}
+		return nil, &usageError{fmt.Errorf("no passphrase for %s: there is no terminal to ask on; set %s%s", what, env, or)}
 	}
 	b, err := ask(c, in, "Passphrase for "+what+": ")
 	if err != nil || !isNew {

@@ -48,7 +48,7 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
   peel testnet -- curl -sS http://127.0.0.1:8000/file`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 && c.ArgsLenAtDash() != 0 {
-				return &usageError{fmt.Errorf("unknown argument %q%s: a command to run comes after --, as in: peel testnet -- curl URL", args[0], meantVerb(c, args[0]))}
+				return &usageError{fmt.Errorf("there is nothing to do with %q%s (a command to run comes after --, as in: peel testnet -- curl URL)", args[0], meantVerb(c, args[0]))}
 			}
 			return nil
 		},

@@ -93,7 +93,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"help sttus":                           `did you mean "peel status"?`,
 		"completion tcsh":                      `there is no command "peel completion tcsh"`,
 		"testnet rum":                          `did you mean "peel testnet run"?`,
-		"testnet curl -sS URL":                 `unknown argument "curl": a command to run comes after --`,
+		"testnet curl -sS URL":                 `there is nothing to do with "curl" (a command to run comes after --`,
 		"testnet --realys 3":                   "there is no flag --realys; did you mean --relays?",
 		"testnet -relays 3":                    "there is no flag -relays; did you mean --relays?",
 		"top":                                  `did you mean "peel testnet top"?`,

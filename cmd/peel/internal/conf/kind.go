@@ -230,7 +230,7 @@ func meantForNode(text []byte) error {
 		}
 	}
 	if _, err := directory.ParseNetwork(text); err == nil {
-		return errors.New("this is a network file, not the file that names it")
+		return errors.New("this is a network file: name the file of a node, or of a plan")
 	}
 	return nil
 }
