@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"peel/cell"
 	"peel/directory"
@@ -173,9 +172,8 @@ func (t *relayTally) reset() {
 func (t *relayTally) add(known directory.Flags, e *directory.VoteEntry) {
 	t.entries = append(t.entries, e)
 	t.known = append(t.known, known)
-	said := *e
-	said.Flags, said.Bandwidth, said.Measured, said.Addrs = 0, 0, 0, nil
-	said.Descriptor, said.Published = directory.Digest{}, time.Time{} // one published again says the same
+	said := e.Entry // not the descriptor's digest and time: one published again says the same
+	said.Flags, said.Bandwidth, said.Addrs = 0, 0, nil
 	t.texts = said.Append(t.texts)
 	t.ends = append(t.ends, len(t.texts))
 	t.bandwidth = append(t.bandwidth, e.Bandwidth)

@@ -189,6 +189,22 @@ func TestTally(t *testing.T) {
 	}
 }
 
+// Two and two say different things of one descriptor, so two of them lie: the greater text of the entry counts, and nothing that no
+// entry of a consensus has.
+func TestTheGreaterTextOfADescriptorCounts(t *testing.T) {
+	b := newBallot(4, 6)
+	id := b.votes[0].Relays[0].ID
+	for i, v := range b.votes {
+		v.Relays[0].Family, v.Relays[0].Policy = nil, nil
+		if i%2 == 0 {
+			v.Relays[0].Policy = directory.Policy{{Accept: true, Lo: 80, Hi: 80}}
+		}
+	}
+	if e, ok := b.tally(t).Lookup(id); !ok || len(e.Policy) != 1 {
+		t.Errorf("relay 0 is listed: %v, with rules %v; the entry with a rule begins with the one without, and so is the greater", ok, e.Policy)
+	}
+}
+
 func TestTallyHeader(t *testing.T) {
 	b := newBallot(5, 9)
 	c := b.tally(t)
