@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"crypto/ecdh"
+	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -143,15 +144,23 @@ func (r *Relay) work(p *pace, j *job) {
 	}
 }
 
+var errForeignKey = errors.New("it is for an onion key that is none of ours: is the other's directory old?")
+
+// failed refuses a CREATE that nothing can be made of. Only the log says what is wrong with it, and not from where it came.
+func (r *Relay) failed(h *handshake, why error) (whole bool) {
+	r.stats.HandshakesFailed.Add(1)
+	r.log.Debug("CREATE refused", "key", h.key, "why", why)
+	refuse(h.circ, cell.DestroyProtocol)
+	return false
+}
+
 // respond is the relay's half of the circuit handshake (spec/handshake.md). It says whether the keys were agreed on.
 func (r *Relay) respond(h *handshake, of owner) (whole bool) {
 	contain.Point("relay: create")
 	r.stats.Waits.add(time.Since(h.came))
 	key := r.onionKey(h.key)
 	if key == nil {
-		r.stats.HandshakesFailed.Add(1)
-		refuse(h.circ, cell.DestroyProtocol)
-		return false
+		return r.failed(h, errForeignKey)
 	}
 	reply, secrets, err := hybrid.Respond(hybrid.Config{
 		Pattern:  hybrid.NK,
@@ -159,9 +168,7 @@ func (r *Relay) respond(h *handshake, of owner) (whole bool) {
 		Static:   key,
 	}, h.request, nil)
 	if err != nil {
-		r.stats.HandshakesFailed.Add(1)
-		refuse(h.circ, cell.DestroyProtocol)
-		return false
+		return r.failed(h, err)
 	}
 	k := secrets.Expand(circuit.KeyLabel, 2*layer.KeySize)
 	secrets.Erase()

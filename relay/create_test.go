@@ -3,6 +3,7 @@ package relay
 import (
 	"crypto/ecdh"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -19,16 +20,22 @@ import (
 )
 
 func TestCreatesThatAreRefused(t *testing.T) {
-	for name, change := range map[string]func(h *circuit.Hop){
-		"a key that the relay does not have": func(h *circuit.Hop) { h.OnionKey[0] ^= 1 },
-		"a relay of another name":            func(h *circuit.Hop) { h.ID[0] ^= 1 },
-		"the link key":                       func(h *circuit.Hop) { h.OnionKey = h.LinkKey },
+	for name, c := range map[string]struct {
+		change func(h *circuit.Hop)
+		logged string
+	}{
+		"a key that the relay does not have": {func(h *circuit.Hop) { h.OnionKey[0] ^= 1 }, "an onion key that is none of ours"},
+		"a relay of another name":            {func(h *circuit.Hop) { h.ID[0] ^= 1 }, "it does not verify"},
+		"the link key":                       {func(h *circuit.Hop) { h.OnionKey = h.LinkKey }, "an onion key that is none of ours"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, 2)
+				var log lockedLog
+				w := newWorld(t, 2, func(_ int, cfg *Config) {
+					cfg.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				})
 				bad := w.hops[0]
-				change(&bad)
+				c.change(&bad)
 				client := w.connect(0)
 				if _, err := w.open(client, bad); err == nil || err.Error() != "destroyed (none)" {
 					t.Errorf("a client was told %v", err)
@@ -44,6 +51,9 @@ func TestCreatesThatAreRefused(t *testing.T) {
 				}
 				if n := w.relays[0].Stats().HandshakesFailed.Load(); n != 2 {
 					t.Errorf("%d failures were counted", n)
+				}
+				if n := strings.Count(log.String(), c.logged); n != 2 {
+					t.Errorf("the log says %d times, not twice, that %s:\n%s", n, c.logged, log.String())
 				}
 			})
 		})
