@@ -142,7 +142,7 @@ func TestDamagedFiles(t *testing.T) {
 				t.Errorf("no file %s was damaged", kind)
 			}
 		}
-		left := []string{".signed123", ".measured123", ".descriptors123", ".shared-random123", ".history123"}
+		left := []string{".signed.peel-123", ".measured.peel-123", ".descriptors.peel-123", ".shared-random.peel-123", ".history.peel-123"}
 		for _, name := range left {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
 				t.Fatal(err)
