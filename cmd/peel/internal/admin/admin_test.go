@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // folder is a short one: the path of a socket has a bound.
@@ -400,4 +401,29 @@ func TestAnAnswerIsReadToItsBound(t *testing.T) {
 	}
 	a.Most = size + 100
 	get(t, a, "/status")
+}
+
+// Of a node that is stopped, and of a question that its asker ends, is told what happened, and not the request by which it was asked.
+func TestANodeThatDoesNotAnswerIsToldAsThat(t *testing.T) {
+	dir := folder(t)
+	path := filepath.Join(dir, SocketFile)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := NewAsker(Find(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := a.Get(ctx, "/status"); !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "http://") {
+		t.Error(err)
+	}
+	a.http.Timeout = time.Millisecond
+	var no *NotRunning
+	if _, err := a.Get(t.Context(), "/status"); !errors.As(err, &no) || !strings.HasPrefix(err.Error(), path+": the node has not answered") {
+		t.Error(err)
+	}
 }

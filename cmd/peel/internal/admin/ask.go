@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -39,6 +40,9 @@ func Find(dir string) string {
 			return path
 		}
 	}
+	if st, err := os.Stat(filepath.Join(dir, "state")); err == nil && st.IsDir() {
+		dir = filepath.Join(dir, "state")
+	}
 	return filepath.Join(dir, SocketFile)
 }
 
@@ -55,6 +59,9 @@ func (e *NotRunning) Error() string {
 		why = "there is no such socket"
 	case errors.Is(e.Err, fs.ErrPermission):
 		return fmt.Sprintf("%s: permission denied, for it is another user's: ask as the user that the node runs as, or as root", e.Path)
+	}
+	if os.IsTimeout(e.Err) {
+		return fmt.Sprintf("%s: the node has not answered for %v: it is stopped, or has too much to do", e.Path, askWithin)
 	}
 	return fmt.Sprintf("%s: %s: is the node running?", e.Path, why)
 }
@@ -110,6 +117,13 @@ func (a *Asker) ask(ctx context.Context, method, page string) ([]byte, error) {
 	w, err := a.http.Do(r)
 	if err != nil {
 		if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil, &NotRunning{a.path, err}
+		}
+		var asked *url.Error // which begins with an address that nobody typed
+		if errors.As(err, &asked) {
+			err = asked.Err
+		}
+		if os.IsTimeout(err) && ctx.Err() == nil {
 			return nil, &NotRunning{a.path, err}
 		}
 		return nil, err
