@@ -246,7 +246,7 @@ func (a *Authority) load() error {
 		return err
 	}
 	if good+bad > 0 {
-		a.log.Info("descriptors loaded", "relays", good, "too-old-or-damaged", bad)
+		a.log.Info("descriptors loaded", "relays", good, "refused-or-damaged", bad)
 	}
 	return nil
 }
@@ -264,6 +264,8 @@ func (a *Authority) loadVotes() error {
 			}
 			v, err := a.parseVote(text)
 			switch {
+			case err == nil && info.ID == a.self && i == 0: // of whatever period: the clock may be wrong now
+				a.voter.remember(heldVote{vote: v, text: text})
 			case err == nil && v.ValidAfter.Equal(a.voter.round.period.ValidAfter):
 				a.voter.round.addVote(v, text)
 			case err != nil && info.ID == a.self && i == 0:

@@ -94,9 +94,17 @@ func (a *Authority) do(act action) error {
 
 // makeVote makes our vote for a period.
 func (a *Authority) makeVote(m *makeVote) (*directory.Vote, []byte, error) {
-	now, p, c := a.now(), &m.period, a.credentials.Load()
+	now, p := a.now(), &m.period
+	if _, _, err := a.cache.Usable(now); err == nil { // so the clock is right, and what is old by it may go
+		a.store.expire(now)
+		a.expireMeasured(now)
+	}
+	if err := a.certifyAnew(now); err != nil {
+		return nil, nil, err
+	}
+	c := a.credentials.Load()
 	list := a.store.candidates(p.Collect, now)
-	a.addMeasured(list, now)
+	a.addMeasured(list)
 	v := &directory.Vote{
 		Network: a.network, ValidAfter: p.ValidAfter, Published: now.UTC().Truncate(time.Second),
 		Methods: []int{Method}, KnownFlags: directory.AllFlags, Params: a.cfg.Params, Shared: m.shared, Commitments: m.commitments, Certificate: c.cert,

@@ -96,13 +96,19 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // addMeasured puts into a vote's candidates what we measured.
-func (a *Authority) addMeasured(list []candidate, now time.Time) {
+func (a *Authority) addMeasured(list []candidate) {
 	a.samplesMu.Lock()
 	defer a.samplesMu.Unlock()
-	a.samples.expire(now)
 	for i := range list {
 		list[i].measured = a.samples.estimate(list[i].desc.ID)
 	}
+}
+
+// expireMeasured forgets what was measured too long ago.
+func (a *Authority) expireMeasured(now time.Time) {
+	a.samplesMu.Lock()
+	defer a.samplesMu.Unlock()
+	a.samples.expire(now)
 }
 
 // loadMeasured takes in what was measured in the life before.

@@ -40,24 +40,20 @@ func newRandom(n cell.NetworkID, self cell.NodeID) *random {
 	}
 }
 
+// keeps says whether what is known of another run is of use in a run: that of the one before; and, where no consensus says that this run
+// can be now, so that the clock may be wrong, that of the run of the newest one and those beside it.
+func (r *random) keeps(old, run uint64) bool {
+	newest := r.shared.Run
+	sure := newest == 0 || run == newest || run == newest+1
+	return old == run || old+1 == run || !sure && old+1 >= newest && old <= newest+1
+}
+
 // prepare makes our commitment for a run, in the first half of it and if there is none yet, and
-// forgets all of runs before the last. It says whether there is a new secret to be saved.
+// forgets all of runs that are of no use any more. It says whether there is a new secret to be saved.
 func (r *random) prepare(run uint64, round int, secret func() [32]byte) bool {
-	for key := range r.commitments {
-		if key.run+1 < run || key.run > run {
-			delete(r.commitments, key)
-		}
-	}
-	for key := range r.broken {
-		if key.run+1 < run || key.run > run {
-			delete(r.broken, key)
-		}
-	}
-	for old := range r.secrets {
-		if old+1 < run || old > run {
-			delete(r.secrets, old)
-		}
-	}
+	maps.DeleteFunc(r.commitments, func(k commitKey, _ directory.Commitment) bool { return !r.keeps(k.run, run) })
+	maps.DeleteFunc(r.broken, func(k commitKey, _ bool) bool { return !r.keeps(k.run, run) })
+	maps.DeleteFunc(r.secrets, func(old uint64, _ [32]byte) bool { return !r.keeps(old, run) })
 	if _, ok := r.secrets[run]; ok || round >= directory.CommitRounds {
 		return false
 	}
@@ -76,6 +72,9 @@ func (r *random) prepare(run uint64, round int, secret func() [32]byte) bool {
 func (r *random) lines(run uint64, round int) []directory.Commitment {
 	var list []directory.Commitment
 	for key, c := range r.commitments {
+		if key.run != run && key.run+1 != run {
+			continue // of a clock that was wrong, or is
+		}
 		if secret, ok := r.secrets[key.run]; ok && key.authority == r.self && (key.run < run || round >= directory.CommitRounds) {
 			if ours := directory.Commit(r.network, key.run, r.self, secret); ours.Commit == c.Commit {
 				c = ours

@@ -234,8 +234,14 @@ func (s *store) newPeriod(p Period) {
 	defer s.mu.Unlock()
 	s.since = p.Collect.Add(p.Collect.Sub(p.ValidAfter))
 	for _, k := range s.relays {
+		if k.reached.After(p.ValidAfter) { // by a clock that was ahead
+			k.reached = p.Collect
+		}
 		s.settle(k, k.there, k.failed)
 		if k.on != nil {
+			if k.due.After(p.FreshUntil) {
+				k.due = p.Collect
+			}
 			s.plan(k, k.due)
 		}
 	}

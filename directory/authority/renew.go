@@ -86,6 +86,19 @@ func (a *Authority) takeKeys(cfg *Config) error {
 	return nil
 }
 
+// certifyAnew makes another signing key where the identity is at hand and the certificate does not hold now: it was made by a clock that was
+// wrong.
+func (a *Authority) certifyAnew(now time.Time) error {
+	if c := a.Certificate(); a.cfg.Identity == nil || c.Valid(now) == nil {
+		return nil
+	}
+	next, err := certifySelf(a.cfg.Identity, a.network, now)
+	if err == nil {
+		err = a.Renew(next.cert, next.key)
+	}
+	return err
+}
+
 func (cfg *Config) remedy() string {
 	if cfg.Remedy == "" {
 		return "certify a new signing key with the identity"

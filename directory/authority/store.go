@@ -109,8 +109,6 @@ func (s *store) add(text []byte, now time.Time) (bool, error) {
 
 func (s *store) addParsed(d *directory.Descriptor, text []byte, now time.Time) (bool, error) {
 	switch {
-	case d.Network != s.network:
-		return false, refuse(http.StatusForbidden, "descriptor of another network, %v; this is %v", d.Network, s.network)
 	case now.Sub(d.Published) > maxAge:
 		return false, refuse(http.StatusForbidden, "published %v ago, but at most %v are allowed: is the relay's clock right? It is %s here",
 			now.Sub(d.Published).Round(time.Second), maxAge, stamp(now))
@@ -120,6 +118,14 @@ func (s *store) addParsed(d *directory.Descriptor, text []byte, now time.Time) (
 	}
 	if err := certified(d, now); err != nil {
 		return false, refuse(http.StatusForbidden, "%v: renew the relay's signing key (peel keys rotate)", err)
+	}
+	return s.addAnyTime(d, text, now)
+}
+
+// addAnyTime is addParsed of one that was in time when it came.
+func (s *store) addAnyTime(d *directory.Descriptor, text []byte, now time.Time) (bool, error) {
+	if d.Network != s.network {
+		return false, refuse(http.StatusForbidden, "descriptor of another network, %v; this is %v", d.Network, s.network)
 	}
 	if err := s.admit(d); err != nil {
 		return false, err
@@ -282,10 +288,16 @@ func (s *store) bytes() (text []byte, changed bool) {
 	return text, true
 }
 
-// load takes in what bytes returned and returns how many descriptors were still good, and how many were not.
+// load takes in what bytes returned and returns how many descriptors were still good, and how many were not. What is too old by a clock
+// that may be wrong at a start goes when a vote is made (expire).
 func (s *store) load(text []byte, now time.Time) (good, bad int) {
 	for _, part := range split(text, descriptorTop) {
-		if ok, err := s.add(part, now); ok && err == nil {
+		d, err := directory.ParseDescriptor(part)
+		ok := false
+		if err == nil {
+			ok, err = s.addAnyTime(d, part, now)
+		}
+		if ok && err == nil {
 			good++
 		} else {
 			bad++
@@ -386,11 +398,13 @@ func certified(d *directory.Descriptor, now time.Time) error {
 
 // candidates returns the relays for the vote of a period, by identity.
 func (s *store) candidates(since, now time.Time) []candidate {
-	s.expire(now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := make([]candidate, 0, len(s.relays))
 	for _, k := range s.sorted() {
+		if stale(k, now) {
+			continue
+		}
 		running := len(k.there) > 0 && !k.reached.Before(since) && !now.Before(k.desc.Paused) && certified(k.desc, now) == nil
 		marks, _ := s.lists.Load().marks(k.desc)
 		list = append(list, candidate{k.desc, k.text, k.there, running, s.past.of(k.desc.ID, now), marks, 0})

@@ -29,17 +29,21 @@ type voter struct {
 	lost     bool // but our vote did not: it was found damaged
 
 	round    *round
-	phase    Phase     // of the round, that talks are for
-	begun    bool      // the phase began here: talks are planned
-	have     time.Time // when the newest consensus here begins to hold; zero: there is none
-	last     *signed   // the header we signed last; nil: none yet
-	saving   *signed   // and the one that is being saved
-	voting   *heldVote // our vote, while it is being saved
-	before   *Outcome  // of the period before this one; nil: we took no part
+	phase    Phase      // of the round, that talks are for
+	begun    bool       // the phase began here: talks are planned
+	have     time.Time  // when the newest consensus here begins to hold; zero: there is none
+	last     *signed    // the header we signed last; nil: none yet
+	saving   *signed    // and the one that is being saved
+	voting   *heldVote  // our vote, while it is being saved
+	said     []heldVote // our last votes, mostSaid at most: a clock that is set may lead back to their periods
+	before   *Outcome   // of the period before this one; nil: we took no part
 	evidence map[evidenceKey]Evidence
 	talks    []*talk
 	serial   uint64 // of the last request
 }
+
+// mostSaid is how many of our own votes are remembered.
+const mostSaid = 2
 
 // newVoter makes a voter that knows nothing yet and has no way to sign.
 func newVoter(n *directory.Network, self cell.NodeID, started time.Time, durable bool) *voter {
@@ -181,6 +185,10 @@ func (v *voter) tick(now time.Time) []action {
 			acts = append(acts, v.publish())
 		}
 		v.round, v.begun, v.voting = newRound(p), false, nil
+		v.recall()
+		if now.Before(v.started) {
+			v.started = now // the clock was ahead then
+		}
 		acts = append(acts, newPeriod{p})
 	}
 	if phase := v.round.period.Phase(now); !v.begun || phase != v.phase {
@@ -188,6 +196,23 @@ func (v *voter) tick(now time.Time) []action {
 		acts = append(acts, v.begin(now)...)
 	}
 	return append(acts, v.talk(now)...)
+}
+
+// remember notes a vote of ours, so that there is no other for its period.
+func (v *voter) remember(h heldVote) {
+	if v.said = append(v.said, h); len(v.said) > mostSaid {
+		v.said = v.said[1:]
+	}
+	v.recall()
+}
+
+// recall takes our vote for this period into the round, if we have made one.
+func (v *voter) recall() {
+	for _, h := range v.said {
+		if h.vote.ValidAfter.Equal(v.round.period.ValidAfter) {
+			v.round.addVote(h.vote, h.text)
+		}
+	}
 }
 
 // wake returns when the next tick is due.
@@ -277,7 +302,7 @@ func (v *voter) saved(now time.Time, e saved) []action {
 		if e.err != nil {
 			return fault("no vote this period", "valid-after", stamp(p.ValidAfter), "why", e.err)
 		}
-		v.round.addVote(held.vote, held.text)
+		v.remember(*held)
 		v.postVote(now)
 	case e.name == keptSigned && v.saving != nil:
 		s := v.saving
@@ -350,7 +375,7 @@ func (v *voter) signResult() []action {
 		v.postSignature(p.Sign)
 		return nil
 	case v.last != nil && v.last.ValidAfter.After(p.ValidAfter):
-		return fault("not signed: a later consensus was signed before; was the clock set back?", "valid-after", stamp(p.ValidAfter), "signed", stamp(v.last.ValidAfter))
+		return fault("not signed: a later consensus was signed before; if a clock that was ahead had it sign that, end it, remove the file "+keptSigned+" in its state folder and start it after the next full period", "valid-after", stamp(p.ValidAfter), "signed", stamp(v.last.ValidAfter))
 	case r.result == nil || v.saving != nil:
 		return nil
 	case !v.durable && v.started.After(p.Sign):

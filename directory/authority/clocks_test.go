@@ -1,0 +1,184 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"peel/directory"
+)
+
+// clockOf lets a test set the clock of an authority while it runs: so far ahead. It must not run yet.
+func (n *node) clockOf() (set func(time.Duration)) {
+	var off atomic.Int64
+	n.cfg.Now = func() time.Time { return time.Now().Round(0).Add(time.Duration(off.Load())) }
+	return func(d time.Duration) {
+		off.Store(int64(d))
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.handler != nil { // at the latest it would look at its clock in some minutes
+			select {
+			case n.auth.turn <- struct{}{}:
+			default:
+			}
+			n.auth.tryAgain()
+		}
+	}
+}
+
+const (
+	aDay  = 24 * time.Hour
+	aYear = 365 * aDay
+)
+
+// A clock that was set far off and back, and a start with one, make no authority say two things of one period.
+func TestAClockThatIsSetMakesNoSecondVote(t *testing.T) {
+	for name, c := range map[string]struct {
+		off     time.Duration
+		restart bool
+	}{
+		"ahead": {10 * aYear, false}, "behind": {-10 * aYear, false}, "by hours, to a vote": {3 * time.Hour, false},
+		"ahead at a start": {20 * aDay, true}, "behind at a start": {-20 * time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1, 4, 3)
+				set := w.nodes[0].clockOf()
+				w.startAll()
+				defer w.stopAll()
+				w.publishAll()
+				sleepUntil(minute(50.5)) // all have voted
+				if c.restart {
+					w.nodes[0].crash()
+				}
+				set(c.off)
+				if c.restart {
+					w.nodes[0].start()
+				}
+				time.Sleep(30 * time.Second)
+				set(0)
+				w.wantAgreed(hour(1), 4)
+				sleepUntil(hour(1).Add(time.Minute))
+				for i, n := range w.nodes {
+					if e := n.auth.Status().Evidence; len(e) > 0 {
+						t.Errorf("authority %d accuses: %+v", i, e)
+					}
+				}
+			})
+		})
+	}
+}
+
+// An authority whose clock was years ahead for a moment goes on trying relays when it is right again, and does not take one that is gone for running.
+func TestAClockThatWasAheadLeavesRelaysTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1, 3)
+		n := w.nodes[0]
+		var tried atomic.Int64
+		var gone atomic.Bool
+		n.cfg.Reach = func(_ context.Context, d *directory.Descriptor, _ netip.AddrPort) error {
+			tried.Add(1)
+			if gone.Load() && d.ID == w.net.Relays[0].Descriptor.ID {
+				return errors.New("it is gone")
+			}
+			return nil
+		}
+		set := n.clockOf()
+		w.startAll()
+		defer w.stopAll()
+		w.publishAll()
+		w.wantAgreed(hour(2), 1)
+		set(10 * aYear)
+		time.Sleep(2 * time.Minute)
+		set(0)
+		gone.Store(true)
+		before := tried.Load()
+		w.wantAgreed(hour(5), 1)
+		if n := tried.Load() - before; n < 3*3*2 {
+			t.Errorf("%d tries of 3 relays in 3 hours", n)
+		}
+		for _, e := range n.auth.Consensus().Entries {
+			if running := e.Flags.Has(directory.Running); running != (e.ID != w.net.Relays[0].Descriptor.ID) {
+				t.Errorf("%s is listed as running: %v", e.Nickname, running)
+			}
+		}
+	})
+}
+
+// An authority that starts with a wrong clock keeps the descriptors it had, though its voting begins meanwhile.
+func TestAStartWithAWrongClockKeepsTheDescriptors(t *testing.T) {
+	for _, off := range []time.Duration{20*aDay + 31*time.Minute, -20*time.Hour + 31*time.Minute} { // when votes are made
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1, 1, 3)
+			n := w.nodes[0]
+			set := n.clockOf()
+			w.startAll()
+			defer w.stopAll()
+			w.publishAll()
+			sleepUntil(minute(20))
+			n.crash()
+			set(off)
+			n.start()
+			time.Sleep(5 * time.Minute)
+			set(0)
+			w.wantAgreed(hour(1), 1)
+			if got := len(n.auth.Consensus().Entries); got != 3 {
+				t.Errorf("clock %v off at a start: %d relays of 3 are listed", off, got)
+			}
+		})
+	}
+}
+
+// An authority of a test network, which certifies itself, signs under another certificate when the clock by which it made one was wrong.
+func TestACertificateOfAWrongClockIsMadeAnew(t *testing.T) {
+	for _, off := range []time.Duration{10 * aYear, -20 * aYear} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 1, 1, 1)
+			n := w.nodes[0]
+			n.cfg.Identity, n.cfg.Certificate, n.cfg.SigningKey = w.net.Authorities[0].Identity, directory.Certificate{}, nil
+			set := n.clockOf()
+			set(off)
+			w.startAll()
+			defer w.stopAll()
+			time.Sleep(time.Minute)
+			set(0)
+			w.wantAgreed(hour(1), 1)
+		})
+	}
+}
+
+// Votings at a wrong time cost no secret of the right one, and leave no commitment in the votes after it.
+func TestAWrongClockLosesNoSecret(t *testing.T) {
+	for _, wrong := range []uint64{1, 9, 5000} {
+		l := newLottery(t, 5)
+		l.rounds(24 * 3)
+		l.rounds(2)
+		for range 3 {
+			l.of[2].prepare(wrong, 1, l.secret)
+			l.restart(2)
+		}
+		l.says = func(_, _ int, v *directory.Vote) {
+			run, _ := l.net.Schedule.Run(l.after)
+			for _, c := range v.Commitments {
+				if c.Run != run && c.Run+1 != run {
+					t.Errorf("a commitment for run %d in a vote of run %d", c.Run, run)
+				}
+			}
+		}
+		l.rounds(22)
+		l.wantReveals(l.rounds(1), 5)
+		for range 100 { // it goes from time to time
+			wrong += 50
+			l.of[2].prepare(wrong, 1, l.secret)
+		}
+		l.rounds(24)
+		if n := strings.Count(string(l.of[2].text()), "secret "); n > 8 {
+			t.Errorf("%d secrets are kept", n)
+		}
+	}
+}
