@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"peel/cell"
@@ -177,18 +178,32 @@ func (c *core) dialRelay(ctx context.Context, not []cell.NodeID) (net.Conn, cell
 		c.pool.discard(h)
 		return nil, id, fmt.Errorf("client: directory of a relay: %w", err)
 	}
-	return &fetching{s, c.pool, h}, id, nil
+	return &fetching{Conn: s, pool: c.pool, held: h, since: time.Now()}, id, nil
 }
 
 // fetching is a directory stream; its circuit is used for nothing after it.
 type fetching struct {
 	net.Conn
-	pool *pool
-	held *held
+	pool  *pool
+	held  *held
+	since time.Time   // when it was open
+	came  atomic.Bool // some of the answer
+	over  atomic.Bool
+}
+
+func (f *fetching) Read(b []byte) (int, error) {
+	n, err := f.Conn.Read(b)
+	if n > 0 {
+		f.came.Store(true)
+	}
+	return n, err
 }
 
 func (f *fetching) Close() error {
-	f.pool.discard(f.held)
+	if !f.over.Swap(true) {
+		f.pool.fetched(f.held, f.came.Load(), time.Since(f.since))
+		f.pool.discard(f.held)
+	}
 	return f.Conn.Close()
 }
 

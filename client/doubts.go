@@ -264,6 +264,20 @@ func (p *pool) hear(now time.Time) {
 	}
 }
 
+// fetched judges a guard by a directory stream that was open for so long: whether any of the answer came. Circuits of fetches carry nothing
+// else, and what they ask for is there, so that one which gets no answer is the fault of a relay, and nobody can join it to another.
+func (p *pool) fetched(h *held, came bool, open time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	switch {
+	case came:
+		p.judge(h.path, guard.Answered, now)
+	case open >= trialWithin && p.ctx.Err() == nil && !h.born.Before(p.awoke) && !linkLost(h.circuit.Err()):
+		p.judge(h.path, guard.Unanswered, now)
+	}
+}
+
 // judge tells what became of a circuit, and has others tried if that puts its guard in doubt. The caller holds mu.
 func (p *pool) judge(way path.Path, o guard.Outcome, now time.Time) {
 	if len(way) < 2 || !p.guards.Judge(way[0].ID, o, way[1].ID, way[len(way)-1].ID, p.core.cfg.Now()) {

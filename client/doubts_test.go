@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +22,7 @@ import (
 	"peel/circuit"
 	"peel/client/path"
 	"peel/directory"
+	"peel/directory/cache"
 	"peel/directory/dirtest"
 )
 
@@ -89,6 +93,83 @@ func stalls(w *world, c *Client) (turn func() cell.NodeID, begun func() int) {
 		return g
 	}
 	return turn, func() int { mu.Lock(); defer mu.Unlock(); return n }
+}
+
+// stops makes a guard, once it is turned, let the streams of a share of its circuits open and then send nothing on.
+func stops(w *world, c *Client, share float64) (turn func() cell.NodeID) {
+	var mu sync.Mutex
+	var bad cell.NodeID
+	r := rand.New(rand.NewPCG(1, 1))
+	void := &w.Consensus.Entries[0] // where such circuits end
+	w.nodes[void.Addrs[0].String()].stops.Store(true)
+	through(c, func(ctx context.Context, p path.Path, next func(context.Context, path.Path) (*circuit.Circuit, error)) (*circuit.Circuit, error) {
+		mu.Lock()
+		stop := p[0].ID == bad && r.Float64() < share
+		mu.Unlock()
+		if stop {
+			p = append(slices.Clone(p[:len(p)-1]), void)
+		}
+		return next(ctx, p)
+	})
+	return func() cell.NodeID {
+		mu.Lock()
+		defer mu.Unlock()
+		bad = c.Guards()[0].ID
+		return bad
+	}
+}
+
+// A guard that lets streams open and then sends nothing on is left when two dozen fetches of the directory have had no answer. One that does so to three
+// circuits in ten stays: two in ten of the relays behind it may as well be why.
+func TestGuardThatStopsBehindTheOpeningIsLeft(t *testing.T) {
+	for _, share := range []float64{1, 0.3} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 24)
+			cfg, log := logged(Config{})
+			c := w.client(cfg)
+			turn := stops(w, c, share)
+			run(t, c)
+			if err := dialAndEcho(c, "www.example:443"); err != nil {
+				t.Fatal(err)
+			}
+			bad := turn()
+			c.pool.retireAll()
+			n := 0
+			for ; len(left(c)) == 0 && n < 60; n++ {
+				fetches(t, c)
+			}
+			t.Logf("%v of the circuits stopped: %d fetches, left %d guards", share, n, len(left(c)))
+			if share < 1 {
+				if len(left(c)) > 0 {
+					t.Error("it was left")
+				}
+				return
+			}
+			if ids := left(c); len(ids) != 1 || ids[0] != bad || n > 40 {
+				t.Fatalf("after %d fetches left: %v", n, ids)
+			}
+			if !strings.Contains(log(), "nearly no directory that is asked") {
+				t.Errorf("nobody is told why:\n%s", log())
+			}
+			if err := dialAndEcho(c, "www.example:443"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// fetches asks a relay for its directory as the client does each hour, and waits for what comes of that.
+func fetches(t *testing.T, c *Client) {
+	t.Helper()
+	_, err := cache.Get(t.Context(), func(ctx context.Context) (net.Conn, error) {
+		conn, _, err := c.dialRelay(ctx, nil)
+		return conn, err
+	}, "/peel/consensus", 1<<20)
+	var said *cache.StatusError // a relay of the world has none
+	if err != nil && !errors.As(err, &said) && !errors.Is(err, cache.ErrStalled) {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second) // others are tried, if they are to be
 }
 
 // A guard that takes circuits, and sends nothing on nor answers, is left within half a minute, and what is asked for meanwhile is

@@ -196,6 +196,7 @@ type node struct {
 	refuse atomic.Bool  // DESTROY instead of CREATED
 	mute   atomic.Bool  // answers no BEGIN_DIR
 	deaf   atomic.Bool  // the same, and does not even say so
+	stops  atomic.Bool  // says that streams are open, and no more
 	taken  atomic.Int64 // bytes for the world
 	mu     sync.Mutex
 	pool   *link.Pool
@@ -342,6 +343,11 @@ func (e *end) accept(s *stream.Stream, o stream.Open) {
 	n := e.node
 	n.world.running.Go(func() {
 		defer s.Close()
+		if n.stops.Load() && o.Type != cell.MsgResolve {
+			s.Connected(cell.Connected{})
+			io.Copy(io.Discard, s)
+			return
+		}
 		if o.Type == cell.MsgBeginDir {
 			if n.deaf.Load() {
 				io.Copy(io.Discard, s)

@@ -20,13 +20,15 @@ const (
 // is told only where it holds for many of them.
 type Outcome uint8
 
-// The outcomes. A circuit has one of the first three, and if it was used one of the last two.
+// The outcomes. A circuit has one of the first three, if it was used one of the next two, and if a directory was fetched over it one of the last two.
 const (
 	NotExtended Outcome = iota // no second relay came to it
 	NotBuilt                   // no third
 	Built                      // all were there
 	Broken                     // it was used, and fell silent or ended before it was to
 	Served                     // it was used, and did what it was there for
+	Unanswered                 // its last relay took a stream to its directory, and no byte came on it
+	Answered                   // some did
 )
 
 // step is how an outcome moves one doubt: by how much, and whether the circuit's last relay took part.
@@ -35,7 +37,7 @@ type step struct {
 	exit bool
 }
 
-// doubts are three sums, each of one kind of failure. A failure adds one, a success takes more away, and what is below zero is zero: so
+// doubts are four sums, each of one kind of failure. A failure adds one, a success takes more away, and what is below zero is zero: so
 // that a sum reaches its limit only while nearly every circuit fails.
 var doubts = [...]struct {
 	limit int
@@ -45,6 +47,7 @@ var doubts = [...]struct {
 	{12, map[Outcome]step{NotExtended: {1, false}, NotBuilt: {-2, false}, Built: {-2, false}}, "nearly all circuits end before a second relay is there"},
 	{24, map[Outcome]step{NotExtended: {1, true}, NotBuilt: {1, true}, Built: {-3, true}}, "nearly no circuit can be built to its end"},
 	{24, map[Outcome]step{Broken: {1, true}, Served: {-3, true}}, "nearly all circuits that are used break, or fall silent"},
+	{24, map[Outcome]step{Unanswered: {1, true}, Answered: {-3, true}}, "streams open, and nearly no directory that is asked on one gives an answer"},
 }
 
 // doubt is one of the sums. It is of the run, and not written.

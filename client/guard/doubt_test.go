@@ -16,7 +16,7 @@ type trip struct {
 	relays, exits int     // beyond the guard
 	hostile       float64 // share of each that fails every circuit
 	passes        float64 // share of circuits that the guard lets through
-	atUse         bool    // what fails does so when it is used
+	atUse         bool    // what fails does so when it is used, for streams and for a directory
 }
 
 // circuit draws one circuit and judges the guard by it. It says whether it is in doubt now.
@@ -35,9 +35,11 @@ func (x trip) circuit(s *Set, g cell.NodeID, now time.Time, r *rand.Rand) bool {
 	case !passes || bad(m, x.relays) || bad(e, x.exits):
 		judge(Built)
 		judge(Broken)
+		judge(Unanswered)
 	default:
 		judge(Built)
 		judge(Served)
+		judge(Answered)
 	}
 	return doubt
 }
@@ -96,7 +98,7 @@ func TestGuardThatFailsCircuitsIsDoubtedSoon(t *testing.T) {
 // However often one exit fails, or two do, or two middles: that is their fault.
 func TestFewRelaysCannotMakeAGuardDoubted(t *testing.T) {
 	for _, middles := range []bool{false, true} {
-		for _, o := range []Outcome{NotExtended, NotBuilt, Broken} {
+		for _, o := range []Outcome{NotExtended, NotBuilt, Broken, Unanswered} {
 			if o == NotExtended && !middles {
 				continue // the exit takes no part in that
 			}
