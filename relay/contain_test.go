@@ -43,15 +43,15 @@ func TestAPanicEndsOnlyWhatItIsIn(t *testing.T) {
 	for i := range text {
 		text[i] = byte(i>>8 ^ i*7)
 	}
-	for _, p := range panicking {
-		t.Run(strings.ReplaceAll(p.point, ": ", "_"), func(t *testing.T) { panicAt(t, p.point, p.ends, text) })
-	}
-}
-
-func panicAt(t *testing.T, point, ends string, text []byte) {
 	var log lockedLog
 	port := hostOf(t, echo).Port
 	w := newWorld(t, 6, exits(2), exits(5), func(_ int, cfg *Config) { cfg.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for _, p := range panicking { // in one network, which lives through all of them
+		t.Run(strings.ReplaceAll(p.point, ": ", "_"), func(t *testing.T) { panicAt(t, w, &log, port, p.point, p.ends, text) })
+	}
+}
+
+func panicAt(t *testing.T, w *world, log *lockedLog, port uint16, point, ends string, text []byte) {
 	sides := []*side{{path: []int{0, 1, 2}}, {path: []int{3, 4, 5}}}
 	for _, s := range sides {
 		s.link = w.connect(s.path[0])
@@ -152,6 +152,7 @@ func panicAt(t *testing.T, point, ends string, text []byte) {
 		if err != nil {
 			t.Errorf("side %d afterwards: %v", i, err)
 		}
+		s.link.Close()
 	}
 	if s := log.String(); strings.Contains(s, "0x") || strings.Contains(s, fmt.Sprint(port)) {
 		t.Errorf("the log tells of arguments or of ports: %s", s)

@@ -142,6 +142,7 @@ func TestARelayPausesWhenItsQuotaIsUsedUp(t *testing.T) {
 		return newWorld(t, 1, func(_ int, cfg *Config) { cfg.Quota, cfg.QuotaDaily, cfg.Dir = 40<<20, true, dir })
 	}
 	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(23 * time.Hour) // so that the next day is near
 		w := world(t)
 		r, c := w.relays[0], w.mustBuild(0)
 		says := func() *directory.Descriptor {
