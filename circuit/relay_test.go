@@ -173,6 +173,8 @@ type transit struct {
 	next *link.Circ
 	say  []cell.Message
 	over bool
+
+	batch [32]cell.Cell // of pump
 }
 
 type fromClient struct{ *transit }
@@ -263,10 +265,10 @@ func (t *transit) raw(c *cell.Cell) {
 func (t *transit) pump() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	batch := make([]cell.Cell, 32)
+	batch := t.batch[:]
 	for !t.over {
 		n := 0
-		for room := t.prev.Room(); n < min(room, 32); n++ {
+		for room := t.prev.Room(); n < min(room, len(batch)); n++ {
 			body := batch[n].Body()
 			if len(t.say) > 0 {
 				t.say[0].Put(body)
