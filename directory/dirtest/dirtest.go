@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"peel/cell"
@@ -260,10 +261,17 @@ func edKey(rng *rand.ChaCha8) ed25519.PrivateKey {
 func dhKey(rng *rand.ChaCha8) *ecdh.PrivateKey {
 	var seed [32]byte
 	read(rng, seed[:])
+	if k, ok := made.Load(seed); ok {
+		return k.(*ecdh.PrivateKey)
+	}
 	k, err := ecdh.X25519().NewPrivateKey(seed[:])
 	check(err)
+	made.Store(seed, k)
 	return k
 }
+
+// made has each key by its seed: tests make the same networks again and again, and keys are most of what that takes.
+var made sync.Map
 
 func read(rng *rand.ChaCha8, b []byte) {
 	_, err := rng.Read(b)
