@@ -114,7 +114,7 @@ func FuzzData(f *testing.F) {
 }
 
 // mutations is how many TestMutatedCellsAreRefusedOrPrintBack tries.
-var mutations = 1_000_000
+var mutations = 300_000
 
 // Mutations of all cells of the tables, always the same ones.
 func TestMutatedCellsAreRefusedOrPrintBack(t *testing.T) {

@@ -499,7 +499,7 @@ func TestEvents(t *testing.T) {
 		if err := c.NewIdentity(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for i := range 1200 {
+		for i := range 800 { // three events each, which is more than are kept
 			if err := dialAndEcho(c.Isolated(i), "www.example:443"); err != nil {
 				t.Fatal(err)
 			}

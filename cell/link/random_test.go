@@ -239,7 +239,7 @@ func (n *randomNetwork) run() error {
 // and no credit is lost.
 func TestRandomNetworks(t *testing.T) {
 	const groups = 8
-	runs := uint64(12)
+	runs := uint64(6)
 	switch {
 	case slow:
 		runs = 150

@@ -390,7 +390,7 @@ func changed(h *hop, was *window, now time.Duration) error {
 
 // TestRuleHolds checks the invariants of spec/flow.md, section 7, after every event of random circuits.
 func TestRuleHolds(t *testing.T) {
-	runs := uint64(150)
+	runs := uint64(60)
 	switch {
 	case os.Getenv("PEEL_SLOW") != "":
 		runs = 2000

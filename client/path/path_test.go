@@ -546,7 +546,7 @@ func TestRareExitsKeepTheirWeights(t *testing.T) {
 	}
 	x := indexed(t, consensus(es...))
 	rng, counts := seeded(4), map[string]int{}
-	for range 20_000 {
+	for range 5000 {
 		p, err := x.Choose(Usage{Port: 443, Addr: netip.MustParseAddr("8.8.8.8")}, rng.Uint64N)
 		if err != nil {
 			t.Fatal(err)

@@ -270,7 +270,7 @@ func TestSplitViewIsRefused(t *testing.T) {
 	})
 }
 
-var schedules = flag.Int("schedules", 0, "random schedules of faults to run over HTTP; 0: 8 in the quick test, 32 with PEEL_SLOW=1; -schedule runs one alone")
+var schedules = flag.Int("schedules", 0, "random schedules of faults to run over HTTP; 0: 4 in the quick test, 32 with PEEL_SLOW=1; -schedule runs one alone")
 var schedule = flag.Int("schedule", -1, "the number of the only random schedule to run")
 
 // Whatever is delayed, lost or crashes, and whatever one dishonest authority says: no authority signs
@@ -278,7 +278,7 @@ var schedule = flag.Int("schedule", -1, "the number of the only random schedule 
 // five faulty and links that lose at most a quarter of the requests there is a consensus. This is
 // TestRandomSchedules over HTTP, and some hundred times slower.
 func TestRandomFaults(t *testing.T) {
-	first, last := 0, 8
+	first, last := 0, 4
 	if slow() {
 		last = 32
 	}

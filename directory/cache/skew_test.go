@@ -24,7 +24,7 @@ var skewSeed = flag.Uint64("skew-seed", 4, "of TestClocksOfAMonth")
 // takes what it should, and who refuses one for its time is told of the clock. A client that hears other
 // nodes' clocks is told by how much its own is wrong, and never that it is when it is right.
 func TestClocksOfAMonth(t *testing.T) {
-	cases := 1000
+	cases := 400
 	if os.Getenv("PEEL_SLOW") != "" {
 		cases = 10_000
 	}
