@@ -242,7 +242,7 @@ func TestRandomNetworks(t *testing.T) {
 	runs := uint64(6)
 	switch {
 	case slow:
-		runs = 150
+		runs = 75
 	case link.RaceEnabled:
 		runs = 2
 	}

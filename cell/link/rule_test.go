@@ -393,7 +393,7 @@ func TestRuleHolds(t *testing.T) {
 	runs := uint64(60)
 	switch {
 	case os.Getenv("PEEL_SLOW") != "":
-		runs = 2000
+		runs = 1000
 	case raceEnabled:
 		runs = 30
 	}

@@ -157,19 +157,19 @@ func TestExposureStaysWithinTheBound(t *testing.T) {
 	const seed = 11
 	slow := os.Getenv("PEEL_SLOW") != ""
 	if !slow {
-		t.Log("20 clients a world; PEEL_SLOW=1 has 10,000 and 1,000")
+		t.Log("20 clients a world; PEEL_SLOW=1 has 2,500 and 400")
 	}
 	for _, x := range []struct {
 		clients int // slow
 		world
 		p95 int // guards in sixty days, for nearly all
 	}{
-		{10_000, world{relays: 1000, away: 0.05, leave: 0.001, evil: 0.05}, 4},
-		{1000, world{relays: 1000, away: 0.05, leave: 0.001, evil: 0.01, block: 1}, 5},
-		{1000, world{relays: 1000, away: 0.05, leave: 0.001, evil: 0.01, block: 3}, 8},
+		{2500, world{relays: 1000, away: 0.05, leave: 0.001, evil: 0.05}, 4},
+		{400, world{relays: 1000, away: 0.05, leave: 0.001, evil: 0.01, block: 1}, 5},
+		{400, world{relays: 1000, away: 0.05, leave: 0.001, evil: 0.01, block: 3}, 8},
 		{400, world{relays: 1000, away: 0.05, leave: 0.001, evil: 0.01, smear: 10}, 9}, // whoever he likes looks bad
-		{1000, world{relays: 1000, away: 1e-9, leave: 0.05}, 8},                        // 5 % a day leave for good
-		{1000, world{relays: 1000, away: 1e-9, leave: 0.05, block: 3}, 20},
+		{400, world{relays: 1000, away: 1e-9, leave: 0.05}, 8},                         // 5 % a day leave for good
+		{400, world{relays: 1000, away: 1e-9, leave: 0.05, block: 3}, 20},
 	} {
 		clients := 20
 		if slow {

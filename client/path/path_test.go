@@ -502,7 +502,7 @@ func TestWeights(t *testing.T) {
 		counts := [3]map[string]int{{}, {}, {}}
 		draws := 200_000
 		if os.Getenv("PEEL_SLOW") != "" {
-			draws = 5_000_000
+			draws = 2_000_000
 		}
 		for range draws {
 			p, err := x.Choose(Usage{Port: port}, rng.Uint64N)
