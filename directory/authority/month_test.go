@@ -16,6 +16,7 @@ var monthDays = flag.Int("days", 0, "virtual days of nine authorities; 0: one in
 // Nine authorities that are restarted again and again, at most three of them in one voting, have a
 // consensus in each period, all the same bytes, and a shared random value each day.
 func TestMonthOfRestarts(t *testing.T) {
+	t.Parallel()
 	n := 1
 	if slow() {
 		n = 30
