@@ -159,6 +159,9 @@ func try[T any](c *Client, ctx context.Context, r request, do func(context.Conte
 			c.pool.carried(h, nil)
 			return first.got, h.path, nil
 		}
+		if errors.Is(err, ErrClosed) { // it says all there is to say
+			return none, nil, err
+		}
 		if ctx.Err() != nil {
 			return none, nil, fmt.Errorf("client: %w", err)
 		}

@@ -267,7 +267,7 @@ func TestEndOfRun(t *testing.T) {
 			}
 		})
 		wg.Go(func() {
-			if _, err := c.DialContext(t.Context(), "tcp", "silence.example:443"); !errors.Is(err, ErrClosed) {
+			if _, err := c.DialContext(t.Context(), "tcp", "silence.example:443"); !errors.Is(err, ErrClosed) || strings.Count(err.Error(), "client:") != 1 {
 				t.Errorf("dial, under way: %v", err)
 			}
 		})
