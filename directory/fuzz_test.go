@@ -2,6 +2,7 @@ package directory_test
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
 	"regexp"
 	"strings"
@@ -22,6 +23,10 @@ func seeds(f *testing.F, text []byte) {
 		f.Add(bytes.Replace(text, line, nil, 1))
 		f.Add(bytes.Replace(text, line, append(line[:len(line):len(line)], line...), 1))
 		f.Add(bytes.Replace(text, line, append(bytes.TrimSuffix(line, []byte("\n")), "0\n"...), 1))
+		if bytes.HasPrefix(line, []byte("address")) {
+			port := bytes.LastIndexByte(line, ':') + 1
+			f.Add(bytes.Replace(text, line, fmt.Appendf(nil, "%s0%s", line[:port], line[port:]), 1)) // a port of two spellings
+		}
 	}
 }
 
@@ -76,7 +81,11 @@ func FuzzVote(f *testing.F) {
 	for _, with := range []string{"param new-thing -1\n", "param distinct-subnets 2\n", "param x 1\nparam x 1\n", "shared-random-commit 1 x y\n"} {
 		f.Add(bytes.Replace(text, []byte("\npeel-certificate"), []byte("\n"+with+"peel-certificate"), 1))
 	}
-	f.Add(bytes.Replace(text, []byte("\ndescriptor "), []byte("\nmeasured 7\ndescriptor "), 1))
+	f.Add(regexp.MustCompile("\nknown-flags .*").ReplaceAll(text, []byte("\nknown-flags Running")))
+	f.Add(regexp.MustCompile("(\ndescriptor .*\npublished .*)").ReplaceAll(text, []byte("$1\nmeasured 7")))
+	i, end := bytes.Index(text, []byte("\nrelay ")), bytes.LastIndex(text, []byte("\nsignature "))
+	second := i + 1 + bytes.Index(text[i+1:], []byte("\nrelay "))
+	f.Add(fmt.Appendf(nil, "%s%s%s%s", text[:i], text[second:end], text[i:second], text[end:])) // out of order
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, text := range [][]byte{text, resign("peel vote v1\n", text, n.Authorities[0].Signing)} {
 			v, err := directory.ParseVote(text)
@@ -84,6 +93,11 @@ func FuzzVote(f *testing.F) {
 				continue
 			}
 			printsBack(t, text, v.Append(nil))
+			for i := range v.Relays {
+				if !v.KnownFlags.Has(v.Relays[i].Flags) || i > 0 && bytes.Compare(v.Relays[i-1].ID[:], v.Relays[i].ID[:]) >= 0 {
+					t.Fatalf("relay %d is of other flags than known, or out of order, in\n%s", i, text)
+				}
+			}
 			again := *v
 			if again.Certificate == n.Authorities[0].Certificate {
 				if signed, err := again.Sign(n.Authorities[0].Signing); err != nil || !bytes.Equal(signed, text) {
@@ -115,6 +129,11 @@ func FuzzConsensus(f *testing.F) {
 		f.Fatal("it has another root")
 	}
 	seeds(f, n.Text)
+	f.Add(regexp.MustCompile("(?s)(\nversion [^\n]*)(.*)").ReplaceAll(n.Text, fmt.Appendf(nil, "$1\nfamily %s$2", n.Consensus.Entries[0].ID))) // its own
+	i := bytes.Index(n.Text, []byte("\nrelay ")) + 1
+	j := i + bytes.Index(n.Text[i:], []byte("\nrelay ")) + 1
+	f.Add(fmt.Appendf(nil, "%s%s%s", n.Text[:i], n.Text[j:], n.Text[i:j])) // out of order
+	f.Add(n.Text[:j])
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, text := range [][]byte{text, reroot(text)} {
 			c, err := directory.ParseConsensus(text)
@@ -169,7 +188,7 @@ func FuzzRule(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if r, err := directory.ParseRule(s); err == nil {
-			if r.String() != s {
+			if r.String() != s || r.Prefix.Masked() != r.Prefix || r.Lo < 1 || r.Lo > r.Hi {
 				t.Fatalf("%q came back as %q", s, r)
 			}
 			if p := (directory.Policy{r}); p.AllowsPort(r.Lo) != r.Accept || p.AllowsPort(r.Hi) != r.Accept {
