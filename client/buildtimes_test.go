@@ -100,7 +100,11 @@ func FuzzParseTimes(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if b.total > timesMost || b.limit() > buildLimit || b.limit() < leastLimit {
+		total := 0
+		for _, n := range b.counts {
+			total += max(n, 0)
+		}
+		if b.total != total || total > timesMost || b.limit() > buildLimit || b.limit() < leastLimit {
 			t.Errorf("%+v", b)
 		}
 		if again, err := parseTimes(b.encode()); err != nil || again != b {

@@ -163,6 +163,13 @@ func FuzzOnionKeys(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(text)
+		f.Add(text[:len(text)-1])
+		f.Add(append(bytes.Clone(text), '\n'))
+		f.Add(bytes.ToLower(text))
+		f.Add(bytes.Replace(text, []byte("-----BEGIN"), []byte("x\n-----BEGIN"), 1))
+		f.Add(bytes.Replace(text, []byte("PRIVATE KEY-----\n"), []byte("PRIVATE KEY-----\nA: b\n\n"), 1))
+		f.Add(bytes.Replace(text, []byte("made 2026"), []byte("made 1"), 1))
+		f.Add(append(bytes.Clone(text), text[bytes.IndexByte(text, '\n')+1:]...))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		o, err := parseOnionKeys(text)
@@ -171,6 +178,9 @@ func FuzzOnionKeys(f *testing.F) {
 		}
 		if again, err := o.encode(); err != nil || !bytes.Equal(again, text) {
 			t.Errorf("prints back otherwise: %v", err)
+		}
+		if o.current == nil {
+			t.Error("no key")
 		}
 	})
 }

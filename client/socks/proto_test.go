@@ -154,6 +154,7 @@ var conversations = []struct {
 		host: long, port: 443, creds: NewCredentials(long, ""), rest: "x"},
 	{name: "SOCKS 4a: an address as a name", in: "0401 01bb 00000001 00" + text("::ffff:1.2.3.4") + "00", host: "1.2.3.4", port: 443},
 	{name: "SOCKS 4a: RESOLVE", in: "04f0 0000 00000001 00" + text("example.com") + "00", command: Resolve, host: "example.com"},
+	{name: "SOCKS 4a: RESOLVE with a port", in: "04f0 002a 00000001 00" + text("example.com") + "00", command: Resolve, host: "example.com"},
 	{name: "SOCKS 4: BIND", in: "0402", replies: "005b000000000000", err: errCommand},
 	{name: "SOCKS 4: RESOLVE_PTR", in: "04f1", replies: "005b000000000000", err: errCommand},
 	{name: "SOCKS 4: port 0", in: "0401 0000 01020304", replies: "005b000000000000", err: errMalformed},

@@ -135,8 +135,14 @@ func FuzzLists(f *testing.F) {
 	f.Add("reject = [{address = \"1.1.1.1\", reason = \"x\"}]\n")
 	f.Add("[[reject]\n")
 	f.Add("[[badexit]]\nfamily = \"27ltz7pdoytuj3kbevaiuthkershqen6dxn4sjpfktlreacrmkpa\"\nreason = \"x\"\n[[middleonly]]\naddress = \"2001:db8::1\"\nreason = \"x\"\n")
-	f.Add("[[reject]]\naddress = \"11.1.0.0/8\"\nreason = \"x\"\n[[reject]]\naddress = \"::ffff:1.1.1.1\"\nreason = \"x\"\n")
 	f.Add("[[reject]]\naddress = \"1.1.1.1\"\n[[reject]]\naddress = \"1.1.1.1\"\nreason = \"a\\nb\"\n[[reject]]\nreason = \"x\"\nby = \"\u00e9\"\n")
+	for _, address := range []string{"11.1.0.0/8", "::ffff:1.1.1.1", "fe80::1%x", "11.0.0"} {
+		f.Add("[[reject]]\naddress = \"" + address + "\"\nreason = \"x\"\n")
+	}
+	for _, reason := range []string{"", "a\\nb", "\u00e9", strings.Repeat("x", maxReason+1)} {
+		f.Add("[[reject]]\naddress = \"1.1.1.1\"\nreason = \"" + reason + "\"\n")
+	}
+	f.Add("[[reject]]\naddress = \"1.1.1.1\"\nfamily = \"27ltz7pdoytuj3kbevaiuthkershqen6dxn4sjpfktlreacrmkpa\"\nreason = \"x\"\n")
 	f.Add(strings.Repeat("[[reject]]\naddress = \"1.1.1.1\"\nreason = \"x\"\n", 3))
 	f.Fuzz(func(t *testing.T, text string) {
 		l := new(Lists)

@@ -111,7 +111,7 @@ func TestCapitalLettersAreOthers(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{"name = \"a\"\nport = 3\n", "[limit]\nrate = 3\n", "[[node]]\naddress = \"x\"\nx.y = 1\n", "a.b.c = 1", "\"\" = 1", "[a.\"b.c\"]\n",
 		"name = \"a\"\nName = \"b\"\n", "nam = foo\nport = 20 MB\nlist = here\n", "[limit\nrate = 1\n", "[node]\naddress = 1\n", "limit = {rate = 1}\n", "list = [\n \"a\",\n  b]\n",
-		"name = \"\"\"a\n\"\"\"\nport = \"x\"\n", "name = \"a\nport = \n", "name = \"\xff\"\n", "name = \"C:\\keys\"\n", "name = 'a' b\n", strings.Repeat("x = 1\n", MostTold+2), "port = 1e400\n", "foo\nbar\n\n"} {
+		"name = \"\"\"a\n\"\"\"\nport = \"x\"\n", "name = \"a\nport = \n", "name = \"\xff\"\n", "name = \"C:\\keys\"\n", "name = 'a' b\n", strings.Repeat("x = 1\n", MostTold+2), "port = 1e400\n", "foo\nbar\n\n", "x = 1\nport = foo\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

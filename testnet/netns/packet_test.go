@@ -87,21 +87,23 @@ func FuzzParse(f *testing.F) {
 	f.Add(testPacket(here, there, 1, 10))
 	f.Add(testPacket(here, there, 1, 0)[:30])
 	for _, change := range []func(b []byte){
-		func(b []byte) { b[0] = 0x60 },                  // IPv6
-		func(b []byte) { b[0] = 0x44 },                  // a header too short
-		func(b []byte) { b[0] = 0x46 },                  // with options
-		func(b []byte) { b[3] = 19 },                    // shorter than its header
-		func(b []byte) { b[3]++ },                       // longer than it is
-		func(b []byte) { b[6] = 0x20 },                  // the first fragment
-		func(b []byte) { b[7] = 1 },                     // another one
-		func(b []byte) { b[9] = protoUDP },              // UDP
-		func(b []byte) { b[9] = 1 },                     // ICMP
-		func(b []byte) { b[3] = ipHeader + 3 },          // without whole ports
-		func(b []byte) { b[3] = ipHeader + 19 },         // without a whole header of TCP
-		func(b []byte) { b[ipHeader+12] = 0 },           // of TCP, with no header
-		func(b []byte) { b[ipHeader+12] = 15 << 4 },     // with a header longer than the packet
-		func(b []byte) { b[ipHeader+13] = flagRST },     // a reset
-		func(b []byte) { copy(b[12:], "\xff\xff\xff") }, // of sums that carry
+		func(b []byte) { b[0] = 0x60 },                           // IPv6
+		func(b []byte) { b[0] = 0x44 },                           // a header too short
+		func(b []byte) { b[0] = 0x46 },                           // with options
+		func(b []byte) { b[3] = 19 },                             // shorter than its header
+		func(b []byte) { b[3]++ },                                // longer than it is
+		func(b []byte) { b[6] = 0x20 },                           // the first fragment
+		func(b []byte) { b[7] = 1 },                              // another one
+		func(b []byte) { b[9] = protoUDP },                       // UDP
+		func(b []byte) { b[9] = 1 },                              // ICMP
+		func(b []byte) { b[3] = ipHeader + 3 },                   // without whole ports
+		func(b []byte) { b[3] = ipHeader + 19 },                  // without a whole header of TCP
+		func(b []byte) { b[3], b[ipHeader+12] = ipHeader+19, 0 }, // and that is said to have none
+		func(b []byte) { b[10], b[ipHeader+16] = 0x12, 0x34 },    // with checksums
+		func(b []byte) { b[ipHeader+12] = 0 },                    // of TCP, with no header
+		func(b []byte) { b[ipHeader+12] = 15 << 4 },              // with a header longer than the packet
+		func(b []byte) { b[ipHeader+13] = flagRST },              // a reset
+		func(b []byte) { copy(b[12:], "\xff\xff\xff") },          // of sums that carry
 	} {
 		b := testPacket(here, there, 1, 30)
 		change(b)

@@ -166,7 +166,7 @@ func FuzzLoad(f *testing.F) {
 	for _, change := range []func(r *Relay){
 		func(r *Relay) { r.Exit, r.Notice, r.NoticeAt = nil, "", nil },
 		func(r *Relay) { r.Network = "" },
-		func(r *Relay) { r.Keys = "keys\x01\u00e9" },
+		func(r *Relay) { r.Keys = "" },
 		func(r *Relay) { r.Listen = nil },
 		func(r *Relay) { r.Listen, r.Advertise = []string{":9001"}, nil },
 		func(r *Relay) { r.Listen, r.Advertise = []string{"127.0.0.1:0", "name:1"}, nil },
@@ -184,6 +184,7 @@ func FuzzLoad(f *testing.F) {
 		change(&r)
 		f.Add(r.Text())
 	}
+	f.Add(strings.Replace(r.Text(), `"/n/keys"`, `"k\u0001\u007f\u00e9\"\\"`, 1))
 	for _, s := range []string{"network = 1", "[relay]\nx = 1", "socks = \"127.0.0.1:9050\"\n", "[[authority]]\nnickname = \"a\"\n", ""} {
 		f.Add(s)
 	}

@@ -162,7 +162,16 @@ func FuzzParse(f *testing.F) {
 	text := sealedText(f, "secret")
 	f.Add(text)
 	f.Add([]byte(title))
-	f.Add(bytes.Replace(text, []byte("sealed "), []byte("sealed"), 1))
+	for _, change := range [][2]string{{"\nsealed ", "\nsealed"}, {"\nsealed ", "\n"}, {"\nsealed ", "\nsealed \nsealed "}, {"\nargon2id ", "\nargon2id 0"}, {"\nargon2id ", "\nargon2id 99"}, {"\nargon2id ", "\nargon2id 1 "},
+		{"\nkind ", "\nkind k "}, {"\npublic ", "\npublic " + strings.Repeat("x", maxWord)}, {"\nsalt ", "\nnonce "}, {"\nnonce ", "\nnonce\t"}, {"1\n", "1\r\n"}} {
+		changed := strings.Replace(string(text), change[0], change[1], 1)
+		if changed == string(text) {
+			f.Fatalf("%q changes nothing", change)
+		}
+		f.Add([]byte(changed))
+	}
+	f.Add(text[:len(text)-1])
+	f.Add(append(bytes.Clone(text), '\n'))
 	f.Add([]byte(strings.Replace(string(text), "salt ", "salt "+base64.RawStdEncoding.EncodeToString([]byte("x")), 1)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		g, err := Parse(text)
@@ -172,7 +181,7 @@ func FuzzParse(f *testing.F) {
 		if !bytes.Equal(g.Append(nil), text) {
 			t.Error("prints back otherwise")
 		}
-		if err := g.Cost.check(); err != nil {
+		if err := errors.Join(g.Cost.check(), word(g.Kind), word(g.Public)); err != nil {
 			t.Error(err)
 		}
 	})
