@@ -112,7 +112,7 @@ func (f *networkFile) network() (*Network, faults) {
 func (t *scheduleTable) schedule() (s Schedule, key string, err error) {
 	start, ok := t.Start.(time.Time)
 	if t.Start != nil && !ok || strings.HasSuffix(start.Location().String(), "-local") { // so the TOML library calls this machine's zone, where none is named
-		return s, "start", fmt.Errorf("start: must be a time of UTC, such as 2026-01-01T00:00:00Z")
+		return s, "start", fmt.Errorf("start: must be a time of UTC, such as 2026-01-01T00:00:00Z, without quotes")
 	}
 	s.Start = start
 	if t.Period != "" {
