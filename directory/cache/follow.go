@@ -97,14 +97,16 @@ func fresh(c *directory.Consensus, now time.Time) bool {
 	return now.Before(c.FreshUntil) && !now.Add(directory.MaxSkew).Before(c.ValidAfter)
 }
 
-// sleep waits so long by the clock that people have, which goes on while the machine sleeps; false: ctx ended.
+// sleep waits so long by the clock that people have, which goes on while the machine sleeps, and no longer when it is set far back; false: ctx
+// ended.
 func (c *Cache) sleep(ctx context.Context, d time.Duration) bool {
 	due := c.cfg.Now().Add(d).Round(0)
 	for {
 		left := due.Sub(c.cfg.Now().Round(0))
-		if left > d { // the clock was set back
-			left = d
+		if left > d+directory.MaxSkew { // the clock was set back: it may be right now, and what was wrong before be of use
+			return true
 		}
+		left = min(left, d)
 		if left <= 0 {
 			return true
 		}

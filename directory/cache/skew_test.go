@@ -204,3 +204,36 @@ func TestAnAuthorityThatIsCutOffKeepsNobodyOut(t *testing.T) {
 		})
 	}
 }
+
+// A machine starts with a clock that is years off, and is set right a while later. It has the directory a minute after that, however often
+// authorities had told it before that theirs is of another time.
+func TestAClockThatIsSetRightIsNoticed(t *testing.T) {
+	made := dirtest.New(1, 3, dirtest.Authorities(4))
+	for _, c := range []struct {
+		off, lasting time.Duration
+		client       bool
+	}{{30 * year, 20 * time.Second, true}, {-30 * year, 20 * time.Second, true}, {30 * year, 20 * time.Minute, true}, {30 * year, 20 * time.Minute, false}, {-30 * year, 20 * time.Minute, false}, {-2 * time.Hour, 7 * time.Minute, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			right := time.Until(made.Consensus.ValidAfter.Add(time.Minute))
+			var wrong atomic.Int64
+			now := func() time.Time { return time.Now().Round(0).Add(right + time.Duration(wrong.Load())) }
+			wrong.Store(int64(c.off))
+			self, err := New(Config{Network: made.Network, Now: now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			others, _ := New(Config{Network: made.Network})
+			others.Put(made.Text, made.Consensus.ValidAfter)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			began := time.Now()
+			time.AfterFunc(c.lasting, func() { wrong.Store(0) })
+			self.Follow(ctx, Sources{Client: c.client, Authority: to(others)}, func(*directory.Consensus) { cancel() }, nil)
+			if took := time.Since(began) - c.lasting; self.Consensus() == nil || took > sleepMost+time.Second {
+				t.Errorf("%v off for %v (client: %v): there is a directory %v after the clock was set right", c.off, c.lasting, c.client, took)
+			}
+		})
+	}
+}
+
+const year = 365 * 24 * time.Hour
