@@ -177,6 +177,7 @@ func (r *Relay) describe(s *Settings, now time.Time) ([]byte, error) {
 // described is a descriptor that is sent to all authorities until it is replaced, so that they vote for the same one.
 type described struct {
 	text     []byte
+	made     time.Time
 	until    time.Time
 	keys     *honoured
 	settings *settled
@@ -185,17 +186,23 @@ type described struct {
 	told     *announced
 }
 
+// timely says that it is not yet time for another, by the clock that people have: one that was made by a wrong clock is refused.
+func (d *described) timely(now time.Time) bool {
+	return now.Before(d.until) && now.After(d.made.Add(-directory.MaxSkew))
+}
+
 // current is the descriptor to send now: the one before, unless half to a whole period (of ten minutes at least) has passed since,
 // or it is not true any more, or it is refused as too old.
 func (r *Relay) current(now time.Time, refused *described) (*described, error) {
 	r.describing.Lock()
 	defer r.describing.Unlock()
 	d := r.described
-	if d != nil && d != refused && now.Before(d.until) && d.keys == r.onion.Load() && d.settings == r.settled.Load() && d.pausing == r.pausing.Load() && d.signer == r.signer.Load() && d.told.same(r.doors.announced.Load()) {
+	if d != nil && d != refused && d.timely(now) && d.keys == r.onion.Load() && d.settings == r.settled.Load() && d.pausing == r.pausing.Load() && d.signer == r.signer.Load() && d.told.same(r.doors.announced.Load()) {
 		return d, nil
 	}
 	wait := max(r.cfg.Network.WithDefaults().Period, leastRepublish)
-	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), signer: r.signer.Load(), told: r.doors.announced.Load(), until: now.Add(wait/2 + time.Duration(r.chance(uint64(wait/2))))}
+	d = &described{keys: r.onion.Load(), settings: r.settled.Load(), pausing: r.pausing.Load(), signer: r.signer.Load(), told: r.doors.announced.Load(), made: now.Round(0)}
+	d.until = d.made.Add(wait/2 + time.Duration(r.chance(uint64(wait/2))))
 	var err error
 	if d.text, err = r.descriptor(now); err != nil {
 		return nil, err

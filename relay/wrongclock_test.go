@@ -160,3 +160,24 @@ func TestOnionKeysByAClockThatIsSetToAndFro(t *testing.T) {
 		t.Error("that shows little")
 	}
 }
+
+// A descriptor of a wrong time, which no authority takes, is not sent for longer than the clock is wrong.
+func TestADescriptorOfAWrongTimeIsMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(_ int, cfg *Config) { cfg.AssumeReachable = true })
+		r := w.relays[0]
+		for _, off := range []time.Duration{10 * year, -20 * year, -20 * time.Hour} {
+			if _, err := r.current(time.Now().Add(off), nil); err != nil {
+				t.Fatal(err)
+			}
+			d, err := r.current(time.Now(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told, err := directory.ParseDescriptor(d.text)
+			if err != nil || time.Since(told.Published).Abs() > time.Minute {
+				t.Errorf("clock %v off before: published %v, now %v, %v", off, told.Published, time.Now(), err)
+			}
+		}
+	})
+}
