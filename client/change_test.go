@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,6 +59,35 @@ func TestRulesChangeWhileStreamsRun(t *testing.T) {
 		time.Sleep(2 * upkeep)
 		if err := c.Change(path.Rules{Own: []cell.NodeID{{1}}}); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A clock that is years off when rules are changed costs no guard: how old one is counts by the consensus.
+func TestRulesChangeWhileTheClockIsWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var off atomic.Int64
+		c, _ := start(t, newWorld(t, 24), Config{Now: func() time.Time { return time.Now().Add(time.Duration(off.Load())) }})
+		mustDial(t, c, "www.example:443").Close()
+		guards := func() (text string) {
+			for _, g := range c.Guards() {
+				text += g.Nickname + " "
+			}
+			return text
+		}
+		before := guards()
+		for i, wrong := range []time.Duration{365 * 24 * time.Hour, -20 * 365 * 24 * time.Hour} {
+			off.Store(int64(wrong))
+			if err := c.Change(path.Rules{Own: []cell.NodeID{{byte(i + 1)}}}); err != nil {
+				t.Fatal(err)
+			}
+			off.Store(0)
+			if err := c.Change(path.Rules{}); err != nil {
+				t.Fatal(err)
+			}
+			if after := guards(); after != before {
+				t.Errorf("clock %v off: guards %s, before %s", wrong, after, before)
+			}
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"peel/circuit/stream"
 	"peel/client/guard"
 	"peel/client/path"
+	"peel/directory"
 )
 
 const (
@@ -135,10 +136,21 @@ func (p *pool) guardsDue(now time.Time) bool {
 
 // updateGuards makes the guards follow a consensus; they are on disk before any that was drawn is used.
 func (p *pool) updateGuards(x *path.Index) {
-	if p.drawGuards(x, p.core.cfg.Now()) {
+	if p.drawGuards(x, during(x.Consensus(), p.core.cfg.Now())) {
 		p.core.log.Warn("no guard is left that the configuration allows: excluded ones are used, as it says they may")
 	}
 	p.keepGuards()
+}
+
+// during is now, or, where no consensus may be used by that as the clock is wrong, the time that is next to it of those by which this one may.
+func during(d *directory.Consensus, now time.Time) time.Time {
+	if first := d.ValidAfter.Add(-directory.MaxSkew); now.Before(first) {
+		return first
+	}
+	if last := d.ValidUntil.Add(directory.Grace); now.After(last) {
+		return last
+	}
+	return now
 }
 
 // drawGuards has the guards follow a consensus, and says whether that took excluded ones.
