@@ -142,7 +142,7 @@ func (c *Circuit) Close() error {
 // CloseFor is Close where it is known why: err, which is then what Err and the streams say. It should hold net.ErrClosed.
 func (c *Circuit) CloseFor(err error) { c.fail(err) }
 
-var errClosed = fmt.Errorf("circuit: %w", net.ErrClosed)
+var errClosed = fmt.Errorf("circuit: closed at this end: %w", net.ErrClosed)
 
 // fail ends the circuit from this side.
 func (c *Circuit) fail(err error) {
