@@ -230,6 +230,11 @@ func FuzzDiff(f *testing.F) {
 			return
 		}
 		printsBack(t, text, d.Append(nil))
+		for i := 1; i < len(d.Changes); i++ {
+			if d.Changes[i-1].Index >= d.Changes[i].Index {
+				t.Fatalf("changes out of order:\n%s", text)
+			}
+		}
 		if c, err := d.Apply(n.Consensus); err == nil && c.Verify(n.Network, c.ValidAfter) == nil && c.Header.Digest() != next.Header.Digest() && c.Header.Digest() != n.Consensus.Header.Digest() {
 			t.Fatal("it leads to a header that nobody signed")
 		}
