@@ -68,6 +68,9 @@ func Decode(text []byte, into any) error {
 	if len(text) > MostBytes {
 		return &Error{Text: fmt.Sprintf("%d bytes, but at most %d are allowed", len(text), MostBytes), lost: true}
 	}
+	if err := TooDeep(text); err != nil {
+		return err
+	}
 	if Fits(text, into) {
 		return nil
 	}
@@ -81,7 +84,7 @@ func Decode(text []byte, into any) error {
 
 // Fits says whether Decode finds no mistake in a text; into is filled as far as it does.
 func Fits(text []byte, into any) bool {
-	if len(text) > MostBytes {
+	if len(text) > MostBytes || TooDeep(text) != nil {
 		return false
 	}
 	md, err := toml.Decode(string(text), into)

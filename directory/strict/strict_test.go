@@ -111,13 +111,10 @@ func TestCapitalLettersAreOthers(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{"name = \"a\"\nport = 3\n", "[limit]\nrate = 3\n", "[[node]]\naddress = \"x\"\nx.y = 1\n", "a.b.c = 1", "\"\" = 1", "[a.\"b.c\"]\n",
 		"name = \"a\"\nName = \"b\"\n", "nam = foo\nport = 20 MB\nlist = here\n", "[limit\nrate = 1\n", "[node]\naddress = 1\n", "limit = {rate = 1}\n", "list = [\n \"a\",\n  b]\n",
-		"name = \"\"\"a\n\"\"\"\nport = \"x\"\n", "name = \"a\nport = \n", "name = \"\xff\"\n", "name = \"C:\\keys\"\n", "name = 'a' b\n", strings.Repeat("x = 1\n", MostTold+2), "port = 1e400\n", "foo\nbar\n\n", "x = 1\nport = foo\n"} {
+		"name = \"\"\"a\n\"\"\"\nport = \"x\"\n", "name = \"a\nport = \n", "name = \"\xff\"\n", "name = \"C:\\keys\"\n", "name = 'a' b\n", strings.Repeat("x = 1\n", MostTold+2), "port = 1e400\n", "foo\nbar\n\n", "x = 1\nport = foo\n", strings.Repeat("a.", 200) + "a = 1\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if longKeys(text) {
-			return // the library takes long for them
-		}
 		var x, y file
 		err := Decode(text, &x)
 		if again := Decode(text, &y); fmt.Sprint(err) != fmt.Sprint(again) || fmt.Sprint(x) != fmt.Sprint(y) {
@@ -138,14 +135,25 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// longKeys says whether a line may have a key of very many parts.
-func longKeys(text []byte) bool {
-	for line := range bytes.Lines(text) {
-		if bytes.Count(line, []byte(".")) > 500 || bytes.Count(line, []byte("{")) > 500 {
-			return true
+// The library takes the square of the number of a key's parts, and of tables in tables: such a file is refused at once.
+func TestDeepKeysAreRefusedAtOnce(t *testing.T) {
+	for name, line := range map[string]string{
+		"dots":          strings.Repeat("a.", 1<<18) + "a = 1",
+		"quoted parts":  strings.Repeat(`"a\"".'#'.`, 1<<16) + "a = 1",
+		"a heading":     "[" + strings.Repeat("a.", 1<<18) + "a]",
+		"tables":        "limit = " + strings.Repeat("{a = ", 1<<17),
+		"lists":         "list = " + strings.Repeat("[", 1<<18),
+		"behind a text": `"""#""", ` + strings.Repeat("a.", 1<<18),
+	} {
+		err := Decode([]byte("name = \"x\"\n"+line+"\n"), new(file))
+		if err == nil || !strings.HasPrefix(err.Error(), "line 2: more than 100 dots or open brackets") {
+			t.Errorf("%s: %.100v", name, err)
 		}
 	}
-	return false
+	many := strings.Repeat(`"192.0.2.1", '[', `, 1000)
+	if err := Decode([]byte("list = ["+many+"] # "+strings.Repeat(".", 200)+"\n"), new(file)); err != nil {
+		t.Errorf("a long list of texts: %v", err)
+	}
 }
 
 func TestAllMistakesAreTold(t *testing.T) {

@@ -225,7 +225,11 @@ func read(path string) ([]byte, error) {
 	if !st.Mode().IsRegular() || st.Size() > strict.MostBytes {
 		return nil, fmt.Errorf("not a file of at most %d bytes", strict.MostBytes)
 	}
-	return os.ReadFile(path)
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = strict.TooDeep(text)
+	}
+	return text, err
 }
 
 // About is what is wrong with what a key of a file names, as an *Error.
