@@ -170,6 +170,27 @@ type asker struct {
 	udp      bool
 }
 
+// limit is how long an answer to a message, which r was read from, may be.
+func (from asker) limit(r *request, b []byte) int {
+	switch {
+	case !from.udp:
+		return streamSize
+	case from.client.IsLoopback():
+		return r.size
+	}
+	return min(r.size, amplify*len(b)) // or anybody's address could be flooded by way of this port
+}
+
+// full makes the answer to a message for which there is no place; nil: there is none.
+func (s *Server) full(from asker, b []byte) []byte {
+	s.stats.full.Add(1)
+	r, _, ok := parse(b)
+	if !ok {
+		return nil
+	}
+	return r.answer(dnsmessage.RCodeServerFailure, nil, from.limit(&r, b))
+}
+
 // handle makes the answer to a message; nil: there is none.
 func (s *Server) handle(ctx context.Context, from asker, b []byte) []byte {
 	r, code, ok := parse(b)
@@ -177,13 +198,7 @@ func (s *Server) handle(ctx context.Context, from asker, b []byte) []byte {
 		return nil
 	}
 	s.stats.questions.Add(1)
-	limit := streamSize
-	if from.udp {
-		limit = r.size
-		if !from.client.IsLoopback() { // or anybody's address could be flooded by way of this port
-			limit = min(limit, amplify*len(b))
-		}
-	}
+	limit := from.limit(&r, b)
 	if code != dnsmessage.RCodeSuccess {
 		return r.answer(code, nil, limit)
 	}

@@ -519,8 +519,12 @@ func TestSilentConnectionsEnd(t *testing.T) {
 func TestAQuestionThatPointsIntoItselfIsNotAnsweredToOthers(t *testing.T) {
 	in := folded(dnsmessage.TypeA)
 	s := &Server{Lookup: new(book).lookup}
-	if out := s.handle(t.Context(), asker{client: netip.MustParseAddr("192.0.2.9"), listener: "l", udp: true}, in); out != nil {
+	far := asker{client: netip.MustParseAddr("192.0.2.9"), listener: "l", udp: true}
+	if out := s.handle(t.Context(), far, in); out != nil {
 		t.Errorf("%d bytes for %d", len(out), len(in))
+	}
+	if out := s.full(far, in); out != nil {
+		t.Errorf("%d bytes for %d when all places are taken", len(out), len(in))
 	}
 	if out := s.handle(t.Context(), local, in); len(out) != 12+255+4 {
 		t.Errorf("this machine gets %d bytes", len(out))

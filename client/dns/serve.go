@@ -9,8 +9,6 @@ import (
 	"net"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
-
 	"peel/cell/contain"
 )
 
@@ -44,9 +42,8 @@ func (s *Server) ServePacket(ctx context.Context, pc net.PacketConn) error {
 		select {
 		case places <- struct{}{}:
 		default:
-			s.stats.full.Add(1)
-			if r, _, ok := parse(buf[:n]); ok {
-				pc.WriteTo(r.answer(dnsmessage.RCodeServerFailure, nil, plainSize), to)
+			if b := s.full(from, buf[:n]); b != nil {
+				pc.WriteTo(b, to)
 			}
 			continue
 		}
