@@ -3,6 +3,7 @@ package authority
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -180,5 +181,39 @@ func TestAWrongClockLosesNoSecret(t *testing.T) {
 		if n := strings.Count(string(l.of[2].text()), "secret "); n > 8 {
 			t.Errorf("%d secrets are kept", n)
 		}
+	}
+}
+
+// Where a relay's clock was ahead together with ours, and both are right again, as on a machine that starts without knowing the time, what the relay
+// says then counts, also after a restart. What is of a time to come stands in no vote, and is dropped once it is sure what time it is.
+func TestADescriptorOfATimeToComeKeepsNoNewOneOut(t *testing.T) {
+	s := newShelf(t, 2)
+	right := s.now
+	at := func(now time.Time) func(d *directory.Descriptor) {
+		return func(d *directory.Descriptor) { d.Published = now }
+	}
+	s.now = right.Add(10 * aYear)
+	for i := range s.net.Relays {
+		s.publish(i, http.StatusNoContent, "", at(s.now))
+	}
+	s.now = right
+	text, _ := s.bytes()
+	again := newStore(time.Hour)
+	again.network, again.perPlace = s.network, s.perPlace
+	if good, bad := again.load(text, s.now); good != 2 || bad != 0 {
+		t.Fatalf("%d descriptors are read again, %d are not", good, bad)
+	}
+	s.store = again
+	if n := len(s.candidates(s.now, s.now)); n != 0 {
+		t.Errorf("%d of a time to come are in a vote", n)
+	}
+	s.publish(0, http.StatusNoContent, "", at(right))
+	s.publish(0, http.StatusConflict, "known already", at(right.Add(-time.Hour)))
+	if n := len(s.candidates(s.now, s.now)); n != 1 {
+		t.Errorf("%d relays that said something now are in a vote", n)
+	}
+	s.expire(s.now)
+	if n := s.len(); n != 1 {
+		t.Errorf("%d are left", n)
 	}
 }

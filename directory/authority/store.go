@@ -112,7 +112,7 @@ func (s *store) addParsed(d *directory.Descriptor, text []byte, now time.Time) (
 	case now.Sub(d.Published) > maxAge:
 		return false, refuse(http.StatusForbidden, "published %v ago, but at most %v are allowed: is the relay's clock right? It is %s here",
 			now.Sub(d.Published).Round(time.Second), maxAge, stamp(now))
-	case d.Published.Sub(now) > maxAhead:
+	case toCome(d, now):
 		return false, refuse(http.StatusForbidden, "published %v in the future: is the relay's clock right? It is %s here",
 			d.Published.Sub(now).Round(time.Second), stamp(now))
 	}
@@ -144,7 +144,7 @@ func (s *store) addAnyTime(d *directory.Descriptor, text []byte, now time.Time) 
 		if old.digest == k.digest {
 			return false, nil
 		}
-		if !d.Published.After(old.desc.Published) {
+		if !d.Published.After(old.desc.Published) && !toCome(old.desc, now) {
 			return false, refuse(http.StatusConflict, "published %s, but one of %s is known already",
 				stamp(d.Published), stamp(old.desc.Published))
 		}
@@ -247,7 +247,10 @@ func (s *store) evict(old *known) bool {
 	return false
 }
 
-func stale(k *known, now time.Time) bool { return now.Sub(k.desc.Published) > maxAge }
+func stale(k *known, now time.Time) bool { return now.Sub(k.desc.Published).Abs() > maxAge }
+
+// toCome says whether a descriptor is later than relays' clocks may be ahead: one that is held was taken in by a clock that was wrong.
+func toCome(d *directory.Descriptor, now time.Time) bool { return d.Published.Sub(now) > maxAhead }
 
 func (s *store) remove(k *known) {
 	delete(s.relays, k.desc.ID)
@@ -257,7 +260,7 @@ func (s *store) remove(k *known) {
 	s.dirty = true
 }
 
-// expire drops descriptors that are out of date.
+// expire drops descriptors that are out of date, and those of more than a day from now.
 func (s *store) expire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -402,7 +405,7 @@ func (s *store) candidates(since, now time.Time) []candidate {
 	defer s.mu.Unlock()
 	list := make([]candidate, 0, len(s.relays))
 	for _, k := range s.sorted() {
-		if stale(k, now) {
+		if stale(k, now) || toCome(k.desc, now) {
 			continue
 		}
 		running := len(k.there) > 0 && !k.reached.Before(since) && !now.Before(k.desc.Paused) && certified(k.desc, now) == nil
