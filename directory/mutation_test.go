@@ -18,7 +18,7 @@ import (
 // tenth of that are given once more with all signatures checked, and to the network file's, which is TOML.
 const (
 	quickMutations = 4_000
-	slowMutations  = 500_000
+	slowMutations  = 150_000
 )
 
 func mutations(t *testing.T) int {

@@ -157,7 +157,7 @@ func TestExposureStaysWithinTheBound(t *testing.T) {
 	const seed = 11
 	slow := os.Getenv("PEEL_SLOW") != ""
 	if !slow {
-		t.Log("20 clients a world; PEEL_SLOW=1 has 2,500 and 400")
+		t.Log("20 clients and 300 relays a world; PEEL_SLOW=1 has 1,000 of these, and 2,500 and 400")
 	}
 	for _, x := range []struct {
 		clients int // slow
@@ -174,6 +174,8 @@ func TestExposureStaysWithinTheBound(t *testing.T) {
 		clients := 20
 		if slow {
 			clients = x.clients
+		} else {
+			x.relays = 300
 		}
 		t.Run(fmt.Sprintf("%+v", x.world), func(t *testing.T) {
 			lists := x.consensuses(rand.New(rand.NewPCG(seed, 0)))
