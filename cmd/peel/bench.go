@@ -80,7 +80,7 @@ figure that can be is also given as a ratio to that without a network.
 Run it on a machine that does nothing else. docs/performance.md explains the figures.`,
 		Example: "  peel testnet bench\n  peel testnet bench --quick --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			b.out, b.bar.w = c.OutOrStdout(), c.ErrOrStderr()
+			b.out, b.bar.w = untilNobodyReads(c.OutOrStdout(), func() {}), c.ErrOrStderr()
 			cfg := full
 			if b.quick {
 				cfg = bench.Quick()

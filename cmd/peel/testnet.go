@@ -67,7 +67,11 @@ With a COMMAND, runs it with ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and PEEL_SOCKS s
 				t.screen = newScreen(t.stderr)
 			}
 			defer t.screen.end()
-			return t.run(c.Context())
+			ctx, cancel := context.WithCancel(c.Context())
+			defer cancel()
+			out := untilNobodyReads(t.screen.w, cancel)
+			t.screen.w = out
+			return errors.Join(t.run(ctx), out.broken())
 		},
 	}
 	f := c.Flags()

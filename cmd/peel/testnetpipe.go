@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -18,13 +19,11 @@ type reader struct {
 	err error
 }
 
-// untilNobodyReads has a run end in order when what it prints cannot be written, as in a pipe to head: by its signal it would end at
-// once, and leave its folders.
-func (r *labRun) untilNobodyReads(cancel context.CancelFunc) *reader {
-	signal.Ignore(syscall.SIGPIPE)
-	out := &reader{to: r.out, cancel: cancel}
-	r.out = out
-	return out
+// untilNobodyReads has a run end in order, by cancel, when what it prints cannot be written to out, as in a pipe to head: by its signal it
+// would end at once, and leave its folders, with keys. The signal is asked for and not ignored, as programs that it starts would inherit that.
+func untilNobodyReads(out io.Writer, cancel context.CancelFunc) *reader {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	return &reader{to: out, cancel: cancel}
 }
 
 func (w *reader) Write(b []byte) (int, error) {
@@ -43,7 +42,7 @@ func (w *reader) broken() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
-		return fmt.Errorf("testnet run: what is said cannot be written, so the run ended: %w", w.err)
+		return fmt.Errorf("testnet: what is said cannot be written, so the run ended: %w", w.err)
 	}
 	return nil
 }

@@ -192,7 +192,8 @@ func (r *labRun) run(ctx context.Context, args []string) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	out := r.untilNobodyReads(cancel)
+	out := untilNobodyReads(r.out, cancel)
+	r.out = out
 	if first != nil {
 		end, err := r.show(ctx, first)
 		if err != nil {
