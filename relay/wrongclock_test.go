@@ -166,6 +166,9 @@ func TestADescriptorOfAWrongTimeIsMadeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, func(_ int, cfg *Config) { cfg.AssumeReachable = true })
 		r := w.relays[0]
+		if r.announcing(t.Context()) == nil {
+			t.Fatal("nothing is to be announced")
+		}
 		for _, off := range []time.Duration{10 * year, -20 * year, -20 * time.Hour} {
 			if _, err := r.current(time.Now().Add(off), nil); err != nil {
 				t.Fatal(err)
