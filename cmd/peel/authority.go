@@ -39,7 +39,7 @@ func authorityCommand() *cobra.Command {
 }
 
 func authorityStatus() *cobra.Command {
-	var node which
+	node := which{kind: "authority"}
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "status", Short: "Show how a running authority's voting goes", Args: cobra.NoArgs,

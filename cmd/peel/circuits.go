@@ -14,7 +14,7 @@ import (
 )
 
 func circuitsCommand() *cobra.Command {
-	var node which
+	node := which{kind: "client"}
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "circuits", Short: "Show the circuits of a running client", Args: cobra.NoArgs,

@@ -22,7 +22,7 @@ import (
 )
 
 func envCommand() *cobra.Command {
-	var node which
+	node := which{kind: "client"}
 	var shell, identity string
 	var unset bool
 	c := &cobra.Command{

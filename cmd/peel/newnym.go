@@ -15,7 +15,7 @@ import (
 const newCircuits = "new identity: circuits of before take no new streams"
 
 func newnymCommand() *cobra.Command {
-	var node which
+	node := which{kind: "client"}
 	c := &cobra.Command{
 		Use: "newnym", Short: "Have a running client use new circuits from now on", Args: cobra.NoArgs,
 		Long: `Has a running client put what is asked for from now on on other circuits than all that was before, and

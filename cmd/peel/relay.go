@@ -167,9 +167,8 @@ func runRelay(ctx context.Context, path string, bad *misdeeds, w io.Writer) erro
 				changed = append(changed, "signing key")
 			}
 		}
-		if asks = s.Resolver; page != nil {
-			shown.Change(page)
-			changed = append(changed, "exit notice (read again)")
+		if asks = s.Resolver; page != nil && shown.Change(page) {
+			changed = append(changed, "exit notice")
 		}
 		setLevel(level, next.Log)
 		f = next

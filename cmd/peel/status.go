@@ -46,7 +46,11 @@ func openAdmin(kind, nickname, state, listen string, log *slog.Logger) (*admin.S
 }
 
 // which is the node that a verb asks: one of its flags names it, or it is that of the working directory.
-type which struct{ config, dir, socket string }
+type which struct {
+	config, dir, socket string
+
+	kind string // the only one that the verb can ask, as peel init calls its file: "client"; "": any
+}
 
 func (w *which) flags(c *cobra.Command) {
 	f := c.Flags()
@@ -67,6 +71,9 @@ func (w *which) path() (string, error) {
 		state, err := conf.StateOf(w.config)
 		if err != nil {
 			return "", inUse(err)
+		}
+		if kind, err := conf.KindOf(w.config); state == "" && err == nil && kindsWords[kind] != "" {
+			return "", &usageError{about(w.config, "this is %s: name the file of a node that runs", kindsWords[kind])}
 		}
 		if state == "" && conf.RuntimeFolder() != "" {
 			return admin.Find(conf.RuntimeFolder()), nil
@@ -112,6 +119,15 @@ func (w *which) found(dir string) (string, error) {
 	if len(all) == 0 {
 		return path, nil
 	}
+	if w.kind != "" {
+		all = slices.DeleteFunc(all, func(path string) bool { return filepath.Base(path) != w.kind+".toml" })
+	}
+	if len(all) == 0 {
+		if dir == "." {
+			dir = "this folder"
+		}
+		return "", &usageError{about(dir, "folders of nodes are in it, and none of %s, which this asks: name one with --dir", article(w.kind))}
+	}
 	for i := range all {
 		all[i] = filepath.Base(filepath.Dir(all[i]))
 	}
@@ -120,9 +136,26 @@ func (w *which) found(dir string) (string, error) {
 	if dir == "." {
 		dir = "this folder"
 	}
+	switch {
+	case len(all) == 1 && w.kind != "":
+		return "", &usageError{about(dir, "the folder of %s is in it: name that, with --dir %s", article(w.kind), example)}
+	case len(all) == 1:
+		return "", &usageError{about(dir, "the folder of a node is in it: name that, with --dir %s", example)}
+	}
 	return "", &usageError{about(dir, "the folders of %d nodes are in it: name one of them, such as --dir %s (%s)",
 		len(all), example, strings.Join(all, ", "))}
 }
+
+// article is a kind of node in a sentence.
+func article(kind string) string {
+	if kind == "authority" {
+		return "an authority"
+	}
+	return "a " + kind
+}
+
+// kindsWords are the kinds of files that are no node's, as said to who took one for that.
+var kindsWords = map[string]string{"network": "a network's file", "lists": "a file of lists", "plan": "a plan of a test network"}
 
 // ofNode says whether a file is called as peel init calls the configuration of a node.
 func ofNode(path string) bool {

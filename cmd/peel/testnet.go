@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -115,7 +116,7 @@ type localnet struct {
 
 // event is one line of --json.
 type event struct {
-	Event   string  `json:"event"` // window, bootstrap, anew, fetch, ready, end
+	Event   string  `json:"event"` // window, bootstrap, anew, fetch, ready, report
 	Seconds float64 `json:"seconds"`
 	Percent int     `json:"percent,omitempty"`
 	Stage   string  `json:"stage,omitempty"`
@@ -200,9 +201,11 @@ func (t *localnet) run(ctx context.Context) (end error) {
 			return err
 		}
 		defer func() {
-			if err := writeReport(t.report, t.story); end == nil {
-				end = err
+			err := writeReport(t.report, t.story)
+			if err == nil {
+				t.say(event{Event: "report", Text: "report written to " + t.report})
 			}
+			end = cmp.Or(end, err)
 		}()
 	}
 	n, err := testnet.New(testnet.Config{

@@ -276,6 +276,7 @@ func (r *labRun) all(ctx context.Context, plans []*plan.Plan) (done tally, err e
 			if err := writeReport(r.report, told); err != nil {
 				return done, err
 			}
+			fmt.Fprintln(r.out, "report written to", r.report)
 		}
 		if r.trace {
 			fmt.Fprintln(r.out, strings.Join(res.Trace(), "\n"))

@@ -45,8 +45,11 @@ func NewNotice(page []byte) (*Notice, error) {
 	return n, nil
 }
 
-// Change has n show the page of another from now on.
-func (n *Notice) Change(to *Notice) { n.page.Store(to.page.Load()) }
+// Change has n show the page of another from now on, and says whether it is a different one.
+func (n *Notice) Change(to *Notice) bool {
+	next := to.page.Load()
+	return !bytes.Equal(*n.page.Swap(next), *next)
+}
 
 // ReadNotice takes the page of a file.
 func ReadNotice(path string) (*Notice, error) {

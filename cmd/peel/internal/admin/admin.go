@@ -189,7 +189,7 @@ func (s *Server) Action(name string, do func(context.Context) (said string, err 
 		}
 		said, err := do(r.Context())
 		if err != nil {
-			s.log.Warn("asked by the admin socket: "+name, "why", err)
+			s.log.Warn("asked by the admin socket, and it failed: " + name) // why, the one who asked is told, in lines
 			page.Fail(w, http.StatusInternalServerError, err.Error())
 			return
 		}

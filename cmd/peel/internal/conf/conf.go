@@ -468,7 +468,7 @@ func StateOf(path string) (string, error) {
 	}
 	f.State = givenFolder("STATE_DIRECTORY")
 	if err := toml.Unmarshal(text, &f); err != nil {
-		return "", &Error{path, err}
+		return "", &Error{path, cmp.Or(strict.Decode(text, new(Relay)), err)} // the first says where
 	}
 	if f.State == "" || filepath.IsAbs(f.State) {
 		return f.State, nil
