@@ -21,7 +21,12 @@ func (r *reader) mended(text string) (parts map[string]toml.Primitive) {
 			r.all = append(r.all, &Error{Text: "and so on: no line sets a key that there is, as in key = value: is this the right file?", lost: true})
 			return nil
 		}
-		md, err := toml.Decode(strings.Join(lines, "\n"), &parts)
+		left := strings.Join(lines, "\n")
+		if deep := TooDeep([]byte(left)); deep != nil { // without what was left out, what stood in quotes may not any more
+			r.all = append(r.all, deep.(*Error))
+			return nil
+		}
+		md, err := toml.Decode(left, &parts)
 		r.md = md
 		var p toml.ParseError
 		if !errors.As(err, &p) {

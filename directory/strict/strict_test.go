@@ -146,12 +146,19 @@ func TestDeepKeysAreRefusedAtOnce(t *testing.T) {
 		"behind a text": `"""#""", ` + strings.Repeat("a.", 1<<18),
 	} {
 		err := Decode([]byte("name = \"x\"\n"+line+"\n"), new(file))
-		if err == nil || !strings.HasPrefix(err.Error(), "line 2: more than 100 dots or open brackets") {
+		if err == nil || !strings.HasPrefix(err.Error(), "line 2: more than 100 dots") {
 			t.Errorf("%s: %.100v", name, err)
 		}
 	}
+	level := "{b = \"\"\"\n]}\"\"\"\"\", a = [ # ]}\n"
+	if err := Decode([]byte("limit = "+strings.Repeat(level, 9000)), new(file)); err == nil || !strings.HasPrefix(err.Error(), "line 101: more than 100 dots") {
+		t.Errorf("tables in each other, each on lines of its own: %.100v", err)
+	}
+	if err := Decode([]byte("name = x \"\"\"\nlimit = "+strings.Repeat("{a = [\n", 9000)), new(file)); err == nil || !strings.Contains(fmt.Sprint(err.(*Error).All()), "more than 100 dots") {
+		t.Errorf("in a text in quotes that is none: %.100v", err)
+	}
 	many := strings.Repeat(`"192.0.2.1", '[', `, 1000)
-	if err := Decode([]byte("list = ["+many+"] # "+strings.Repeat(".", 200)+"\n"), new(file)); err != nil {
+	if err := Decode([]byte("list = ["+many+"] # "+strings.Repeat(".", 200)), new(file)); err != nil {
 		t.Errorf("a long list of texts: %v", err)
 	}
 }
