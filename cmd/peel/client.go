@@ -121,7 +121,7 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 			return supervised(ctx, log, func() string { p, _ := c.Bootstrap(); return p.String() })
 		},
 		func(ctx context.Context) error {
-			complain(ctx, c, log)
+			complain(ctx, c, len(network.Authorities), log)
 			if c.Ready(ctx) == nil {
 				d.announce(out)
 			}
@@ -131,16 +131,20 @@ func runClient(ctx context.Context, path string, out, errs io.Writer) error {
 	return err
 }
 
-// complain says now and then what a start that does not come to its end is waiting for; it returns when it has.
-func complain(ctx context.Context, c *client.Client, log *slog.Logger) {
-	for {
-		wait, cancel := context.WithTimeout(ctx, 10*time.Second)
+// complain says, more and more rarely, what a start that does not come to its end is waiting for; it returns when it has.
+func complain(ctx context.Context, c *client.Client, authorities int, log *slog.Logger) {
+	for pause := 10 * time.Second; ; pause = min(2*pause, 10*time.Minute) {
+		wait, cancel := context.WithTimeout(ctx, pause)
 		err := c.Ready(wait)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		if p, why := c.Bootstrap(); why != nil {
+		switch p, why := c.Bootstrap(); {
+		case why == nil:
+		case p.Stage == "directory": // which it leaves once one has answered
+			log.Warn("not ready yet: no directory authority can be reached; "+reachRemedy, "authorities", authorities, "last", why)
+		default:
 			log.Warn("not ready yet", "stage", p.Stage, "why", why)
 		}
 	}

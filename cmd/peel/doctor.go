@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"peel/cell/contain"
 	"peel/cmd/peel/internal/admin"
 	"peel/cmd/peel/internal/conf"
 	"peel/directory"
@@ -45,8 +46,9 @@ func doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "doctor --config FILE", Short: "Look for what keeps a node from working well, and say the remedy", Args: cobra.NoArgs,
 		Long: `Looks at all that peel check looks at, the configuration of a node, its keys and its folders, and at the machine: ports, addresses, the limit of open
-files, resolvers, disk and, by the directory that the node has, the clock. It asks nobody but this machine. The status is 1
-if something must be mended, else 0.`,
+files, resolvers, disk and, by the directory that the node has, the clock. It asks nobody but this machine; for a client that
+has no relay list of use it also connects to the authorities, as the client would. The status is 1 if something must be
+mended, else 0.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return doctor(c.Context(), path, asJSON, c.OutOrStdout())
 		},
@@ -152,6 +154,9 @@ func examine(ctx context.Context, path string, now time.Time) (all []finding) {
 	}
 	add(checkPorts(ports, node)...)
 	add(checkClock(network, state, now))
+	if kind == "client" {
+		add(checkAuthorities(ctx, network, state, now)...)
+	}
 	add(checkOpenFiles(kind))
 	add(checkDisk(state))
 	if exits {
@@ -404,6 +409,48 @@ func checkResolvers(configured []string) finding {
 		return bad("resolvers", "/etc/resolv.conf names none, so that no name is found", "name DNS servers under resolvers in the configuration, best one on this machine")
 	}
 	return ok("resolvers", strings.Join(servers, ", ")+", of /etc/resolv.conf")
+}
+
+// reachRemedy is what to do where no authority can be reached.
+const reachRemedy = "see that this machine's network is up, that no firewall keeps connections to the authorities from leaving, and that the network file is still the network's own"
+
+// checkAuthorities says, of a client that has to ask the authorities since it has no list that holds, whether any takes a connection.
+func checkAuthorities(ctx context.Context, network, state string, now time.Time) []finding {
+	n, err := conf.LoadNetwork(network)
+	if err != nil {
+		return nil // it was told
+	}
+	if text, err := os.ReadFile(filepath.Join(state, "consensus")); state != "" && err == nil {
+		c, err := directory.ParseConsensus(text)
+		if err == nil {
+			_, err = c.Usable(n, now)
+		}
+		if err == nil {
+			return nil // relays are asked
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	whys := make([]error, len(n.Authorities)) // nil: it takes connections
+	var wg contain.Group
+	for i, a := range n.Authorities {
+		wg.Go(func(p *contain.Panic) { whys[i] = p }, func() {
+			for _, addr := range a.Addrs {
+				var c net.Conn
+				if c, whys[i] = new(net.Dialer).DialContext(ctx, "tcp", addr.String()); whys[i] == nil {
+					c.Close()
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	whys = slices.DeleteFunc(whys, func(err error) bool { return err == nil })
+	all := len(n.Authorities)
+	if len(whys) == all {
+		return []finding{bad("authorities", fmt.Sprintf("none of %d takes a connection, and a client without a relay list needs one; the first: %v", all, whys[0]), reachRemedy)}
+	}
+	return []finding{ok("authorities", fmt.Sprintf("%d of %d take connections", all-len(whys), all))}
 }
 
 // checkClock compares the clock with the directory that the node keeps: enough authorities signed when it holds.

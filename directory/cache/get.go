@@ -83,7 +83,7 @@ func do(ctx context.Context, dial Dial, method, path, etag string, body []byte, 
 	defer cancel()
 	nc, err := dial(ctx)
 	if err != nil {
-		return answer{}, fmt.Errorf("cache: %s: %w", path, err)
+		return answer{}, fmt.Errorf("cache: %w", err) // whatever was to be asked for
 	}
 	defer nc.Close()
 	ctx, stop := context.WithCancelCause(ctx)
