@@ -468,7 +468,14 @@ func StateOf(path string) (string, error) {
 	}
 	f.State = givenFolder("STATE_DIRECTORY")
 	if err := toml.Unmarshal(text, &f); err != nil {
-		return "", &Error{path, cmp.Or(strict.Decode(text, new(Relay)), err)} // the first says where
+		kind, unknown := KindOf(path)
+		if unknown != nil {
+			return "", unknown
+		}
+		if f := of(kind); f != nil {
+			err = cmp.Or(strict.Decode(text, f), err) // the former says where
+		}
+		return "", &Error{path, err}
 	}
 	if f.State == "" || filepath.IsAbs(f.State) {
 		return f.State, nil

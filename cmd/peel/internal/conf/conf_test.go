@@ -354,3 +354,19 @@ func TestErrorsAreToldInPlainWords(t *testing.T) {
 		}
 	}
 }
+
+// A file of any kind of node that is no TOML is told its mistakes as that kind, and not those that another would have in it.
+func TestAStateFolderInABrokenFile(t *testing.T) {
+	for text, want := range map[string]string{
+		"network = \"n.toml\"\nfoo bar\nsocks = \"127.0.0.1:1\"\nno_racing = true\n": ":2: this is neither key = value",
+		"network = \"n.toml\"\nnickname = \"a\"\ncontact = \"b\"\nfoo bar":           ":4: this is neither key = value",
+		"foo bar\n": ":1: this is neither key = value",
+	} {
+		path := write(t, text)
+		_, err := StateOf(path)
+		var e *Error
+		if !errors.As(err, &e) || len(e.More()) > 0 || !strings.HasPrefix(err.Error(), path+want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
