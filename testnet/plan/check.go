@@ -172,17 +172,21 @@ func (p *Plan) noNode(name string, also ...string) error {
 	return fmt.Errorf("there is no node %q: give one of %s", clip([]byte(name)), strings.Join(append(p.names(), also...), ", "))
 }
 
+// upTo are the names of n nodes of a role, in short.
+func upTo(role string, n int) string {
+	if n > 1 {
+		return fmt.Sprintf("%s1 to %[1]s%d", role, n)
+	}
+	return role + "1"
+}
+
 // names are the names of nodes, in short, and of services, of which some are enough.
 func (p *Plan) names() (names []string) {
 	for _, of := range []struct {
 		role string
 		n    int
 	}{{"relay", p.Relays.Count}, {"authority", p.Authorities}, {"client", p.Clients}} {
-		name := of.role + "1"
-		if of.n > 1 {
-			name += fmt.Sprintf(" to %s%d", of.role, of.n)
-		}
-		names = append(names, name)
+		names = append(names, upTo(of.role, of.n))
 	}
 	for _, s := range p.Services[:min(len(p.Services), 5)] {
 		names = append(names, s.Name)
@@ -218,7 +222,7 @@ func (p *Plan) checkLoad(f *faults, at string, i int) {
 		f.at(at+"to", fmt.Errorf("there is no service %q: describe it in [[service]]", clip([]byte(l.To))), "service")
 	}
 	if l.From != "" && !p.is(l.From, "client") {
-		f.at(at+"from", fmt.Errorf("there is no client %q: give client1 to client%d", clip([]byte(l.From)), p.Clients), "clients")
+		f.at(at+"from", fmt.Errorf("there is no client %q: give %s", clip([]byte(l.From)), upTo("client", p.Clients)), "clients")
 	}
 	f.unless(l.Count >= 1 && l.Count <= 1_000_000, at+"count", "give 1 to 1000000")
 	f.unless(l.AtOnce >= 1 && l.AtOnce <= 10_000, at+"at_once", "give 1 to 10000")
@@ -239,7 +243,10 @@ func (p *Plan) outside() error { return fmt.Errorf("give 0s to the length of the
 func (p *Plan) checkEvent(f *faults, at string, i int) {
 	e := &p.Events[i]
 	if !slices.Contains(deeds, e.Do) {
-		f.at(at+"do", fmt.Errorf("give one of %s", strings.Join(deeds, ", ")))
+		f.at(at+"do", fmt.Errorf("there is no event %q%s: give one of %s", clip([]byte(e.Do)), meant(e.Do, deeds), strings.Join(deeds, ", ")))
+		if _, ok := p.RoleOf(e.Node); e.Node != "" && !ok && !slices.Contains(anyOf, e.Node) {
+			f.at(at+"node", p.noNode(e.Node, anyOf...), nodes...)
+		}
 		return // nothing else can be told
 	}
 	if e.At < 0 || e.At > p.Length {

@@ -129,7 +129,8 @@ func TestMistakesAreSaidWithTheirLine(t *testing.T) {
 		{"[[service]]\nname = \"relay1\"\nkind = \"web\"", "not the name of a node"},
 		{"[[service]]\nname = \"x\"\nkind = \"ftp\"", "line 3: service: kind: give web, echo or sink"},
 		{"[[load]]\nto = \"web\"", `there is no service "web"`},
-		{"[[event]]\ndo = \"bless\"", "give one of kill"},
+		{"[[event]]\ndo = \"bless\"", `there is no event "bless": give one of kill`},
+		{"[[event]]\ndo = \"kil\"", `there is no event "kil" (did you mean "kill"?): give one of kill`},
 		{"[[event]]\ndo = \"kill\"", "say whom to kill"},
 		{"[[event]]\ndo = \"kill\"\nnode = \"client1\"", "a client cannot be made to kill"},
 		{"[[event]]\ndo = \"kill\"\nnode = \"relay1\"\n[[event]]\ndo = \"kill\"\nnode = \"nobody\"", `line 6: event: node: there is no node "nobody"`},
@@ -385,7 +386,7 @@ at = 5
 	want := []string{
 		`line 1: there is no key "nmae"; did you mean "name"?`, `line 2: length: put it in quotes: length = "soon"`, "line 3: clients: give 1 to 1000",
 		"line 5: relays.count: must be a whole number", `line 7: load: to: there is no service "web"`, "line 9: load: tries: give 1 to 100; 1: what fails is not tried again",
-		"line 13: event: every: give at least 10ms", "line 15: event: do: give one of kill", `line 16: event: at: "5": give a time`,
+		"line 13: event: every: give at least 10ms", "line 15: event: do: there is no event", `line 16: event: at: "5": give a time`,
 	}
 	if !slices.EqualFunc(got, want, strings.HasPrefix) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
