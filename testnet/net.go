@@ -37,6 +37,7 @@ type Config struct {
 	Watch    Watch                          // what tests and instruments see; zero: nothing
 	Plan     *plan.Plan                     // weather, events (Check says which) and villains; nil: nothing happens
 	Late     bool                           // there is no weather until SetWeather asks for some: plain sockets till then, after which all connections are made anew; authorities have none between them
+	Befell   func(time.Duration, string)    // is told, in a few words, what an event of the plan did to a node, and how long it was then since the client was ready. nil: nobody is
 	Story    *story.Story                   // is told what happens while Run runs; nil: nobody is
 	Log      func(node string) *slog.Logger // by nickname; nil: silent
 }

@@ -196,20 +196,25 @@ func (n *Net) befall(ctx context.Context) {
 		}
 		for _, name := range a.Names {
 			var err error
+			does := "is back"
 			switch {
 			case a.Undo:
 				err = act.Restore(name)
 			case a.Do == plan.Kill:
-				err = act.Kill(name)
+				does, err = "is killed", act.Kill(name)
 			case a.Do == plan.Freeze:
-				err = act.Freeze(name)
+				does, err = "is frozen", act.Freeze(name)
 			case a.Do == plan.Restart:
+				does = "restarts"
 				if err = act.Kill(name); err == nil {
 					err = act.Restore(name)
 				}
 			}
 			if s := n.cfg.Story; err != nil && s != nil {
 				s.Tell(story.Event{At: time.Now(), Node: name, Kind: story.OfNode, Text: story.Words(err)})
+			}
+			if n.cfg.Befell != nil && err == nil && ctx.Err() == nil {
+				n.cfg.Befell(time.Since(begin), name+" "+does)
 			}
 		}
 		if a.Do == plan.Change {

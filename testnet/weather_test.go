@@ -22,10 +22,23 @@ func TestWeatherOverLoopback(t *testing.T) {
 	p.Weathers = []plan.Weather{{Name: "near", Delay: plan.Duration(delay)}}
 	p.Weather = "near"
 	p.Villains = []plan.Villain{{Node: "authority2", Script: "lie"}}
+	p.Events = []plan.Event{{Do: plan.Freeze, Node: "authority1", For: plan.Duration(10 * time.Millisecond)}}
 	p.Fill()
 	cfg := small
 	cfg.Plan = p
+	befell := make(chan string, 10)
+	cfg.Befell = func(_ time.Duration, text string) { befell <- text }
 	n := run(t, cfg)
+	for _, want := range []string{"authority1 is frozen", "authority1 is back"} {
+		select {
+		case got := <-befell:
+			if got != want {
+				t.Errorf("told %q, want %q", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("not told that %s", want)
+		}
+	}
 	page := noise(300_000)
 	s := web(t, page)
 	fetch := func() time.Duration {

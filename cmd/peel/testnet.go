@@ -116,7 +116,7 @@ type localnet struct {
 
 // event is one line of --json.
 type event struct {
-	Event   string  `json:"event"` // window, bootstrap, anew, fetch, ready, report
+	Event   string  `json:"event"` // window, bootstrap, anew, fetch, ready, node, report
 	Seconds float64 `json:"seconds"`
 	Percent int     `json:"percent,omitempty"`
 	Stage   string  `json:"stage,omitempty"`
@@ -216,6 +216,12 @@ func (t *localnet) run(ctx context.Context) (end error) {
 			}
 		},
 		Anew: t.anew,
+		Befell: func(at time.Duration, text string) {
+			if !t.json {
+				text = fmt.Sprintf("%9s  %s", at.Round(100*time.Millisecond), text)
+			}
+			t.say(event{Event: "node", Text: text})
+		},
 	})
 	if err != nil {
 		return err
@@ -379,7 +385,11 @@ func (t *localnet) fetch(ctx context.Context, c *client.Client, addr string) err
 	if e.Bytes < 1<<20 {
 		size = fmt.Sprintf("%d KiB", e.Bytes>>10)
 	}
-	e.Text = fmt.Sprintf("fetched %s from http://%s: first byte after %.1f ms, then %.1f MB/s\npath: this client", size, addr, e.TTFB, e.Rate)
+	e.Text = fmt.Sprintf("fetched %s from http://%s: first byte after %.1f ms", size, addr, e.TTFB)
+	if e.Rate > 0 {
+		e.Text += fmt.Sprintf(", then %.1f MB/s", e.Rate)
+	}
+	e.Text += "\npath: this client"
 	for _, h := range e.Path {
 		e.Text += fmt.Sprintf("\n   -> %-7s %-10s %s", h.Role, h.Nickname, h.Addr)
 	}

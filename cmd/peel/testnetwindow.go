@@ -48,7 +48,7 @@ func newWebServer(size int64) (*webServer, error) {
 // fetched is what came of a download.
 type fetched struct {
 	first time.Duration
-	rate  float64 // MB/s after the first byte
+	rate  float64 // MB/s after the first byte; 0: too soon over to be measured
 	path  []hop
 }
 
@@ -88,7 +88,9 @@ func fetchPage(ctx context.Context, c *client.Client, addr string, size int64, s
 	if d.Bytes < size {
 		return f, fmt.Errorf("%d bytes came instead of %d", d.Bytes, size)
 	}
-	f.rate = float64(d.Bytes) / 1e6 / (time.Since(begin) - f.first).Seconds()
+	if rest := time.Since(begin) - f.first; rest >= 5*time.Millisecond { // in less, nearly all was there with the first byte, and waited
+		f.rate = float64(d.Bytes) / 1e6 / rest.Seconds()
+	}
 	return f, nil
 }
 
