@@ -184,3 +184,43 @@ func TestADescriptorOfAWrongTimeIsMadeAnew(t *testing.T) {
 		}
 	})
 }
+
+// What a relay knows of its onion key besides its clock: how long it has had it, though its time was counted anew meanwhile, and since when no
+// directory bore the clock out. One that is due when the first directory comes is replaced before any authority is told of it.
+func TestWhatARelayKnowsOfItsOnionKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var clock setClock
+		w := emptyWorld(t, 1, dirtest.At(time.Now().UTC().Truncate(time.Second)))
+		var due *ecdh.PrivateKey
+		w.start(func(_ int, cfg *Config) {
+			cfg.Keys.Made, cfg.Now, due = time.Now().Add(-8*day), clock.now, cfg.Keys.Onion
+		})
+		r := w.relays[0]
+		<-r.informed
+		if o := r.onion.Load(); o.current == due || o.previous != due {
+			t.Error("a key that is due is not replaced when a directory has come")
+		}
+		wants := func(ran, unaware time.Duration) {
+			t.Helper()
+			r.turning.Lock()
+			defer r.turning.Unlock()
+			w := r.witness(clock.now())
+			if w.sure != (unaware == 0) || (w.ran-ran).Abs() > time.Minute || w.unaware < unaware || w.unaware > unaware+onionLook+time.Minute {
+				t.Errorf("after %v, of them %v in doubt: %+v", ran, unaware, w)
+			}
+		}
+		time.Sleep(10 * time.Hour)
+		wants(10*time.Hour, 0)
+		clock.set(10 * year)
+		time.Sleep(5 * time.Hour)
+		wants(15*time.Hour, 5*time.Hour)
+		r.turning.Lock()
+		o := r.onion.Load().onionKeys
+		o.since = o.since.Add(-time.Hour)
+		r.honour(o)
+		r.turning.Unlock()
+		wants(15*time.Hour, 5*time.Hour)
+		clock.set(0)
+		wants(15*time.Hour, 0)
+	})
+}

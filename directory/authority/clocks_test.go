@@ -75,7 +75,58 @@ func TestAClockThatIsSetMakesNoSecondVote(t *testing.T) {
 	}
 }
 
-// An authority whose clock was years ahead for a moment goes on trying relays when it is right again, and does not take one that is gone for running.
+// An authority that keeps nothing, and started in the middle of a voting, does not know whether it voted before; in the next period it
+// votes, also if its clock was ahead when it started.
+func TestWhoKeepsNothingVotesInTheNextPeriod(t *testing.T) {
+	b := newBallot(4, 1)
+	vote := b.period.Vote
+	for _, c := range []struct {
+		started time.Time
+		want    bool
+	}{{vote.Add(-time.Minute), true}, {vote.Add(time.Minute), false}, {vote.Add(aYear), false}} {
+		v := newVoter(b.net.Network, b.net.Authorities[1].Info.ID, c.started, false)
+		v.secret = func() (b [32]byte) { return b }
+		v.step(c.started, ticked{})
+		for next, want := range []bool{c.want, true} {
+			made := false
+			now := vote.Add(90*time.Second + time.Duration(next)*time.Hour)
+			for _, act := range v.step(now, ticked{}) {
+				_, ok := act.(makeVote)
+				made = made || ok
+			}
+			if made != want {
+				t.Errorf("started at %v: a vote is made at %v: %v", c.started, now, made)
+			}
+		}
+	}
+}
+
+// Nothing is signed for an earlier period than the last one that something was signed for: what was signed last is all that is remembered.
+func TestNothingIsSignedForAnEarlierPeriod(t *testing.T) {
+	b := newBallot(4, 1)
+	for off, want := range map[time.Duration]bool{-time.Hour: true, time.Hour: false, aYear: false} {
+		made := b.net.Consensus
+		now := made.ValidAfter.Add(-time.Minute)
+		v := newVoter(b.net.Network, b.net.Authorities[1].Info.ID, now, true)
+		v.sign = func(h *directory.Header) (directory.Signature, error) {
+			return h.Sign(b.net.Authorities[1].Certificate, b.net.Authorities[1].Signing)
+		}
+		last := made.Header
+		last.ValidAfter = last.ValidAfter.Add(off)
+		v.last = &signed{SignedHeader: directory.SignedHeader{Header: last}}
+		v.step(now, ticked{})
+		signs := false
+		for _, act := range v.step(now, computed{made.ValidAfter, made, nil}) {
+			s, ok := act.(save)
+			signs = signs || ok && s.name == keptSigned
+		}
+		if signs != want {
+			t.Errorf("something was signed for %v later: what is signed now: %v", off, signs)
+		}
+	}
+}
+
+// An authority whose clock was weeks ahead for a moment goes on trying relays when it is right again, and does not take one that is gone for running.
 func TestAClockThatWasAheadLeavesRelaysTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1, 3)
@@ -94,9 +145,22 @@ func TestAClockThatWasAheadLeavesRelaysTried(t *testing.T) {
 		defer w.stopAll()
 		w.publishAll()
 		w.wantAgreed(hour(2), 1)
-		set(10 * aYear)
+		id := w.net.Relays[1].Descriptor.ID
+		n.auth.samplesMu.Lock()
+		for range samplesKept {
+			n.auth.samples.add(id, seatFirst, sample{1e6, time.Now()})
+		}
+		n.auth.samplesMu.Unlock()
+		sleepUntil(hour(2).Add(21 * time.Minute)) // by a clock that is ahead so far votes are made now
+		set(20*aDay + 30*time.Minute)
 		time.Sleep(2 * time.Minute)
 		set(0)
+		if len(n.auth.voter.said) != 2 || !n.auth.voter.said[1].vote.ValidAfter.After(hour(24)) {
+			t.Error("nothing was said by the clock that was ahead")
+		}
+		if n.auth.samples.estimate(id) == 0 {
+			t.Error("what was measured is lost")
+		}
 		gone.Store(true)
 		before := tried.Load()
 		w.wantAgreed(hour(5), 1)
@@ -106,6 +170,13 @@ func TestAClockThatWasAheadLeavesRelaysTried(t *testing.T) {
 		for _, e := range n.auth.Consensus().Entries {
 			if running := e.Flags.Has(directory.Running); running != (e.ID != w.net.Relays[0].Descriptor.ID) {
 				t.Errorf("%s is listed as running: %v", e.Nickname, running)
+			}
+		}
+		n.auth.store.mu.Lock()
+		defer n.auth.store.mu.Unlock()
+		for _, k := range n.auth.store.relays {
+			if k.reached.After(time.Now()) {
+				t.Errorf("%s counts as reached at %v, which is to come", k.desc.Nickname, k.reached)
 			}
 		}
 	})

@@ -166,7 +166,11 @@ func (n *simNode) start() {
 	for i := range s.net.Authorities {
 		for k := range evidenceKept {
 			name := voteName(s.net.Authorities[i].Info.ID, k)
-			if vote := n.votes[name]; vote != nil && vote.ValidAfter.Equal(v.round.period.ValidAfter) {
+			switch vote := n.votes[name]; {
+			case vote == nil:
+			case i == n.i && k == 0:
+				v.remember(heldVote{vote: vote, text: n.kept[name]})
+			case vote.ValidAfter.Equal(v.round.period.ValidAfter):
 				v.round.addVote(vote, n.kept[name])
 			}
 		}
