@@ -288,3 +288,18 @@ func TestADescriptorOfATimeToComeKeepsNoNewOneOut(t *testing.T) {
 		t.Errorf("%d are left", n)
 	}
 }
+
+// A store that a clock years ahead filled makes room when the clock is right again, though it looked what is out of date by the wrong one.
+func TestAStoreThatAWrongClockFilledMakesRoom(t *testing.T) {
+	s := newShelf(t, 3)
+	s.capacity = 2
+	right := s.now
+	for i, off := range []time.Duration{10 * aYear, 10 * aYear, 10 * aYear, 0} {
+		s.now = right.Add(off)
+		want, why := http.StatusNoContent, ""
+		if i == 2 {
+			want, why = http.StatusServiceUnavailable, "no room"
+		}
+		s.publish(min(i, 2), want, why, func(d *directory.Descriptor) { d.Published = s.now })
+	}
+}

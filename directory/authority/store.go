@@ -224,7 +224,7 @@ func (s *store) makeRoom(k, old *known, now time.Time) error {
 		}
 		return n >= s.capacity || text > maxText
 	}
-	if full() && now.Sub(s.swept) >= sweepPause {
+	if full() && now.Sub(s.swept).Abs() >= sweepPause {
 		s.swept = now
 		s.dropStale(now, old)
 	}
