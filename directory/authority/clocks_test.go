@@ -206,6 +206,27 @@ func TestAStartWithAWrongClockKeepsTheDescriptors(t *testing.T) {
 	}
 }
 
+// Nor does one lose them whose clock is a day ahead for a while: the consensus has expired by it, and may be used still.
+func TestAClockADayAheadKeepsTheDescriptors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1, 3)
+		n := w.nodes[0]
+		set := n.clockOf()
+		w.startAll()
+		defer w.stopAll()
+		w.publishAll()
+		w.wantAgreed(hour(1), 1)
+		sleepUntil(hour(1).Add(20 * time.Minute))
+		set(25*time.Hour + 31*time.Minute) // when votes are made
+		time.Sleep(time.Minute)
+		set(0)
+		w.wantAgreed(hour(2), 1)
+		if got := len(n.auth.Consensus().Entries); got != 3 {
+			t.Errorf("%d relays of 3 are listed", got)
+		}
+	})
+}
+
 // An authority of a test network, which certifies itself, signs under another certificate when the clock by which it made one was wrong.
 func TestACertificateOfAWrongClockIsMadeAnew(t *testing.T) {
 	for _, off := range []time.Duration{10 * aYear, -20 * aYear} {

@@ -95,7 +95,7 @@ func (a *Authority) do(act action) error {
 // makeVote makes our vote for a period.
 func (a *Authority) makeVote(m *makeVote) (*directory.Vote, []byte, error) {
 	now, p := a.now(), &m.period
-	if _, _, err := a.cache.Usable(now); err == nil { // so the clock is right, and what is old by it may go
+	if _, note, err := a.cache.Usable(now); err == nil && note == "" { // it holds still: so the clock is right, and what is old by it may go
 		a.store.expire(now)
 		a.expireMeasured(now)
 	}
