@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -253,6 +254,7 @@ func (a *Authority) load() error {
 
 // loadVotes takes in the votes of the period that a voting is under way for.
 func (a *Authority) loadVotes() error {
+	var said []heldVote // ours, the last first
 	for _, info := range a.cfg.Network.Authorities {
 		for i := range evidenceKept {
 			text, err := a.keep.load(voteName(info.ID, i))
@@ -264,8 +266,8 @@ func (a *Authority) loadVotes() error {
 			}
 			v, err := a.parseVote(text)
 			switch {
-			case err == nil && info.ID == a.self && i == 0: // of whatever period: the clock may be wrong now
-				a.voter.remember(heldVote{vote: v, text: text})
+			case err == nil && info.ID == a.self: // of whatever period: the clock may be wrong now
+				said = append(said, heldVote{vote: v, text: text})
 			case err == nil && v.ValidAfter.Equal(a.voter.round.period.ValidAfter):
 				a.voter.round.addVote(v, text)
 			case err != nil && info.ID == a.self && i == 0:
@@ -273,6 +275,9 @@ func (a *Authority) loadVotes() error {
 				a.log.Warn("our last vote cannot be read: there will be none in a voting that has begun", "file", voteName(a.self, 0), "why", err)
 			}
 		}
+	}
+	for _, h := range slices.Backward(said) {
+		a.voter.remember(h)
 	}
 	return nil
 }

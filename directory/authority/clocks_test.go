@@ -37,14 +37,14 @@ const (
 	aYear = 365 * aDay
 )
 
-// A clock that was set far off and back, and a start with one, make no authority say two things of one period.
+// A clock that was set far off and back, and starts with one, make no authority say two things of one period.
 func TestAClockThatIsSetMakesNoSecondVote(t *testing.T) {
 	for name, c := range map[string]struct {
-		off     time.Duration
-		restart bool
+		off    time.Duration
+		starts int // when it is off, and when it is right again
 	}{
-		"ahead": {10 * aYear, false}, "behind": {-10 * aYear, false}, "by hours, to a vote": {3 * time.Hour, false},
-		"ahead at a start": {20 * aDay, true}, "behind at a start": {-20 * time.Hour, true},
+		"ahead": {10 * aYear, 0}, "behind": {-10 * aYear, 0}, "by hours, to a vote": {3 * time.Hour, 0},
+		"ahead at a start": {20 * aDay, 1}, "behind at a start": {-20 * time.Hour, 1}, "between two starts, to a vote": {3 * time.Hour, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -54,15 +54,18 @@ func TestAClockThatIsSetMakesNoSecondVote(t *testing.T) {
 				defer w.stopAll()
 				w.publishAll()
 				sleepUntil(minute(50.5)) // all have voted
-				if c.restart {
-					w.nodes[0].crash()
+				clock := func(off time.Duration, restart bool) {
+					if restart {
+						w.nodes[0].crash()
+					}
+					set(off)
+					if restart {
+						w.nodes[0].start()
+					}
 				}
-				set(c.off)
-				if c.restart {
-					w.nodes[0].start()
-				}
+				clock(c.off, c.starts > 0)
 				time.Sleep(30 * time.Second)
-				set(0)
+				clock(0, c.starts > 1)
 				w.wantAgreed(hour(1), 4)
 				sleepUntil(hour(1).Add(time.Minute))
 				for i, n := range w.nodes {

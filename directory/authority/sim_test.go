@@ -163,17 +163,21 @@ func (n *simNode) start() {
 	if c := n.consensus; c != nil {
 		v.have, v.random.shared = c.ValidAfter, c.Shared
 	}
+	var said []heldVote
 	for i := range s.net.Authorities {
 		for k := range evidenceKept {
 			name := voteName(s.net.Authorities[i].Info.ID, k)
 			switch vote := n.votes[name]; {
 			case vote == nil:
-			case i == n.i && k == 0:
-				v.remember(heldVote{vote: vote, text: n.kept[name]})
+			case i == n.i:
+				said = append(said, heldVote{vote: vote, text: n.kept[name]})
 			case vote.ValidAfter.Equal(v.round.period.ValidAfter):
 				v.round.addVote(vote, n.kept[name])
 			}
 		}
+	}
+	for _, h := range slices.Backward(said) {
+		v.remember(h)
 	}
 	n.v = v
 	n.feed(ticked{})

@@ -289,7 +289,11 @@ func (v *voter) voteMade(e voteMade) []action {
 		return nil // the clock was set meanwhile, or there is one
 	}
 	v.voting = &heldVote{vote: e.vote, text: e.text, digest: directory.DigestOf(e.text)}
-	return []action{save{voteName(v.self, 0), e.text, true}}
+	var acts []action
+	if n := len(v.said); n > 0 { // this one may be of a wrong clock
+		acts = append(acts, save{voteName(v.self, 1), v.said[n-1].text, false})
+	}
+	return append(acts, save{voteName(v.self, 0), e.text, true})
 }
 
 // saved lets out what waited for it.
