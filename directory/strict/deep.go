@@ -5,9 +5,12 @@ import (
 	"fmt"
 )
 
-// mostParts is how many dots may stand in a line, and how many lists and tables in each other, outside of quotes and comments: far more than
-// any key has parts. The library takes the square of their number: for 64 KiB of them, minutes.
-const mostParts = 100
+// So many dots may stand in a line, and so many lists and tables in each other, outside of quotes and comments: far more than any key has
+// parts. The library takes the square of the parts that all keys on the way to a value have: for 64 KiB of them, minutes.
+const (
+	mostDots   = 100
+	mostLevels = 16
+)
 
 // TooDeep is the mistake of a key of so many parts, or so many lists and tables in each other, that nobody wrote it; nil: there is none.
 func TooDeep(text []byte) error {
@@ -33,8 +36,8 @@ func TooDeep(text []byte) error {
 		case ']', '}':
 			open = max(0, open-1)
 		}
-		if dots > mostParts || open > mostParts {
-			return &Error{Line: line, Text: fmt.Sprintf("more than %d dots, or lists and tables in each other: nothing that is read here has so many", mostParts), lost: true}
+		if dots > mostDots || open > mostLevels {
+			return &Error{Line: line, Text: fmt.Sprintf("more than %d dots, or %d lists and tables in each other: nothing that is read here has so many", mostDots, mostLevels), lost: true}
 		}
 	}
 	return nil

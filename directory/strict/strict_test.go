@@ -151,7 +151,7 @@ func TestDeepKeysAreRefusedAtOnce(t *testing.T) {
 		}
 	}
 	level := "{b = \"\"\"\n]}\"\"\"\"\", a = [ # ]}\n"
-	if err := Decode([]byte("limit = "+strings.Repeat(level, 9000)), new(file)); err == nil || !strings.HasPrefix(err.Error(), "line 101: more than 100 dots") {
+	if err := Decode([]byte("limit = "+strings.Repeat(level, 9000)), new(file)); err == nil || !strings.HasPrefix(err.Error(), "line 17: more than 100 dots") {
 		t.Errorf("tables in each other, each on lines of its own: %.100v", err)
 	}
 	if err := Decode([]byte("name = x \"\"\"\nlimit = "+strings.Repeat("{a = [\n", 9000)), new(file)); err == nil || !strings.Contains(fmt.Sprint(err.(*Error).All()), "more than 100 dots") {
