@@ -172,7 +172,7 @@ func TestSafeListeners(t *testing.T) {
 	io.WriteString(c, "\x04\x01\x00\x50\x08\x08\x04\x04\x00")
 	wantAll(t, c, "\x00\x5b\x00\x00\x00\x00\x00\x00")
 	stop()
-	if strings.Count(log.String(), "level=WARN") != 1 || strings.Contains(log.String(), "8.8") {
+	if strings.Count(log.String(), "level=WARN") != 1 || strings.Contains(log.String(), "8.8.4.4") {
 		t.Error(log.String())
 	}
 	if st := s.Stats(); st.Requests != 2 || st.Refused != 3 {

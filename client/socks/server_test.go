@@ -448,7 +448,7 @@ func TestWarnsOnceAboutAddresses(t *testing.T) {
 		io.Copy(io.Discard, c)
 	}
 	stop()
-	if quiet != 0 || strings.Count(log.String(), "level=WARN") != 1 || strings.Contains(log.String(), "8.8") {
+	if quiet != 0 || strings.Count(log.String(), "level=WARN") != 1 || strings.Contains(log.String(), "8.8.4.4") {
 		t.Error(log.String())
 	}
 }
