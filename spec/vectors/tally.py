@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Test vectors of the tally (spec/voting.md, section 6), by a second implementation.
 
-Written from the pages, for checking other implementations and for nothing else: it
+It is for checking other implementations and for nothing else: it
 verifies no signature, and takes it that votes are well-formed. Python's standard library alone.
 
     python3 spec/vectors/tally.py spec/vectors/tally.json
